@@ -1,0 +1,64 @@
+"""Packaging of tf_lottery: dependencies, extras, the command, the data."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+
+
+def version() -> str:
+    """Returns `__version__` as written in tf_lottery/version.py."""
+    text = (HERE / "tf_lottery" / "version.py").read_text()
+    match = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("tf_lottery/version.py states no __version__")
+    return match.group(1)
+
+
+setuptools.setup(
+    name="tf-lottery",
+    version=version(),
+    description="Lottery tickets for any Keras 3 model on TensorFlow: "
+    "found, proved, handed on",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["tf_lottery", "tf_lottery.*"]),
+    package_data={
+        "tf_lottery.data": ["mnist.npz", "MNIST_LICENSE.md"],
+        "tf_lottery": ["py.typed"],
+    },
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=1.4",
+        # tensorflow-datasets 4.9.10 imports it and forgets to say so.
+        "importlib_resources>=6.0",
+        "keras>=3.12,<4",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "tensorflow>=2.20,<2.22",
+        "tensorflow-datasets>=4.9.9",
+        "tensorflow-model-optimization>=0.8.1",
+        "tf_keras>=2.20,<2.22",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "pytest>=8",
+            "ruff==0.17.*",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["tf-lottery=tf_lottery.__main__:main"],
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,227 @@
+"""This module knows the command line."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from absl.flags import argparse_flags
+
+from tf_lottery.version import __version__
+
+if TYPE_CHECKING:
+    from tf_lottery.store import RunDirectory
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `tf-lottery` and returns its exit status.
+
+    Args:
+        argv: The arguments; None: those of the process.
+
+    Returns:
+        0; 2 after bad input, with one line on standard error; 130 after
+        Ctrl-C.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.command(arguments)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        print(f"tf-lottery: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "tf-lottery: interrupted. The same command goes on from here.",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+class _Parser(argparse_flags.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}. Try: {self.prog} --help\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="tf-lottery",
+        description="Find, prove and hand on lottery tickets "
+        "(Frankle & Carbin 2019).",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"tf-lottery {__version__}",
+    )
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    add = _adder(commands)
+    add("list", _list, "show presets, models, data sets and the rest")
+    run = add("run", _run, "run an experiment, or what of it is not done yet")
+    run.add_argument("preset", metavar="PRESET", help="see `tf-lottery list`")
+    run.add_argument("--run_dir", required=True, metavar="DIR")
+    run.add_argument(
+        "--scale",
+        default="quick",
+        help="paper: the published setting; quick: minutes (default)",
+    )
+    run.add_argument("--levels", metavar="N", help="pruning rounds")
+    run.add_argument("--replicates", metavar="R", help="how many seeds")
+    run.add_argument("--steps", metavar="N", help="training steps a network")
+    run.add_argument(
+        "--controls", metavar="NAMES", help="such as reinit,shuffle"
+    )
+    run.add_argument("--seed", metavar="S")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting; may be repeated",
+    )
+    report = add("report", _report, "draw the report of a run again")
+    report.add_argument("run_dir", metavar="DIR")
+    export = add("export", _export, "write a ticket of a run to serve")
+    export.add_argument("run_dir", metavar="DIR")
+    export.add_argument("--level", type=int, required=True, metavar="L")
+    export.add_argument("--replicate", type=int, default=0, metavar="R")
+    export.add_argument(
+        "--format", default="saved_model", metavar="F", help="saved_model"
+    )
+    export.add_argument("--output", required=True, metavar="OUT")
+    return parser
+
+
+def _adder(
+    commands: "argparse._SubParsersAction[_Parser]",
+) -> Callable[..., _Parser]:
+    def add(
+        name: str, command: Callable[[argparse.Namespace], None], text: str
+    ) -> _Parser:
+        parser = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False
+        )
+        parser.set_defaults(command=command)
+        return parser
+
+    return add
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    del arguments
+    with _quiet():
+        from tf_lottery import controls, data, models, pruning
+        from tf_lottery.experiment import presets
+    for kind, table in (
+        ("presets", presets.PRESETS),
+        ("models", models.MODELS),
+        ("data sets", data.DATASETS),
+        ("criteria", pruning.CRITERIA),
+        ("allocations", pruning.ALLOCATIONS),
+        ("schedules", pruning.SCHEDULES),
+        ("controls", controls.CONTROLS),
+    ):
+        print(f"{kind + ':':<13} {', '.join(table)}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = {}
+    for pair in arguments.set:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes KEY=VALUE; got {pair!r}.")
+        settings[key] = value
+    for name in ("levels", "replicates", "controls", "seed"):
+        value = getattr(arguments, name)
+        if value is not None:
+            settings[name] = value
+    if arguments.steps is not None:
+        settings["length"] = f"{arguments.steps}it"
+    with _quiet():
+        from tf_lottery import experiment
+        from tf_lottery.experiment import presets
+    config = presets.find(arguments.preset, arguments.scale).replace(settings)
+    directory = experiment.run_experiment(
+        config, arguments.run_dir, arguments.preset
+    )
+    _write_report(directory)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    with _quiet():
+        from tf_lottery.store import RunDirectory
+    _write_report(RunDirectory.open(arguments.run_dir))
+
+
+def _write_report(directory: "RunDirectory") -> None:
+    from tf_lottery.analysis import figures, report, table
+
+    records = directory.records()
+    if not records:
+        raise ValueError(f"{str(directory.path)!r} holds no trained network.")
+    drawn = figures.draw(records)
+    name = directory.config["about"].get("preset") or directory.path.name
+    directory.write_report(
+        report.render(
+            f"Lottery tickets: {name}", records, drawn, directory.config
+        ),
+        drawn,
+    )
+    print(table.text(records))
+    print()
+    for line in report.sentences(records):
+        print(line)
+    print(f"\n{directory.path / 'report.html'}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    with _quiet():
+        from tf_lottery import export, lookup
+        from tf_lottery.store import RunDirectory
+    write = lookup.find(
+        {"saved_model": export.saved_model}, arguments.format, "format"
+    )
+    directory = RunDirectory.open(arguments.run_dir)
+    ticket = directory.ticket(arguments.replicate, arguments.level)
+    print(write(ticket, arguments.output))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TensorFlow's start-up chatter off the terminal.
+
+    It comes from C++, some of it before any setting is read, so standard
+    error itself is turned away while TensorFlow starts; what it said is shown
+    if that fails. Only the command line does this, never the package.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            # Devices too announce themselves when they are first looked for.
+            tf.config.list_logical_devices()
+            tf.get_logger().setLevel("ERROR")
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(terminal, said.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""This module knows how the levels of a run compare, as a table."""
+
+from collections.abc import Sequence
+
+from tf_lottery.analysis.winning import Trained
+
+Row = dict[str, float | int | None]
+
+
+def variants(networks: Sequence[Trained]) -> list[str]:
+    """Returns `"ticket"`, then the controls that were trained."""
+    names = {n.variant for n in networks} - {"ticket"}
+    return ["ticket", *sorted(names)]
+
+
+def by_level(networks: Sequence[Trained]) -> list[Row]:
+    """Returns one row per level: means over replicates.
+
+    Args:
+        networks: Records of all replicates.
+
+    Returns:
+        Rows with `level`, `density`, and for every variant `early_stop_step`,
+        and `accuracy` at early stop (on test data, else on validation data),
+        keyed `"ticket accuracy"`; None where there is no such network.
+    """
+    rows = []
+    for level in sorted({n.level for n in networks}):
+        here = [n for n in networks if n.level == level]
+        row: Row = {
+            "level": level,
+            "density": _mean(here, "ticket", "density"),
+        }
+        for variant in variants(networks):
+            row[f"{variant} early_stop_step"] = _mean(
+                here, variant, "early_stop_step"
+            )
+            row[f"{variant} accuracy"] = _mean(here, variant, *ACCURACIES)
+        rows.append(row)
+    return rows
+
+
+ACCURACIES = (
+    "test_accuracy_at_early_stop",
+    "validation_accuracy_at_early_stop",
+    "test_accuracy",
+)
+"""The columns that an accuracy is taken from: the first that is there."""
+
+
+def value(network: Trained, *columns: str) -> float | None:
+    """Returns the first of these columns that the network has."""
+    return next((network.row[c] for c in columns if c in network.row), None)
+
+
+def text(networks: Sequence[Trained]) -> str:
+    """Returns the table as aligned text, accuracies in percent."""
+    names = variants(networks)
+    header = ["level", "density"]
+    for name in names:
+        header += [f"{name}: stop", "accuracy"]
+    lines = [header]
+    for row in by_level(networks):
+        cells = [f"{row['level']}", f"{100 * (row['density'] or 0):.2f} %"]
+        for name in names:
+            stop = row[f"{name} early_stop_step"]
+            accuracy = row[f"{name} accuracy"]
+            cells.append("" if stop is None else f"{stop:,.0f}")
+            cells.append("" if accuracy is None else f"{100 * accuracy:.2f} %")
+        lines.append(cells)
+    widths = [
+        max(len(c) for c in column) for column in zip(*lines, strict=True)
+    ]
+    return "\n".join(
+        "  ".join(c.rjust(w) for c, w in zip(cells, widths, strict=True))
+        for cells in lines
+    )
+
+
+def _mean(
+    networks: Sequence[Trained], variant: str, *columns: str
+) -> float | None:
+    values = [value(n, *columns) for n in networks if n.variant == variant]
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

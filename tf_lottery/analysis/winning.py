@@ -1,0 +1,236 @@
+"""This module knows which tickets are winning."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+MARGIN = 0.002
+"""How much lower an accuracy may be and still count as no lower: 0.2
+percentage points, the tolerance of Frankle et al. 2020 (arXiv:1912.05671,
+Sec. 4.4) for a subnetwork that matches."""
+
+_Z = 1.959964  # two-sided 95 %
+
+
+class Trained(Protocol):
+    """What the verdict needs to know of a trained network."""
+
+    @property
+    def level(self) -> int:
+        """Its level."""
+
+    @property
+    def variant(self) -> str:
+        """`"ticket"`, or the control's name."""
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """Its row of results.csv."""
+
+    @property
+    def correct(self) -> Mapping[str, np.ndarray]:
+        """By split, what it classified right at early stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A difference in accuracy between two networks on the same examples.
+
+    Attributes:
+        mean: Accuracy of the one minus accuracy of the other, in [-1, 1].
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"{100 * self.mean:+.2f} points (95 % interval "
+            f"{100 * self.low:+.2f} to {100 * self.high:+.2f})"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether one ticket wins, and why.
+
+    Attributes:
+        level: Its level.
+        density: Its density.
+        is_winning: Whether it passed.
+        reason: Why not; empty if it did.
+        validation: Its gain over the dense network at early stop, on the
+            validation data, which decides.
+        test: The same on the test data, which decides nothing; None without.
+        sooner: Fraction of the dense network's steps that it needs less until
+            early stop; negative if it needs more.
+    """
+
+    level: int
+    density: float
+    is_winning: bool
+    reason: str
+    validation: Difference
+    test: Difference | None
+    sooner: float
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> Difference:
+    """Returns the paired difference of two networks' accuracies.
+
+    The interval is the normal one over examples. It speaks of these two
+    trained networks on new examples, not of new trainings: those take
+    replicates.
+
+    Args:
+        one: Whether the one classified each example right, bool `[examples]`.
+        other: The same of the other, on the same examples.
+
+    Example:
+        >>> one = np.array([True, True, True, False])
+        >>> difference(one, one)
+        Difference(mean=0.0, low=0.0, high=0.0)
+    """
+    d = one.astype(np.float64) - other.astype(np.float64)
+    half = _Z * d.std() / math.sqrt(len(d))
+    return Difference(
+        float(d.mean()), float(d.mean() - half), float(d.mean() + half)
+    )
+
+
+def judge(networks: Sequence[Trained]) -> list[Verdict]:
+    """Returns the verdict on every level but the dense one, of one replicate.
+
+    A ticket wins if it stops no later than the dense network and is no less
+    accurate at early stop, with fewer weights (Frankle & Carbin 2019, Sec. 1).
+    "No less accurate" is tested, not read off: the 95 % interval of its gain
+    must lie above -`MARGIN`. Differs from the paper, which compares test
+    accuracies: the gain that decides is that on the validation data, so that
+    the test data chooses no ticket and its figures stay honest.
+
+    Args:
+        networks: Records of one replicate, the dense network among them.
+
+    Returns:
+        Verdicts by level.
+
+    Raises:
+        ValueError: There is no dense network, or no validation data or no
+            accuracy was there to judge by.
+    """
+    tickets = sorted(
+        (n for n in networks if n.variant == "ticket"), key=lambda n: n.level
+    )
+    if not tickets or tickets[0].level != 0:
+        raise ValueError("There is no dense network (level 0) to compare with.")
+    for need in ("early_stop_step", "validation_accuracy_at_early_stop"):
+        if need not in tickets[0].row:
+            raise ValueError(
+                "A verdict needs validation data and accuracy: "
+                'compile(..., metrics=["accuracy"]) and '
+                "fit(..., validation_data=(x, y))."
+            )
+    return [_judge(ticket, tickets[0]) for ticket in tickets[1:]]
+
+
+def winner(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """Returns the verdict on the smallest ticket that wins, if one does."""
+    return max(
+        (v for v in verdicts if v.is_winning),
+        key=lambda v: v.level,
+        default=None,
+    )
+
+
+def _judge(ticket: Trained, dense: Trained) -> Verdict:
+    gains = {
+        split: difference(ticket.correct[split], dense.correct[split])
+        for split in ticket.correct
+    }
+    gain = gains["validation"]
+    stop, dense_stop = (t.row["early_stop_step"] for t in (ticket, dense))
+    reason = ""
+    if stop > dense_stop:
+        reason = f"stops at step {stop:,}, the dense network at {dense_stop:,}"
+    elif gain.low <= -MARGIN:
+        how = "is less accurate" if gain.high < 0 else "may be less accurate"
+        reason = f"{how}: {gain} on the validation data"
+    return Verdict(
+        ticket.level,
+        ticket.row["density"],
+        not reason,
+        reason,
+        gain,
+        gains.get("test"),
+        1 - stop / dense_stop,
+    )
+
+
+def sentence(networks: Sequence[Trained]) -> str:
+    """Returns in one plain sentence which ticket of one replicate wins.
+
+    It names the smallest that does, by how much on the test data, and how its
+    controls compare; or says that none wins, and what came nearest to it.
+
+    Args:
+        networks: Records of one replicate.
+    """
+    verdicts = judge(networks)
+    best = winner(verdicts)
+    if best is None:
+        if not verdicts:
+            return "No ticket was sought: there is only the dense network."
+        why = "; ".join(f"level {v.level} {v.reason}" for v in verdicts)
+        return f"No level is a winning ticket: {why}."
+    ticket, dense = (
+        _find(networks, level, "ticket") for level in (best.level, 0)
+    )
+    text = (
+        f"Level {best.level} is a winning ticket: with "
+        f"{100 * best.density:.1f} % of the weights it stops at step "
+        f"{ticket.row['early_stop_step']:,}, the dense network at "
+        f"{dense.row['early_stop_step']:,}; {_gain(ticket, dense)}"
+    )
+    controls = [
+        n for n in networks if n.level == best.level and n.variant != "ticket"
+    ]
+    return "; ".join([text, *(_against(c, ticket) for c in controls)]) + "."
+
+
+def _find(networks: Sequence[Trained], level: int, variant: str) -> Trained:
+    return next(
+        n for n in networks if n.level == level and n.variant == variant
+    )
+
+
+def _split(network: Trained) -> str:
+    return "test" if "test" in network.correct else "validation"
+
+
+def _gain(ticket: Trained, dense: Trained) -> str:
+    split = _split(ticket)
+    gain = difference(ticket.correct[split], dense.correct[split])
+    return (
+        f"its {split} accuracy is {100 * ticket.correct[split].mean():.2f} %, "
+        f"{gain} against the dense network's"
+    )
+
+
+def _against(control: Trained, ticket: Trained) -> str:
+    """Says how the winner's control compares with it."""
+    split = _split(ticket)
+    gap = difference(control.correct[split], ticket.correct[split])
+    stop = control.row["early_stop_step"]
+    text = (
+        f"its control {control.variant} stops at {stop:,} with {gap} against "
+        "the ticket's"
+    )
+    if gap.high >= 0 and stop <= ticket.row["early_stop_step"]:
+        text += ", no worse: what was taken from it is not what makes it win"
+    return text

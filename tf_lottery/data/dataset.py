@@ -1,0 +1,136 @@
+"""This module knows what a data set is: three splits, checked at the door."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples and their targets.
+
+    Attributes:
+        x: Inputs, `[examples, ...]`, float32 or integer.
+        y: Targets, `[examples, ...]`: int32 class labels, or float32.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Examples to train, to validate and to test on.
+
+    Validation data decides early stopping; test data decides nothing.
+
+    Attributes:
+        train: What is trained on.
+        validation: Held-out examples, or None.
+        test: Examples for the final figures, or None.
+        classes: The number of classes, or None if targets are no labels.
+    """
+
+    train: Split
+    validation: Split | None = None
+    test: Split | None = None
+    classes: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all examples: equal data, equal digest."""
+        hasher = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for array in (split.x, split.y) if split else ():
+                hasher.update(f"{array.shape}{array.dtype}".encode())
+                hasher.update(np.ascontiguousarray(array).data)
+        return hasher.hexdigest()
+
+
+def from_arrays(
+    x: Any, y: Any, validation_data: Any = None, test_data: Any = None
+) -> Dataset:
+    """Returns a data set of the user's arrays.
+
+    Args:
+        x: Training inputs, `[examples, ...]`. Floats become float32.
+        y: Training targets. Integers become int32, floats float32; a column
+            of integer labels becomes a vector.
+        validation_data: `(x, y)` to find the early-stop step on.
+        test_data: `(x, y)` to report on.
+
+    Raises:
+        ValueError: Lengths or shapes differ, a split is empty, or inputs hold
+            nan or infinity; the message names the split.
+    """
+    splits = {"x, y": _split("x, y", (x, y))}
+    train = splits["x, y"]
+    for name, pair in (
+        ("validation_data", validation_data),
+        ("test_data", test_data),
+    ):
+        if pair is None:
+            continue
+        splits[name] = split = _split(name, pair)
+        if split.x.shape[1:] != train.x.shape[1:]:
+            raise ValueError(
+                f"Inputs of {name} have shape {split.x.shape[1:]} an example; "
+                f"those of x have {train.x.shape[1:]}."
+            )
+    return Dataset(
+        train,
+        splits.get("validation_data"),
+        splits.get("test_data"),
+        classes=_classes(splits),
+    )
+
+
+def _split(name: str, pair: Any) -> Split:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(
+            f"{name} must be a pair (x, y); got {type(pair).__qualname__}."
+        )
+    x, y = (np.asarray(a) for a in pair)
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"{name} holds no examples.")
+    if y.ndim == 0 or len(x) != len(y):
+        raise ValueError(
+            f"{name} holds {len(x)} inputs but targets of shape {y.shape}; "
+            "each input needs one target."
+        )
+    for array in (x, y):
+        if array.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{name} must hold numbers; got an array of {array.dtype}."
+            )
+    if x.dtype.kind == "f":
+        x = x.astype(np.float32, copy=False)
+    y = y.astype(np.float32 if y.dtype.kind == "f" else np.int32, copy=False)
+    for what, array in (("inputs", x), ("targets", y)):
+        bad = 0
+        if array.dtype.kind == "f":
+            bad = int((~np.isfinite(array)).sum())
+        if bad:
+            raise ValueError(
+                f"The {what} of {name} hold {bad} nan or infinite values. "
+                "Clean them first."
+            )
+    if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind == "i":
+        y = y[:, 0]
+    return Split(x, y)
+
+
+def _classes(splits: dict[str, Split]) -> int | None:
+    if any(s.y.dtype.kind != "i" or s.y.ndim != 1 for s in splits.values()):
+        return None
+    for name, split in splits.items():
+        if split.y.min() < 0:
+            raise ValueError(
+                f"Labels of {name} must be 0 or more; got {split.y.min()}."
+            )
+    return 1 + max(int(split.y.max()) for split in splits.values())

@@ -1,0 +1,127 @@
+"""This module knows the settings of an experiment, and their defaults."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tf_lottery import lookup
+from tf_lottery.duration import Duration
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of an experiment; every one has a default.
+
+    Attributes:
+        model: Name of a model.
+        dataset: Name of a data set.
+        optimizer: Name of a Keras optimizer.
+        learning_rate: Its learning rate, > 0.
+        batch_size: Examples a step.
+        length: How long each network trains.
+        evaluate_every: Steps between evaluations.
+        levels: Pruning rounds.
+        rate: Fraction of the survivors that goes each round.
+        rates: Role or glob pattern of kernel paths to a rate of its own.
+        criterion: What scores weights.
+        allocation: How the budget is shared among kernels.
+        schedule: `"geometric"` or `"one_shot"`.
+        rewind: What tickets restart from: θ at this point of training.
+        controls: Names of the controls, trained at every level.
+        replicates: How often everything is done, under seeds of their own.
+        seed: The seed from which those of all replicates derive.
+        theta_0: File or checkpoint with initial weights; "" draws them.
+    """
+
+    model: str = "lenet_300_100"
+    dataset: str = "mnist"
+    optimizer: str = "adam"
+    learning_rate: float = 1.2e-3
+    batch_size: int = 60
+    length: str = "50000it"
+    evaluate_every: int = 100
+    levels: int = 15
+    rate: float = 0.2
+    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    criterion: str = "magnitude"
+    allocation: str = "layerwise"
+    schedule: str = "geometric"
+    rewind: str = "0it"
+    controls: tuple[str, ...] = ("reinit",)
+    replicates: int = 1
+    seed: int = 0
+    theta_0: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the settings that determine each network's result.
+
+        Only those that differ from the default, so that a setting added later
+        changes no run that does not use it (as open_lth does). How many
+        levels, replicates and controls there are is left out: a run may grow.
+        """
+        grows = ("levels", "replicates", "controls")
+        return {
+            field.name: json.loads(json.dumps(getattr(self, field.name)))
+            for field in dataclasses.fields(self)
+            if field.name not in grows
+            and getattr(self, field.name) != _default(field)
+        }
+
+    @property
+    def digest(self) -> str:
+        """The first 12 digits of SHA-256 over the identity."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def replace(self, settings: Mapping[str, Any]) -> "Config":
+        """Returns the configuration with some settings changed.
+
+        Args:
+            settings: Name to value; text is read as JSON where the setting is
+                no text (`"0.1"`, `'{"output": 0.1}'`, `"reinit,shuffle"`).
+
+        Raises:
+            ValueError: A name is unknown, or a value of another type.
+        """
+        fields = {f.name: f for f in dataclasses.fields(self)}
+        changed = {}
+        for name, value in settings.items():
+            default = _default(lookup.find(fields, name, "setting"))
+            changed[name] = _read(name, value, type(default))
+        return dataclasses.replace(self, **changed)
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return getattr(Config(), field.name)
+
+
+def _read(name: str, value: Any, kind: type) -> Any:
+    if kind is tuple and isinstance(value, str):
+        return tuple(part for part in value.split(",") if part)
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise _wrong(name, value, kind) from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is tuple and isinstance(value, list):
+        value = tuple(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise _wrong(name, value, kind)
+    if name in ("length", "rewind"):
+        Duration(str(value))
+    return value
+
+
+def _wrong(name: str, value: Any, kind: type) -> ValueError:
+    forms = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        dict: 'a mapping such as {"output": 0.1}',
+        tuple: "names, separated by commas",
+    }
+    return ValueError(f"`{name}` must be {forms[kind]}; got {value!r}.")

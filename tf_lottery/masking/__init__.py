@@ -1,0 +1,27 @@
+"""This package knows how whole models and masks meet.
+
+It is the only door between Keras and `Masks`.
+"""
+
+from tf_lottery.masking.architecture import architecture_of
+from tf_lottery.masking.coverage import Kernel, kernels
+from tf_lottery.masking.models import (
+    get_masks,
+    mask_model,
+    set_masks,
+    strip_masks,
+)
+from tf_lottery.masking.optimizer import masked_optimizer
+from tf_lottery.masking.paths import variables_by_path
+
+__all__ = [
+    "Kernel",
+    "architecture_of",
+    "get_masks",
+    "kernels",
+    "mask_model",
+    "masked_optimizer",
+    "set_masks",
+    "strip_masks",
+    "variables_by_path",
+]

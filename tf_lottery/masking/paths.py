@@ -1,0 +1,98 @@
+"""This module knows what every variable of a Keras model is called."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns every variable of a model under a path that does not wander.
+
+    A path is the names of the layers from the model down, then the name of
+    the variable: `"encoder/dense_1/kernel"`. Keras numbers automatic names
+    per process (`dense_7`); here they are numbered within their container, in
+    its order, so that the same code gives the same paths wherever and however
+    often it runs. Names given by the user stay.
+
+    Args:
+        model: A built model. Its masks (`kernel_mask`) are left out: they are
+            no state of training.
+
+    Returns:
+        Path to variable, in the model's order: weights, moving statistics and
+        the states of seed generators. A shared variable stands once.
+    """
+    found: dict[str, keras.Variable] = {}
+    for path, variable in _walk(model, "", set()):
+        if variable.name == "kernel_mask":
+            continue
+        unique, count = path, 0
+        while unique in found:
+            count += 1
+            unique = f"{path}_{count}"
+        found[unique] = variable
+    return found
+
+
+def layers_by_path(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Returns every layer of a model by its path, containers included."""
+    return dict(_layers(model, "", set()))
+
+
+def _walk(
+    layer: keras.layers.Layer, prefix: str, seen: set[int]
+) -> Iterator[tuple[str, keras.Variable]]:
+    children = _children(layer)
+    for name, child in zip(names(children), children, strict=True):
+        yield from _walk(child, f"{prefix}{name}/", seen)
+    for variable in layer.variables:
+        if id(variable) not in seen:
+            seen.add(id(variable))
+            yield prefix + variable.name, variable
+
+
+def _layers(
+    layer: keras.layers.Layer, prefix: str, seen: set[int]
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    children = _children(layer)
+    for name, child in zip(names(children), children, strict=True):
+        if id(child) not in seen:
+            seen.add(id(child))
+            yield prefix + name, child
+            yield from _layers(child, f"{prefix}{name}/", seen)
+
+
+def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    # Keras has no public way to the sublayers of a layer that is no model;
+    # tests/test_masking.py pins this one.
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def names(layers: list[keras.layers.Layer]) -> list[str]:
+    """Returns the layers' names, automatic ones numbered in this order."""
+    taken = {layer.name for layer in layers if not _automatic(layer)}
+    found = []
+    for layer in layers:
+        base = _automatic(layer)
+        name, count = base or layer.name, 0
+        while base and name in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name)
+        found.append(name)
+    return found
+
+
+def _automatic(layer: keras.layers.Layer) -> str:
+    """Returns the layer's automatic name without its number, or ""."""
+    base = re.sub(r"_\d+$", "", layer.name)
+    classes: Any = type(layer).__mro__
+    automatic = {_snake_case(cls.__name__) for cls in classes}
+    return base if base.removeprefix("masked_") in automatic else ""
+
+
+def _snake_case(name: str) -> str:
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

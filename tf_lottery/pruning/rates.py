@@ -1,0 +1,41 @@
+"""This module knows at which rate each kernel is pruned."""
+
+from collections.abc import Mapping
+
+from tf_lottery.masking import Kernel
+from tf_lottery.masking.coverage import matching
+
+
+def rates_by_path(
+    kernels: Mapping[str, Kernel],
+    rate: float,
+    rates: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Returns the fraction that each kernel loses per round.
+
+    Args:
+        kernels: The kernels to prune, by path.
+        rate: The rate of all kernels that `rates` does not name, in [0, 1).
+        rates: Role (`"conv"`, `"dense"`, `"output"`) or glob pattern of
+            kernel paths to rate. A later entry overrules an earlier one.
+
+    Raises:
+        ValueError: A rate is out of range, or a key is no role and matches no
+            kernel.
+    """
+    found = dict.fromkeys(kernels, _checked("rate", rate))
+    for key, value in (rates or {}).items():
+        _checked(f"rates[{key!r}]", value)
+        paths = [path for path, k in kernels.items() if k.role == key]
+        for path in paths or matching(key, list(kernels)):
+            found[path] = float(value)
+    return found
+
+
+def _checked(name: str, rate: float) -> float:
+    if not 0 <= rate < 1:
+        raise ValueError(
+            f"`{name}` must be in [0, 1); got {rate}. It is the fraction of "
+            "the survivors that goes each round, such as 0.2."
+        )
+    return float(rate)

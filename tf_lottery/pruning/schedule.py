@@ -1,0 +1,59 @@
+"""This module knows how many weights are left at each level."""
+
+import dataclasses
+from collections.abc import Callable
+
+from tf_lottery import lookup
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How pruning proceeds over levels.
+
+    Attributes:
+        kept: From size, rate and level to the number of weights kept.
+        from_dense: Whether every level is scored by the dense network's
+            training (one-shot) or by that of the level before (iterative).
+    """
+
+    kept: Callable[[int, float, int], int]
+    from_dense: bool
+
+
+def geometric(size: int, rate: float, level: int) -> int:
+    """Returns how many of `size` weights are left after `level` rounds.
+
+    Each round prunes `round(rate * survivors)` weights, halves to even, so
+    that counts are exact integers at every level. Frankle & Carbin 2019 give
+    rates per round (Fig. 2) and no rounding; the rule is that of Google's
+    code for the paper, without the one weight too many that goes there.
+
+    Args:
+        size: Weights at level 0, >= 1.
+        rate: Fraction of the survivors that goes each round, in [0, 1).
+        level: Rounds so far, >= 0.
+
+    Returns:
+        Weights left.
+
+    Example:
+        >>> [geometric(1000, 0.1, level) for level in range(5)]
+        [1000, 900, 810, 729, 656]
+    """
+    for _ in range(level):
+        size -= round(rate * size)
+    return size
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "geometric": Schedule(geometric, from_dense=False),
+    "one_shot": Schedule(geometric, from_dense=True),
+}
+"""Every schedule by name."""
+
+
+def find(schedule: str | Schedule) -> Schedule:
+    """Returns the schedule of that name, or the object itself."""
+    if isinstance(schedule, Schedule):
+        return schedule
+    return lookup.find(SCHEDULES, schedule, "schedule")

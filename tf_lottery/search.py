@@ -1,0 +1,124 @@
+"""This module knows iterative magnitude pruning with rewinding.
+
+Frankle & Carbin 2019 (arXiv:1803.03635), Sec. 1 and App. B, Strategy 1:
+
+1. Initialise a network f(x; θ0).
+2. Train it for j steps, to θj.
+3. Prune p % of θj by magnitude, giving a mask m.
+4. Reset what survives to θ0: the ticket f(x; m ⊙ θ0).
+5. Train that, and prune on, level by level.
+
+With θk of an early step k in place of θ0 this is rewinding (Frankle et al.
+2020, arXiv:1912.05671, Alg. 2).
+"""
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterator, Mapping
+
+from tf_lottery import pruning
+from tf_lottery.pruning import allocation as allocations
+from tf_lottery.pruning import schedule as schedules
+from tf_lottery.tickets import Ticket
+from tf_lottery.training import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruning:
+    """How the search prunes.
+
+    Attributes:
+        levels: Pruning rounds, >= 0; level 0 is the dense network.
+        rates: Kernel path to the fraction of its survivors that goes each
+            round, in [0, 1). Kernels of one rate form one group; at rate 0
+            they stay whole.
+        criterion: Scores the weights; a name or a callable.
+        allocation: Shares a group's budget among its kernels.
+        schedule: How much is left at each level, and which level scores.
+    """
+
+    levels: int
+    rates: Mapping[str, float]
+    criterion: str | pruning.Criterion = "magnitude"
+    allocation: str | allocations.Allocation = "layerwise"
+    schedule: str | schedules.Schedule = "geometric"
+
+
+def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
+    """Yields the ticket of each level, and is sent the run that trained it.
+
+    The one place that holds the algorithm. It trains nothing itself: whoever
+    drives it trains each ticket from `ticket.start` under `ticket.masks` and
+    sends the record back, with the state at step k captured in that of level
+    0. So one search, many at once, and one resumed are the same search.
+
+    Args:
+        dense: The ticket of level 0: all weights, and the initial state θ0.
+        how: How to prune.
+
+    Yields:
+        Level 0 to level `how.levels`.
+
+    Raises:
+        ValueError: A kernel would lose its last weight.
+    """
+    criterion = pruning.find_criterion(how.criterion)
+    schedule = schedules.find(how.schedule)
+    run = dense_run = yield dense
+    theta_k = dense.origin if run.captured is None else run.captured
+    masks = dense.masks
+    for level in range(1, how.levels + 1):
+        scored, within = run, masks
+        if schedule.from_dense:
+            scored, within = dense_run, dense.masks
+        scores = criterion(
+            {path: scored.trained[path] for path in masks},
+            {path: theta_k.weights[path] for path in masks},
+        )
+        masks = pruning.keep_best(scores, within, budgets(dense, how, level))
+        run = yield dataclasses.replace(
+            dense, level=level, masks=masks, origin=theta_k
+        )
+
+
+def budgets(
+    dense: Ticket, how: Pruning, level: int
+) -> dict[tuple[str, ...], int]:
+    """Returns how many weights each group of kernels keeps at a level.
+
+    Args:
+        dense: The ticket of level 0.
+        how: How to prune.
+        level: The level, >= 0.
+    """
+    schedule = schedules.find(how.schedule)
+    share = allocations.find(how.allocation)
+    kept: dict[tuple[str, ...], int] = {}
+    for rate in sorted(set(how.rates.values()) - {0.0}):
+        sizes = {
+            p: n for p, n in dense.masks.counts.items() if how.rates[p] == rate
+        }
+
+        def keep(size: int, rate: float = rate) -> int:
+            return schedule.kept(size, rate, level)
+
+        kept.update(share(sizes, keep))
+    return kept
+
+
+def follow(
+    tickets: Generator[Ticket, Run, None], train: Callable[[Ticket], Run]
+) -> Iterator[tuple[Ticket, Run]]:
+    """Yields each ticket of a search with the run that trained it.
+
+    Args:
+        tickets: As `find_tickets` returns.
+        train: Trains a ticket.
+    """
+    try:
+        ticket = next(tickets)
+        while True:
+            run = train(ticket)
+            yield ticket, run
+            ticket = tickets.send(run)
+    except StopIteration:
+        return

@@ -1,0 +1,342 @@
+"""This module knows the files of a run directory, and nobody else does.
+
+```
+config.json                      what determines the run; and versions
+results.csv                      one row per trained network
+report.html, figures/*.png       drawn from the records
+replicate_0/theta_0/             θ0, and θk, as TensorFlow checkpoints
+replicate_0/level_3/ticket/      of each trained network, by level and variant:
+    ticket                       its ticket file
+    trained                      its trained weights; what it classified right
+    record.json                  figures, learning curve, digests
+```
+
+Whatever is there is whole: files and folders are written beside their place
+and renamed into it.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_lottery import archive
+from tf_lottery.tickets import Ticket, pack, unpack
+from tf_lottery.training import Run
+from tf_lottery.training.state import digest
+
+COLUMNS = (
+    "preset",
+    "replicate",
+    "level",
+    "variant",
+    "density",
+    "weights_kept",
+    "steps",
+    "early_stop_step",
+    "validation_loss_at_early_stop",
+    "validation_accuracy_at_early_stop",
+    "test_accuracy_at_early_stop",
+    "test_accuracy",
+    "train_accuracy",
+    "seconds",
+)
+"""The columns of results.csv."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is known of one trained network.
+
+    Attributes:
+        replicate: Which replicate it belongs to.
+        level: Its level.
+        variant: `"ticket"` or the control's name.
+        row: Its row of results.csv.
+        curve: Column to values over its evaluations.
+        digests: SHA-256 of what it started from and of what it made.
+        correct: `"validation"`, `"test"` to bool `[examples]` at early stop.
+    """
+
+    replicate: int
+    level: int
+    variant: str
+    row: Mapping[str, Any]
+    curve: Mapping[str, list[float]]
+    digests: Mapping[str, str]
+    correct: Mapping[str, np.ndarray]
+
+
+class RunDirectory:
+    """A directory that holds a run, new or begun earlier.
+
+    Args:
+        path: The directory; made if it is not there.
+        identity: What determines the results. A directory that was begun with
+            another identity is refused.
+        about: What else is worth knowing: the preset's name, versions.
+
+    Raises:
+        ValueError: The directory holds another run or other files, or cannot
+            be written. It is left as it was.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        about: Mapping[str, Any],
+    ) -> None:
+        self.path = pathlib.Path(path)
+        config = {"identity": dict(identity), "about": dict(about)}
+        # As JSON gives it back, so that old and new compare.
+        config = json.loads(json.dumps(config))
+        try:
+            self._claim(config)
+        except OSError as error:
+            raise ValueError(
+                f"Cannot write to {str(self.path)!r}: {error.strerror}. "
+                "Choose another run directory."
+            ) from None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "RunDirectory":
+        """Returns the run directory that is there.
+
+        Raises:
+            ValueError: There is none.
+        """
+        directory = cls.__new__(cls)
+        directory.path = pathlib.Path(path)
+        directory.config = _read_config(directory.path)
+        return directory
+
+    def checkpoint(self, replicate: int, step: int) -> pathlib.Path:
+        """Returns the prefix of the checkpoint of θ at a step."""
+        return self._replicate(replicate) / f"theta_{step}" / "checkpoint"
+
+    def has_checkpoint(self, replicate: int, step: int) -> bool:
+        """Returns whether θ of that step is kept."""
+        return self.checkpoint(replicate, step).parent.exists()
+
+    def save_checkpoint(
+        self, replicate: int, step: int, write: Callable[[pathlib.Path], None]
+    ) -> None:
+        """Keeps θ of a step; `write` writes the checkpoint at a prefix."""
+        prefix = self.checkpoint(replicate, step)
+        _write_folder(prefix.parent, lambda beside: write(beside / prefix.name))
+
+    def save(self, replicate: int, ticket: Ticket, run: Run) -> None:
+        """Keeps a trained network, and brings results.csv up to date."""
+        row = {
+            "preset": self.config["about"].get("preset", ""),
+            "replicate": replicate,
+            "level": ticket.level,
+            "variant": ticket.variant,
+            "density": ticket.density,
+            "weights_kept": ticket.masks.kept,
+            **run.metrics,
+        }
+        record = {
+            "row": row,
+            "digests": {
+                **started_from(ticket),
+                "trained": digest(run.trained),
+            },
+            "curve": {
+                key: [point[key] for point in run.curve]
+                for key in (run.curve[-1] if run.curve else ())
+            },
+        }
+        arrays = pack("weights", run.trained, ticket.masks)
+        arrays |= {
+            f"correct/{s}": np.packbits(c) for s, c in run.correct.items()
+        }
+        examples = {s: len(c) for s, c in run.correct.items()}
+
+        def write(folder: pathlib.Path) -> None:
+            ticket.save(folder / "ticket")
+            header = {"examples": examples}
+            archive.write(folder / "trained", "trained", header, arrays)
+            _write_json(folder / "record.json", record)
+
+        folder = self._cell(replicate, ticket.level, ticket.variant)
+        _write_folder(folder, write)
+        self.write_results()
+
+    def load(self, replicate: int, ticket: Ticket) -> Run | None:
+        """Returns the run that trained this very ticket, if it is kept.
+
+        Kept is what started from the same masks and weights: of a level that
+        came out differently, nothing that follows from it is reused.
+        """
+        folder = self._cell(replicate, ticket.level, ticket.variant)
+        if not (folder / "record.json").exists():
+            return None
+        record = self._record(folder)
+        started = started_from(ticket)
+        if any(record.digests.get(k) != v for k, v in started.items()):
+            return None
+        _, arrays = archive.read(folder / "trained", "trained")
+        names = [k for k in record.row if k not in COLUMNS[:6]]
+        points = zip(*record.curve.values(), strict=True)
+        return Run(
+            trained=unpack("weights", arrays, ticket.masks),
+            metrics={name: record.row[name] for name in names},
+            curve=tuple(
+                dict(zip(record.curve, p, strict=True)) for p in points
+            ),
+            correct=record.correct,
+        )
+
+    def ticket(
+        self, replicate: int, level: int, variant: str = "ticket"
+    ) -> Ticket:
+        """Returns a ticket of the run, with its trained weights.
+
+        Raises:
+            FileNotFoundError: The run has no such level.
+        """
+        folder = self._cell(replicate, level, variant)
+        ticket = Ticket.load(folder / "ticket")
+        _, arrays = archive.read(folder / "trained", "trained")
+        trained = unpack("weights", arrays, ticket.masks)
+        return dataclasses.replace(ticket, trained=trained)
+
+    def records(self) -> list[Record]:
+        """Returns the records of all networks trained so far."""
+        found = [
+            self._record(path.parent)
+            for path in self.path.glob("replicate_*/level_*/*/record.json")
+        ]
+        # Tickets before controls.
+        return sorted(
+            found,
+            key=lambda r: (
+                r.replicate,
+                r.level,
+                r.variant != "ticket",
+                r.variant,
+            ),
+        )
+
+    def write_results(self) -> None:
+        """Writes results.csv anew from the records."""
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, COLUMNS, extrasaction="ignore", lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(record.row for record in self.records())
+        archive.write_bytes(self.path / "results.csv", text.getvalue().encode())
+
+    def write_report(self, html: str, figures: Mapping[str, bytes]) -> None:
+        """Writes report.html, and the figures by name as PNG files."""
+        folder = self.path / "figures"
+        folder.mkdir(exist_ok=True)
+        for name, png in figures.items():
+            archive.write_bytes(folder / f"{name}.png", png)
+        archive.write_bytes(self.path / "report.html", html.encode())
+
+    def _claim(self, config: dict[str, Any]) -> None:
+        file = self.path / "config.json"
+        if file.exists():
+            self.config = _read_config(self.path)
+            _require_same(
+                self.path, self.config["identity"], config["identity"]
+            )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(
+                f"{str(self.path)!r} is not empty and holds no run. Choose "
+                "another run directory."
+            )
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.config = config
+        self.config["about"] = config["about"]
+        _write_json(file, self.config)
+
+    def _replicate(self, replicate: int) -> pathlib.Path:
+        return self.path / f"replicate_{replicate}"
+
+    def _cell(self, replicate: int, level: int, variant: str) -> pathlib.Path:
+        return self._replicate(replicate) / f"level_{level}" / variant
+
+    def _record(self, folder: pathlib.Path) -> Record:
+        content = json.loads((folder / "record.json").read_text())
+        header, arrays = archive.read(folder / "trained", "trained")
+        row = content["row"]
+        return Record(
+            row["replicate"],
+            row["level"],
+            row["variant"],
+            row,
+            content["curve"],
+            content["digests"],
+            {
+                split: np.unpackbits(
+                    arrays[f"correct/{split}"], count=count
+                ).astype(bool)
+                for split, count in header["examples"].items()
+            },
+        )
+
+
+def started_from(ticket: Ticket) -> dict[str, str]:
+    """Returns the digests that tell one ticket from another."""
+    return {"masks": ticket.masks.digest, "start": ticket.start.digest}
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "config.json").read_text())
+    except (OSError, ValueError):
+        raise ValueError(
+            f"{str(path)!r} holds no run: it has no readable config.json."
+        ) from None
+
+
+def _require_same(
+    path: pathlib.Path, there: Any, here: Any, name: str = ""
+) -> None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            inner = f"{name}.{key}" if name else key
+            _require_same(path, there.get(key), here.get(key), inner)
+    elif there != here:
+        raise ValueError(
+            f"{str(path)!r} holds another configuration: {name} is "
+            f"{_short(there)} there and {_short(here)} here. Choose another "
+            "run directory, or the same setting."
+        )
+
+
+def _short(value: Any) -> str:
+    text = "the default" if value is None else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _write_json(path: pathlib.Path, content: Any) -> None:
+    text = json.dumps(content, indent=2, sort_keys=True)
+    archive.write_bytes(path, f"{text}\n".encode())
+
+
+def _write_folder(
+    folder: pathlib.Path, write: Callable[[pathlib.Path], None]
+) -> None:
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        write(beside)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,85 @@
+"""This module knows the state that a network in training is in."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that training continues from, as values.
+
+    Attributes:
+        step: Optimizer updates so far.
+        weights: Path to value of every variable of the model: weights, moving
+            statistics, states of seed generators.
+        slots: Name to value of every variable of the optimizer. The slots of
+            a weight are named after it: `"fc1/kernel/momentum"`. Empty at
+            step 0, where they are a fresh optimizer's.
+    """
+
+    step: int
+    weights: Arrays
+    slots: Arrays
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over step, names and values: equal states, equal digest."""
+        hasher = hashlib.sha256(str(self.step).encode())
+        for arrays in (self.weights, self.slots):
+            hasher.update(digest(arrays).encode())
+        return hasher.hexdigest()
+
+
+def digest(arrays: Arrays) -> str:
+    """Returns SHA-256 over names, shapes, dtypes and values."""
+    hasher = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        hasher.update(f"{name}{array.shape}{array.dtype}".encode())
+        hasher.update(array.tobytes())
+    return hasher.hexdigest()
+
+
+def slots_by_name(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Mapping[str, keras.Variable],
+) -> dict[str, keras.Variable]:
+    """Returns the variables of a built optimizer by names that do not wander.
+
+    Keras names a slot after the raw path of its weight, which holds numbers
+    that count per process; here it is named after the path.
+
+    Args:
+        optimizer: The built optimizer.
+        variables: The model's variables by path.
+    """
+    slots: dict[str, keras.Variable] = {}
+    for slot in optimizer.variables:
+        owners = [
+            path
+            for path, variable in variables.items()
+            if slot.name.startswith(variable.path.replace("/", "_") + "_")
+            and slot.shape == variable.shape
+        ]
+        owners.sort(key=lambda path: len(variables[path].path))
+        names = [
+            f"{path}/{slot.name[len(variables[path].path) + 1 :]}"
+            for path in owners
+        ]
+        free = [name for name in reversed(names) if name not in slots]
+        slots[free[0] if free else slot.name] = slot
+    return slots
+
+
+def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
+    """Returns the values of variables, by the same names."""
+    return {
+        name: np.array(keras.ops.convert_to_numpy(variable))
+        for name, variable in variables.items()
+    }

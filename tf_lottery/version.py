@@ -1,0 +1,3 @@
+"""This module knows the version."""
+
+__version__ = "0.1.0"
