@@ -118,4 +118,4 @@ def _draw(
         config["seed"] = seed
     fresh = type(initializer).from_config(config)
     value = fresh(variable.shape, dtype=variable.dtype)
-    return keras.ops.convert_to_numpy(value)
+    return value.numpy()

@@ -215,6 +215,8 @@ class RunDirectory:
         found = [
             self._record(path.parent)
             for path in self.path.glob("replicate_*/level_*/*/record.json")
+            # A killed process may have left a folder half written.
+            if not path.parent.name.startswith(".")
         ]
         # Tickets before controls.
         return sorted(

@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_lottery import controls as controls_
 from tf_lottery import data, masking, pruning, search
@@ -368,7 +369,7 @@ class _Training:
 @contextlib.contextmanager
 def _weights_restored(model: keras.Model) -> Iterator[None]:
     """Leaves the user's model as it was, whatever happens in between."""
-    before = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    before = [np.array(v.numpy()) for v in model.variables]
     try:
         yield
     finally:

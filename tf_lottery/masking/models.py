@@ -65,7 +65,7 @@ def strip_masks(model: keras.Model) -> keras.Model:
     masks = _mask_variables(model)
     variables = paths.variables_by_path(stripped_model)
     for path, mask in masks.items():
-        _project(variables[path], keras.ops.convert_to_numpy(mask))
+        _project(variables[path], mask.numpy())
     return stripped_model
 
 
@@ -78,7 +78,7 @@ def get_masks(model: keras.Model) -> Masks:
     carried = _mask_variables(model)
     return Masks(
         {
-            path: keras.ops.convert_to_numpy(carried[path])
+            path: carried[path].numpy()
             if path in carried
             else np.ones(kernel.variable.shape, bool)
             for path, kernel in coverage.kernels(model).items()
@@ -120,7 +120,7 @@ def _mask_variables(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _project(variable: keras.Variable, mask: np.ndarray) -> None:
-    value = keras.ops.convert_to_numpy(variable)
+    value = variable.numpy()
     variable.assign(np.where(mask, value, np.zeros_like(value)))
 
 

@@ -73,9 +73,7 @@ def bind(
         for variable, mask in pairs:
             masks[id(variable)] = tf.Variable(mask, trainable=False, dtype=bool)
             bound[optimizer._var_key(variable)] = masks[id(variable)]
-            variable.assign(
-                np.where(mask, keras.ops.convert_to_numpy(variable), 0)
-            )
+            variable.assign(np.where(mask, variable.numpy(), 0))
     return masks
 
 

@@ -53,7 +53,7 @@ def resolve_loss(loss: Any) -> keras.losses.Loss:
         """A loss function of targets and outputs, as an object."""
 
         def call(self, y_true: Any, y_pred: Any) -> Any:
-            return found(y_true, y_pred)
+            return found(_shaped_as(y_pred, y_true), y_pred)
 
     return FunctionLoss()
 
@@ -91,12 +91,18 @@ def _metric(metric: Any) -> keras.metrics.Metric:
 
 def _matches(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     """Resolves `"accuracy"` by shapes, as `keras.Model.compile` does."""
+    y = _shaped_as(outputs, y)
     if outputs.shape[-1] == 1 or outputs.shape.rank == 1:
-        y = tf.reshape(y, tf.shape(outputs))
         return keras.metrics.binary_accuracy(y, outputs)
     if y.shape.rank == outputs.shape.rank:
         return keras.metrics.categorical_accuracy(y, outputs)
     return keras.metrics.sparse_categorical_accuracy(y, outputs)
+
+
+def _shaped_as(outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Gives targets the last axis of a single output, as Keras' losses do."""
+    single = outputs.shape[-1] == 1 and y.shape.rank == outputs.shape.rank - 1
+    return y[..., None] if single else y
 
 
 def _per_example(values: tf.Tensor) -> tf.Tensor:

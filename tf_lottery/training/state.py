@@ -80,6 +80,5 @@ def slots_by_name(
 def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
     """Returns the values of variables, by the same names."""
     return {
-        name: np.array(keras.ops.convert_to_numpy(variable))
-        for name, variable in variables.items()
+        name: np.array(variable.numpy()) for name, variable in variables.items()
     }

@@ -1,0 +1,237 @@
+"""The command line, in processes of its own, as a user meets it."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = ("--steps", "40", "--levels", "1", "--set", "evaluate_every=20")
+
+
+def tf_lottery(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tf_lottery", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "run"
+    result = tf_lottery("run", "lenet_mnist", "--run_dir", path, *TINY)
+    assert result.returncode == 0, result.stderr
+    return path, result
+
+
+def test_a_run_ends_with_a_table_and_one_sentence(run):
+    path, result = run
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:3] == ["level", "density", "ticket:"]
+    assert lines[1].split()[:3] == ["0", "100.00", "%"]
+    assert lines[2].split()[:3] == ["1", "60.08", "%"]
+    assert lines[4].startswith(("Level 1 is a winning", "No level is"))
+    assert lines[-1] == str(path / "report.html")
+
+
+def test_nothing_but_progress_is_said_while_it_runs(run):
+    _, result = run
+    said = result.stderr.splitlines()
+    assert len(said) == 3
+    assert all(line.startswith("level ") for line in said)
+
+
+def test_a_run_leaves_results_tickets_report_and_figures(run):
+    path, _ = run
+    found = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+    assert {
+        "config.json",
+        "results.csv",
+        "report.html",
+        "figures/accuracy.png",
+        "figures/early_stop_step.png",
+        "replicate_0/theta_0/checkpoint.index",
+        "replicate_0/level_0/ticket/ticket",
+        "replicate_0/level_1/ticket/ticket",
+        "replicate_0/level_1/reinit/record.json",
+    } <= found
+    settings = json.loads((path / "config.json").read_text())["about"]
+    assert settings["settings"]["levels"] == 1
+
+
+def test_the_same_command_again_trains_nothing(run):
+    path, first = run
+    before = (path / "results.csv").read_bytes()
+    again = tf_lottery("run", "lenet_mnist", "--run_dir", path, *TINY)
+    assert again.returncode == 0
+    assert again.stderr.count("kept from before") == 3
+    assert again.stdout == first.stdout
+    assert (path / "results.csv").read_bytes() == before
+
+
+def test_report_draws_again(run):
+    path, first = run
+    (path / "report.html").unlink()
+    result = tf_lottery("report", path)
+    assert result.stdout == first.stdout
+    assert (path / "report.html").exists()
+
+
+def test_export_writes_a_saved_model(run, tmp_path):
+    path, _ = run
+    out = tmp_path / "served"
+    result = tf_lottery(
+        "export", path, "--level", 1, "--format", "saved_model", "--output", out
+    )
+    assert result.returncode == 0, result.stderr
+    assert (out / "saved_model.pb").exists()
+
+
+def test_list_shows_every_table():
+    out = tf_lottery("list").stdout
+    for word in ("lenet_mnist", "lenet_300_100", "mnist", "magnitude"):
+        assert word in out
+    for word in ("layerwise", "global", "geometric", "one_shot", "reinit"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "the following arguments are required"),
+        (("walk",), "invalid choice: 'walk'"),
+        (("run", "lenet_mnist"), "required: --run_dir"),
+        (
+            ("run", "lenet_mnis", "--run_dir", "{}"),
+            "Did you mean 'lenet_mnist'",
+        ),
+        (
+            ("run", "lenet_mnist", "--run_dir", "{}", "--scale", "tiny"),
+            "Unknown scale 'tiny'. Known: quick, paper",
+        ),
+        (
+            ("run", "lenet_mnist", "--run_dir", "{}", "--levels", "-1"),
+            "`levels` must be a whole number of 0 or more; got -1",
+        ),
+        (
+            ("run", "lenet_mnist", "--run_dir", "{}", "--steps", "few"),
+            "'fewit' is not a length of training",
+        ),
+        (
+            ("run", "lenet_mnist", "--run_dir", "{}", "--controls", "reint"),
+            "Did you mean 'reinit'",
+        ),
+        (
+            ("run", "lenet_mnist", "--run_dir", "{}", "--set", "rate"),
+            "--set takes KEY=VALUE",
+        ),
+        (
+            ("run", "lenet_mnist", "--run_dir", "{}", "--set", "criterion=x"),
+            "Unknown criterion 'x'",
+        ),
+        (("report", "{}"), "holds no run"),
+        (
+            ("export", "{}", "--level", "1", "--output", "{}/o"),
+            "holds no run",
+        ),
+        (
+            ("export", "{}", "--level", "1", "--format", "x", "--output", "o"),
+            "Unknown format 'x'",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
+    result = tf_lottery(*(str(a).format(tmp_path / "d") for a in arguments))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert not list(tmp_path.rglob("trained"))
+
+
+def test_another_configuration_is_refused_and_harms_nothing(run):
+    path, _ = run
+    before = (path / "results.csv").read_bytes()
+    result = tf_lottery("run", "lenet_mnist", "--run_dir", path, "--seed", "9")
+    assert result.returncode == 2
+    assert "holds another configuration" in result.stderr
+    assert (path / "results.csv").read_bytes() == before
+
+
+def test_a_missing_level_is_named(run, tmp_path):
+    path, _ = run
+    result = tf_lottery(
+        "export", path, "--level", 7, "--output", tmp_path / "o"
+    )
+    assert result.returncode == 2
+    assert "level_7" in result.stderr
+
+
+def test_ctrl_c_leaves_a_directory_that_the_same_command_continues(tmp_path):
+    path = tmp_path / "run"
+    command = ("run", "lenet_mnist", "--run_dir", path, "--levels", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tf_lottery", *map(str, command)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (path / "replicate_0" / "theta_0").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.endswith("The same command goes on from here.\n")
+    assert "Traceback" not in error
+    assert not list(path.rglob("trained"))
+    # The same run, cut short so that the test ends soon: it opens, and goes on.
+    again = tf_lottery("run", "lenet_mnist", "--run_dir", path, "--levels", "0")
+    assert again.returncode == 0, again.stderr
+
+
+def test_importing_the_package_changes_nothing():
+    code = """
+import os, random, sys
+import numpy as np
+before = dict(os.environ)
+import tf_lottery
+assert dict(os.environ) == before
+assert "tensorflow" not in sys.modules
+import tensorflow as tf, keras
+policy, level = keras.config.dtype_policy().name, tf.get_logger().level
+model = tf.keras.Model
+after_tf = dict(os.environ)
+state = random.getstate(), np.random.get_state()[1].sum()
+for name in tf_lottery.__all__:
+    getattr(tf_lottery, name)
+assert tf.keras.Model is model is keras.Model
+assert keras.config.dtype_policy().name == policy
+assert tf.get_logger().level == level
+assert dict(os.environ) == after_tf
+assert "tensorflow_model_optimization" not in sys.modules
+assert "tensorflow_datasets" not in sys.modules
+assert (random.getstate(), np.random.get_state()[1].sum()) == state
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_help_needs_no_tensorflow():
+    code = """
+import sys
+from tf_lottery.__main__ import main
+try:
+    main(["--help"])
+except SystemExit as exit:
+    assert exit.code == 0
+assert "tensorflow" not in sys.modules and "numpy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

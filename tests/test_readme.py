@@ -1,0 +1,62 @@
+"""What the README says is so."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def code_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    (code,) = code_blocks("python")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["ticket"].density < 0.7
+    assert (tmp_path / "mine.ticket").exists()
+    assert (tmp_path / "served" / "saved_model.pb").exists()
+
+
+def test_the_commands_are_those_that_ci_runs():
+    first, second = (
+        block.strip().split(" && ") for block in code_blocks("sh")[:2]
+    )
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert first[2:] == [
+        "pip install .",
+        "tf-lottery run lenet_mnist --scale quick --run_dir runs/lenet",
+    ]
+    assert second[1:] == ["pip install '.[test]'", "pytest"]
+    for command in ("tf-lottery run lenet_mnist --scale quick", "pytest"):
+        assert command in ci
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`(tf_lottery/[\w./]*)`", README)))
+)
+def test_every_path_exists(path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"\]\((?!http)([^)]+)\)", README)))
+)
+def test_every_link_leads_somewhere(path):
+    assert (ROOT / path).exists()
+
+
+def test_every_flag_of_the_command_line_exists():
+    from tf_lottery import __main__ as command_line
+
+    help_texts = []
+    for action in command_line._parser()._subparsers._group_actions:
+        for parser in action.choices.values():
+            help_texts.append(parser.format_help())
+    for flag in set(re.findall(r"--[a-z_]+", "".join(code_blocks("")))):
+        assert any(flag in text for text in help_texts), flag

@@ -1,0 +1,144 @@
+"""The algorithm of the paper, on its own and in the loop."""
+
+import numpy as np
+import pytest
+import toy
+
+from tf_lottery import masking, search
+from tf_lottery.masks import Masks
+from tf_lottery.tickets import Ticket
+from tf_lottery.training import Run, State
+
+RATES = {"a/kernel": 0.2, "b/kernel": 0.5}
+
+
+def dense_ticket(seed=0):
+    draw = np.random.default_rng(seed)
+    weights = {p: draw.normal(size=(5, 8)).astype("f") for p in RATES}
+    weights["a/bias"] = draw.normal(size=8).astype("f")
+    masks = Masks.ones(dict.fromkeys(RATES, (5, 8)))
+    return Ticket(level=0, masks=masks, origin=State(0, weights, {}))
+
+
+def fake_training(ticket, seed=1):
+    """Adds noise to what the mask keeps, as training would."""
+    draw = np.random.default_rng((seed, ticket.level))
+    trained = {
+        p: w + draw.normal(size=w.shape).astype("f") * ticket.masks[p]
+        if p in ticket.masks
+        else w + 1
+        for p, w in ticket.start.weights.items()
+    }
+    return Run(trained=trained, metrics={}, curve=(), correct={})
+
+
+def walk(how, train=fake_training):
+    return list(search.follow(search.find_tickets(dense_ticket(), how), train))
+
+
+def test_levels_run_from_dense_to_the_last():
+    found = walk(search.Pruning(3, RATES))
+    assert [ticket.level for ticket, _ in found] == [0, 1, 2, 3]
+    assert found[0][0].density == 1
+
+
+def test_zero_levels_are_plain_training():
+    ((ticket, _),) = walk(search.Pruning(0, RATES))
+    assert ticket.masks.density == 1
+
+
+def test_counts_follow_each_kernels_own_rate():
+    for level, (ticket, _) in enumerate(walk(search.Pruning(3, RATES))):
+        a, b = 40, 40
+        for _ in range(level):
+            a, b = a - round(0.2 * a), b - round(0.5 * b)
+        assert ticket.masks.counts == {"a/kernel": a, "b/kernel": b}
+
+
+def test_a_rate_of_zero_leaves_a_kernel_whole():
+    *_, (last, _) = walk(search.Pruning(3, {**RATES, "b/kernel": 0.0}))
+    assert last.masks.counts == {"a/kernel": 21, "b/kernel": 40}
+
+
+def test_each_level_keeps_the_largest_that_its_own_training_left():
+    found = walk(search.Pruning(3, RATES))
+    for (before, run), (after, _) in zip(found, found[1:], strict=False):
+        assert after.masks <= before.masks
+        for path, mask in after.masks.items():
+            size = np.abs(run.trained[path])
+            gone = before.masks[path] & ~mask
+            assert size[gone].max() <= size[mask].min()
+
+
+def test_one_shot_scores_every_level_by_the_dense_network():
+    found = walk(search.Pruning(3, RATES, schedule="one_shot"))
+    dense = found[0][1].trained
+    for ticket, _ in found[1:]:
+        for path, mask in ticket.masks.items():
+            size = np.abs(dense[path])
+            assert size[~mask].max() <= size[mask].min()
+    iterative = walk(search.Pruning(3, RATES))
+    assert found[1][0].masks == iterative[1][0].masks
+    assert found[3][0].masks != iterative[3][0].masks
+
+
+def test_global_pruning_lets_kernels_of_one_rate_compete():
+    rates = dict.fromkeys(RATES, 0.5)
+    found = walk(search.Pruning(2, rates, allocation="global"))
+    run, ticket = found[0][1], found[1][0]
+    assert ticket.masks.kept == 40
+    sizes = {p: np.abs(run.trained[p]) for p in RATES}
+    kept = np.concatenate([sizes[p][m] for p, m in ticket.masks.items()])
+    gone = np.concatenate([sizes[p][~m] for p, m in ticket.masks.items()])
+    assert gone.max() <= kept.min()
+
+
+def test_a_criterion_of_ones_own_sees_trained_and_origin():
+    seen = []
+
+    def least_moved(trained, origin):
+        seen.append((trained, origin))
+        return {p: -np.abs(trained[p] - origin[p]) for p in trained}
+
+    walk(search.Pruning(2, RATES, criterion=least_moved))
+    theta_0 = dense_ticket().origin.weights
+    assert len(seen) == 2
+    for trained, origin in seen:
+        assert trained.keys() == origin.keys() == RATES.keys()
+        assert all(np.array_equal(origin[p], theta_0[p]) for p in RATES)
+
+
+def test_every_level_restarts_from_theta_0_masked():
+    found = walk(search.Pruning(2, RATES))
+    theta_0 = dense_ticket().origin.weights
+    for ticket, run in found:
+        for path, mask in ticket.masks.items():
+            start = ticket.start.weights[path]
+            assert np.array_equal(start, theta_0[path] * mask)
+            assert (run.trained[path] != start).any()
+        assert np.array_equal(ticket.start.weights["a/bias"], theta_0["a/bias"])
+
+
+@pytest.mark.parametrize("step", [0, 12])
+def test_real_training_restarts_from_theta_k(step):
+    trainer = toy.trainer(toy.mlp(dropout=0.3))
+    masks = masking.get_masks(trainer.model)
+    dense = Ticket(level=0, masks=masks, origin=trainer.state)
+    how = search.Pruning(2, dict.fromkeys(masks, 0.3))
+
+    def train(ticket):
+        capture = step if ticket.level == 0 else None
+        return trainer.train(ticket.start, ticket.masks, capture)
+
+    found = list(search.follow(search.find_tickets(dense, how), train))
+    theta_k = found[0][1].captured
+    assert theta_k.step == step
+    for ticket, run in found[1:]:
+        assert ticket.origin.digest == theta_k.digest
+        for path, mask in ticket.masks.items():
+            assert (run.trained[path][~mask] == 0).all()
+
+
+def test_a_kernel_is_never_emptied():
+    with pytest.raises(ValueError, match="No weight of a/kernel"):
+        walk(search.Pruning(30, {"a/kernel": 0.6, "b/kernel": 0.1}))

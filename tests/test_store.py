@@ -1,0 +1,182 @@
+"""A run directory is whole, refuses what it is not, and forgets nothing."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import test_search
+import toy
+
+from tf_lottery import search, store
+from tf_lottery.store import RunDirectory
+
+IDENTITY = {"rate": 0.2, "optimizer": {"name": "adam", "beta": [0.9]}}
+
+
+def directory(path, identity=IDENTITY):
+    return RunDirectory(path, identity, {"preset": "toy"})
+
+
+def fake_run(ticket):
+    run = test_search.fake_training(ticket)
+    draw = np.random.default_rng(ticket.level)
+    return type(run)(
+        trained=run.trained,
+        metrics={"steps": 5, "test_accuracy": 0.25, "seconds": 1.5},
+        curve=({"step": 5, "loss": 0.5},),
+        correct={"test": draw.random(13) < 0.5},
+    )
+
+
+def fill(kept, levels=2):
+    how = search.Pruning(levels, test_search.RATES)
+    tickets = search.find_tickets(test_search.dense_ticket(), how)
+    found = list(search.follow(tickets, fake_run))
+    for ticket, run in found:
+        kept.save(0, ticket, run)
+    return found
+
+
+def test_a_kept_run_is_given_back(tmp_path):
+    kept = directory(tmp_path / "run")
+    for ticket, run in fill(kept):
+        loaded = kept.load(0, ticket)
+        assert toy.same(loaded.trained, run.trained)
+        assert toy.same(loaded.correct, run.correct)
+        assert loaded.metrics == run.metrics
+        assert loaded.curve == run.curve
+
+
+def test_only_the_very_ticket_is_given_back(tmp_path):
+    kept = directory(tmp_path / "run")
+    (dense, _), *_ = fill(kept)
+    assert kept.load(1, dense) is None
+    other = test_search.dense_ticket(seed=5)
+    assert kept.load(0, other) is None
+
+
+def test_every_file_keeps_pruned_weights_at_zero(tmp_path):
+    kept = directory(tmp_path / "run")
+    for ticket, _ in fill(kept):
+        stored = kept.ticket(0, ticket.level)
+        assert stored.masks == ticket.masks
+        for weights in (stored.start.weights, stored.trained):
+            for path, mask in ticket.masks.items():
+                assert (weights[path][~mask] == 0).all()
+                assert (weights[path][mask] != 0).all()
+
+
+def test_results_have_one_row_per_network(tmp_path):
+    fill(directory(tmp_path / "run"))
+    with open(tmp_path / "run" / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(store.COLUMNS)
+    assert [row["level"] for row in rows] == ["0", "1", "2"]
+    assert rows[1]["weights_kept"] == str(32 + 20)
+    assert float(rows[1]["density"]) == (32 + 20) / 80
+    assert rows[1]["preset"] == "toy"
+
+
+def test_records_carry_digests_of_start_and_result(tmp_path):
+    kept = directory(tmp_path / "run")
+    found = fill(kept)
+    for record, (ticket, _) in zip(kept.records(), found, strict=True):
+        assert record.digests["masks"] == ticket.masks.digest
+        assert record.digests["start"] == ticket.start.digest
+        assert len(record.digests["trained"]) == 64
+
+
+def test_the_same_configuration_opens_it_again(tmp_path):
+    fill(directory(tmp_path / "run"))
+    assert len(directory(tmp_path / "run").records()) == 3
+    assert len(RunDirectory.open(tmp_path / "run").records()) == 3
+
+
+def test_another_configuration_is_refused_by_name_and_harms_nothing(tmp_path):
+    fill(directory(tmp_path / "run"))
+    before = tree(tmp_path)
+    other = {**IDENTITY, "optimizer": {"name": "sgd", "beta": [0.9]}}
+    message = 'optimizer.name is "adam" there and "sgd" here'
+    with pytest.raises(ValueError, match=message):
+        directory(tmp_path / "run", other)
+    with pytest.raises(ValueError, match="rate is 0.2 there and the default"):
+        directory(tmp_path / "run", {"optimizer": IDENTITY["optimizer"]})
+    assert tree(tmp_path) == before
+
+
+def test_a_directory_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        directory(tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="Cannot write to .*another run"):
+        directory(tmp_path / "file" / "run")
+
+
+def test_no_run_is_no_run(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / "config.json").write_text("{ half")
+    with pytest.raises(ValueError, match="no readable config.json"):
+        RunDirectory.open(tmp_path)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    kept = directory(tmp_path / "run")
+    (_, _), (ticket, run), _ = fill(kept)
+    before = tree(tmp_path)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("tf_lottery.store._write_json", fail)
+    with pytest.raises(OSError, match="disk full"):
+        kept.save(0, ticket, run)
+    assert tree(tmp_path) == before
+
+
+def test_what_a_killed_process_left_half_written_does_no_harm(tmp_path):
+    kept = directory(tmp_path / "run")
+    (_, _), (ticket, run), _ = fill(kept)
+    partial = tmp_path / "run/replicate_0/level_1/.ticket.partial"
+    partial.mkdir()
+    (partial / "record.json").write_text("{ half")
+    assert len(kept.records()) == 3
+    kept.save(0, ticket, run)
+    assert not partial.exists()
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    kept = directory(tmp_path / "run")
+    (ticket, _), *_ = fill(kept)
+    file = tmp_path / "run/replicate_0/level_0/ticket/trained"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="level_0/ticket/trained.*damaged"):
+        kept.load(0, ticket)
+
+
+def test_the_report_and_its_figures_lie_in_the_directory(tmp_path):
+    kept = directory(tmp_path / "run")
+    kept.write_report("<p>hello", {"accuracy": b"png"})
+    assert (tmp_path / "run/report.html").read_text() == "<p>hello"
+    assert (tmp_path / "run/figures/accuracy.png").read_bytes() == b"png"
+
+
+def test_config_says_what_determines_the_run(tmp_path):
+    directory(tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config == {"identity": IDENTITY, "about": {"preset": "toy"}}
+
+
+def tree(path):
+    return {
+        str(p.relative_to(path)): p.read_bytes()
+        for p in sorted(path.rglob("*"))
+        if p.is_file()
+    }

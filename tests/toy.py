@@ -1,0 +1,96 @@
+"""A toy problem that a tiny network learns in a few hundred steps."""
+
+import keras
+import numpy as np
+
+from tf_lottery import data, masking
+from tf_lottery.duration import Duration
+from tf_lottery.masks import Masks
+from tf_lottery.training import Recipe, Trainer
+
+
+def digits(examples=480, seed=0):
+    """Three classes of noisy 6x6 images, `[examples, 6, 6, 1]`."""
+    draw = np.random.default_rng(seed)
+    y = draw.integers(3, size=examples)
+    prototypes = np.random.default_rng(7).normal(size=(3, 6, 6, 1))
+    x = prototypes[y] + draw.normal(scale=1.2, size=(examples, 6, 6, 1))
+    return x.astype("float32"), y.astype("int32")
+
+
+def dataset(wrong_labels=0):
+    x, y = digits(seed=1)
+    y[:wrong_labels] = (y[:wrong_labels] + 1) % 3
+    return data.from_arrays(
+        x,
+        y,
+        validation_data=digits(200, seed=2),
+        test_data=digits(300, seed=3),
+    )
+
+
+def mlp(dropout=0.0, seed=0):
+    layers = [keras.Input((6, 6, 1)), keras.layers.Flatten()]
+    for units, activation in ((16, "relu"), (8, "relu"), (3, None)):
+        if dropout:
+            layers.append(keras.layers.Dropout(dropout))
+        layers.append(
+            keras.layers.Dense(
+                units,
+                activation,
+                kernel_initializer=keras.initializers.GlorotNormal(
+                    seed + units
+                ),
+            )
+        )
+    return keras.Sequential(layers)
+
+
+def convnet():
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.MaxPooling2D()(keras.layers.ReLU()(x))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+def loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def recipe(length="60it", optimizer=None, **settings):
+    settings = {"batch_size": 20, "evaluate_every": 10, **settings}
+    return Recipe(
+        optimizer=optimizer or keras.optimizers.Adam(3e-3),
+        loss=loss(),
+        length=Duration(length),
+        **settings,
+    )
+
+
+def trainer(model=None, seed=0, **settings):
+    model = model or mlp()
+    return Trainer(
+        model,
+        recipe(**settings),
+        dataset(),
+        seed,
+        tuple(masking.kernels(model)),
+    )
+
+
+def random_masks(model, density=0.5, seed=0):
+    draw = np.random.default_rng(seed)
+    return Masks(
+        {
+            path: draw.random(mask.shape) < density
+            for path, mask in masking.get_masks(model).items()
+        }
+    )
+
+
+def same(one, other):
+    """Whether two mappings of arrays are equal bit for bit."""
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name]) for name in one
+    )
