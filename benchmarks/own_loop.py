@@ -20,7 +20,8 @@ def train(steps: int, masked: bool) -> dict[str, Any]:
         steps: Steps to time, after WARM_UP.
         masked: Whether every kernel carries a mask. If not, none is applied.
     """
-    from tf_lottery import masking, models
+    from tf_lottery import masking, models, rewinding
+    from tf_lottery.masks import Masks
 
     model = models.build_model("lenet_300_100")
     kernels = masking.kernels(model) if masked else {}
@@ -31,8 +32,11 @@ def train(steps: int, masked: bool) -> dict[str, Any]:
     }
     trainer = _trainer(model, steps, tuple(masks))
     times: dict[int, float] = {}
+    start = trainer.state
+    if masks:
+        start = rewinding.rewind(start, Masks(masks))
     trainer.train(
-        _masked(trainer.state, masks),
+        start,
         masks,
         progress=lambda step, _: times.update({step: time.perf_counter()}),
     )
@@ -57,11 +61,3 @@ def _trainer(model: Any, steps: int, kernels: tuple[str, ...]) -> Any:
         data.load_dataset("mnist"), validation=None, test=None
     )
     return training.Trainer(model, recipe, mnist, kernels=kernels)
-
-
-def _masked(state: Any, masks: dict[str, np.ndarray]) -> Any:
-    weights = {
-        path: weight * masks[path] if path in masks else weight
-        for path, weight in state.weights.items()
-    }
-    return dataclasses.replace(state, weights=weights)
