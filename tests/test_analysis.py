@@ -32,6 +32,7 @@ def network(level, accuracy, stop, variant="ticket", examples=5000, seed=0):
     row = {
         "density": 0.8**level,
         "early_stop_step": stop,
+        "steps": 10_000,
         "test_accuracy_at_early_stop": float(correct["test"].mean()),
         "validation_accuracy_at_early_stop": float(
             correct["validation"].mean()
@@ -114,6 +115,13 @@ def test_the_sentence_says_which_by_how_much_and_against_what():
     assert "at step 3,000, the dense network at 5,000" in line
     assert re.search(r"accuracy is 97\.\d+ %, \+[01]\.\d+ points \(95 %", line)
     assert "its control reinit stops at 9,000 with -1.9" in line
+
+
+def test_a_dense_network_that_never_stopped_is_said_to():
+    networks = [network(0, 0.97, 10_000), network(1, 0.98, 10_000)]
+    assert "still fell when training ended" in winning.sentence(networks)
+    networks[0] = DENSE
+    assert "still fell" not in winning.sentence([DENSE, network(1, 0.98, 50)])
 
 
 def test_a_control_that_does_as_well_is_reported_as_such():

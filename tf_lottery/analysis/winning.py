@@ -200,7 +200,13 @@ def sentence(networks: Sequence[Trained]) -> str:
     controls = [
         n for n in networks if n.level == best.level and n.variant != "ticket"
     ]
-    return "; ".join([text, *(_against(c, ticket) for c in controls)]) + "."
+    parts = [text, *(_against(c, ticket) for c in controls)]
+    if dense.row["early_stop_step"] == dense.row["steps"]:
+        parts.append(
+            "the dense network's validation loss still fell when training "
+            "ended, so how much sooner a ticket stops is not known"
+        )
+    return "; ".join(parts) + "."
 
 
 def _find(networks: Sequence[Trained], level: int, variant: str) -> Trained:
