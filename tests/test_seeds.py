@@ -72,10 +72,10 @@ def test_streams_do_not_depend_on_the_order_they_are_asked_in():
 
 def test_streams_never_move():
     # Results moved if these did: masks, orders and splits are drawn so.
-    assert seeds.integer(0, "initialisation", "fc1") == 210_132_808
+    assert seeds.integer(0, "initialisation", "fc1") == 1_003_823_411
     draws = seeds.generator(7, "order", 3, "conv/kernel").integers(1000, size=4)
-    assert draws.tolist() == [99, 924, 715, 658]
-    assert float(seeds.generator(7, "order", 3).random()) == 0.9220650713340544
+    assert draws.tolist() == [221, 255, 264, 904]
+    assert float(seeds.generator(7, "order", 3).random()) == 0.2437157515482944
 
 
 @given(keys)

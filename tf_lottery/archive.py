@@ -8,6 +8,7 @@ give equal bytes. Every array's SHA-256 stands in the header.
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import zipfile
@@ -18,6 +19,7 @@ import numpy as np
 
 _HEADER = "header"
 _HEADER_LIMIT = 64 * 2**20
+_RESERVED = {_HEADER, "arrays", "kind"}
 
 
 def write(
@@ -33,28 +35,34 @@ def write(
         kind: What it holds, such as `"ticket"`; `read` asks for it.
         header: Whatever JSON can hold.
         arrays: Name to array.
+
+    Raises:
+        ValueError: A name is taken by the archive itself, or an array holds
+            objects.
     """
+    for name in _RESERVED & {*header, *arrays}:
+        raise ValueError(f"{name!r} is a name of the archive's own.")
+    contents = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
     listed = {
         name: {
             "shape": list(array.shape),
             "dtype": array.dtype.str,
             "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
         }
-        for name, array in arrays.items()
+        for name, array in contents.items()
     }
     text = json.dumps(
         {"kind": kind, **header, "arrays": listed}, sort_keys=True
-    )
+    ).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        entries = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
+        entries = {_HEADER: np.frombuffer(text, np.uint8), **contents}
         for name, array in entries.items():
-            data = io.BytesIO()
-            np.lib.format.write_array(data, array, allow_pickle=False)
             # A ZipInfo without a date: bytes must not depend on the hour.
             info = zipfile.ZipInfo(f"{name}.npy")
             info.compress_type = zipfile.ZIP_DEFLATED
-            file.writestr(info, data.getvalue())
+            preamble = _preamble(array.dtype, array.shape)
+            file.writestr(info, preamble + array.tobytes())
     write_bytes(pathlib.Path(path), buffer.getvalue())
 
 
@@ -92,28 +100,20 @@ def read(
             }
     except FileNotFoundError:
         raise FileNotFoundError(f"No {kind} file {str(path)!r}.") from None
-    except (
-        AttributeError,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-        OSError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zipfile.zlib.error,  # type: ignore[attr-defined]
-    ) as error:
+    except Exception as error:  # noqa: BLE001 - a stranger's bytes: anything
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{str(path)!r} is no {kind} file, or a damaged one: {error}."
+            f"{str(path)!r} is no {kind} file, or a damaged one: {reason}."
         ) from None
     return header, arrays
 
 
 def _header(file: zipfile.ZipFile) -> dict[str, Any]:
-    if file.getinfo(f"{_HEADER}.npy").file_size > _HEADER_LIMIT:
+    size = file.getinfo(f"{_HEADER}.npy").file_size
+    if size > _HEADER_LIMIT:
         raise ValueError("its header is too large")
-    with file.open(f"{_HEADER}.npy") as entry:
-        text = np.lib.format.read_array(entry, allow_pickle=False)
+    length = size - len(_preamble(np.dtype("uint8"), (size,)))
+    text = _contents(file, _HEADER, np.dtype("uint8"), (max(length, 0),))
     header = json.loads(text.tobytes())
     if not isinstance(header, dict):
         raise TypeError("its header is no mapping")
@@ -124,15 +124,42 @@ def _array(
     file: zipfile.ZipFile, name: str, entry: Mapping[str, Any]
 ) -> np.ndarray:
     dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
-    if dtype.hasobject:
-        raise ValueError(f"{name} holds objects")
-    # What the header promises bounds what is unpacked.
-    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if file.getinfo(f"{name}.npy").file_size > expected + 4096:
-        raise ValueError(f"{name} is larger than its header says")
-    with file.open(f"{name}.npy") as stream:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
-    digest = hashlib.sha256(array.tobytes()).hexdigest()
-    if (array.dtype, array.shape, digest) != (dtype, shape, entry["sha256"]):
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"{name} has a shape of {shape}")
+    array = _contents(file, name, dtype, shape)
+    if hashlib.sha256(array.tobytes()).hexdigest() != entry["sha256"]:
         raise ValueError(f"{name} is not what its header says")
     return array
+
+
+def _contents(
+    file: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Returns an entry that is exactly what `write` writes for this array.
+
+    Nothing of the entry is interpreted, and no more of it is unpacked than
+    dtype and shape promise.
+    """
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds objects")
+    preamble = _preamble(dtype, shape)
+    expected = len(preamble) + math.prod(shape) * dtype.itemsize
+    if file.getinfo(f"{name}.npy").file_size != expected:
+        raise ValueError(f"{name} is larger than its header says, or smaller")
+    with file.open(f"{name}.npy") as stream:
+        data = stream.read(expected + 1)
+    if len(data) != expected or not data.startswith(preamble):
+        raise ValueError(f"{name} is not what its header says")
+    array = np.frombuffer(data, dtype, offset=len(preamble))
+    return array.reshape(shape).copy()
+
+
+def _preamble(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """Returns what a `.npy` file of such an array begins with."""
+    if dtype.hasobject:
+        raise ValueError("Object arrays are not kept in archives.")
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()

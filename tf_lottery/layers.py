@@ -64,6 +64,7 @@ class MaskedKernel:
         entries.update((key, store[key]) for key in store.keys())  # noqa: SIM118
         super().load_own_variables(entries)  # type: ignore[misc]
         self.kernel_mask.assign(entries["kernel_mask"])
+        super().kernel.assign(self.kernel)  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

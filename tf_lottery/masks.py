@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -111,7 +112,7 @@ class Masks(Mapping[str, np.ndarray]):
             ValueError: A kernel is missing, unknown, or of another shape; the
                 message names it.
         """
-        for path in shapes.keys() - self.keys():
+        for path in sorted(shapes.keys() - self.keys()):
             raise ValueError(
                 f"The masks miss kernel {path!r} of shape "
                 f"{tuple(shapes[path])}; they hold {', '.join(self)}."
@@ -174,6 +175,10 @@ class Masks(Mapping[str, np.ndarray]):
             hasher.update(np.packbits(mask).tobytes())
         return hasher.hexdigest()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor: copies must be as frozen.
+        return Masks, (dict(self._arrays),)
+
     def __repr__(self) -> str:
         return (
             f"Masks({len(self)} kernels, {self.kept:,} of {self.size:,} "
@@ -185,6 +190,8 @@ def _frozen(path: str, mask: ArrayLike) -> np.ndarray:
     array = np.asarray(mask)
     frozen = array.astype(bool)
     numeric = array.dtype.kind in "biuf"
+    if not array.size:
+        raise ValueError(f"The mask of {path!r} is empty.")
     if not numeric or not np.array_equal(frozen, array):
         raise ValueError(
             f"A mask holds only 0 and 1; that of {path!r} ({array.dtype}, "

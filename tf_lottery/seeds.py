@@ -43,4 +43,7 @@ def _sequence(
     places = [
         w if isinstance(w, int) else zlib.crc32(w.encode()) for w in where
     ]
-    return np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *places])
+    # A spawn key, not more entropy: short entropy is padded with zeros, so
+    # that (seed, purpose) and (seed, purpose, 0) would be one stream.
+    key = (zlib.crc32(purpose.encode()), *places)
+    return np.random.SeedSequence(seed, spawn_key=key)

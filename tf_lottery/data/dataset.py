@@ -77,11 +77,16 @@ def from_arrays(
         if pair is None:
             continue
         splits[name] = split = _split(name, pair)
-        if split.x.shape[1:] != train.x.shape[1:]:
-            raise ValueError(
-                f"Inputs of {name} have shape {split.x.shape[1:]} an example; "
-                f"those of x have {train.x.shape[1:]}."
+        for what in ("x", "y"):
+            form, expected = (
+                _form(getattr(part, what)) for part in (split, train)
             )
+            if form != expected and (what == "y" or form[0] != expected[0]):
+                raise ValueError(
+                    f"{what} of {name} have shape {form[0]} an example, of "
+                    f"{form[1]}; those of {what} have {expected[0]}, of "
+                    f"{expected[1]}."
+                )
     return Dataset(
         train,
         splits.get("validation_data"),
@@ -95,7 +100,7 @@ def _split(name: str, pair: Any) -> Split:
         raise ValueError(
             f"{name} must be a pair (x, y); got {type(pair).__qualname__}."
         )
-    x, y = (np.asarray(a) for a in pair)
+    x, y = (_numbers(name, array) for array in pair)
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"{name} holds no examples.")
     if y.ndim == 0 or len(x) != len(y):
@@ -103,26 +108,43 @@ def _split(name: str, pair: Any) -> Split:
             f"{name} holds {len(x)} inputs but targets of shape {y.shape}; "
             "each input needs one target."
         )
-    for array in (x, y):
-        if array.dtype.kind not in "fiub":
-            raise ValueError(
-                f"{name} must hold numbers; got an array of {array.dtype}."
-            )
-    if x.dtype.kind == "f":
-        x = x.astype(np.float32, copy=False)
-    y = y.astype(np.float32 if y.dtype.kind == "f" else np.int32, copy=False)
+    if y.dtype.kind != "f":
+        limits = np.iinfo(np.int32)
+        if y.max() > limits.max or y.min() < limits.min:
+            raise ValueError(f"Labels of {name} must fit in 32 bits.")
+        y = y.astype(np.int32, copy=False)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
     for what, array in (("inputs", x), ("targets", y)):
-        bad = 0
-        if array.dtype.kind == "f":
-            bad = int((~np.isfinite(array)).sum())
+        bad = array.size - int(np.isfinite(array).sum())
         if bad:
             raise ValueError(
                 f"The {what} of {name} hold {bad} nan or infinite values. "
                 "Clean them first."
             )
-    if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind == "i":
-        y = y[:, 0]
     return Split(x, y)
+
+
+def _numbers(name: str, given: Any) -> np.ndarray:
+    """Returns an array of numbers, floats as float32."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{name} must hold numbers; got an array of {array.dtype}."
+        )
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):  # to inf, which is refused by name
+        return array.astype(np.float32, copy=False)
+
+
+def _form(array: np.ndarray) -> tuple[tuple[int, ...], str]:
+    """Returns the shape of one example, and whether it is of floats."""
+    kind = "floats" if array.dtype.kind == "f" else "integers"
+    return array.shape[1:], kind
 
 
 def _classes(splits: dict[str, Split]) -> int | None:

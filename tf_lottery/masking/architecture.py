@@ -1,6 +1,7 @@
 """This module knows how a Keras model is written down, without its weights."""
 
 import json
+import re
 from typing import Any
 
 import keras
@@ -24,7 +25,7 @@ def architecture_of(model: keras.Model) -> str | None:
     try:
         content = json.loads(model.to_json())
         content.pop("compile_config", None)
-        text = json.dumps(_renamed(content, _names(model)), sort_keys=True)
+        text = json.dumps(_renamed(content, _names(content)), sort_keys=True)
         rebuilt = keras.models.model_from_json(text)
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return None
@@ -38,11 +39,32 @@ def _shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
     return {path: tuple(v.shape) for path, v in variables.items()}
 
 
-def _names(model: keras.Model) -> dict[str, str]:
-    every = [model, *paths.layers_by_path(model).values()]
-    return dict(
-        zip([layer.name for layer in every], paths.names(every), strict=True)
-    )
+def _names(content: Any, found: dict[str, str] | None = None) -> dict[str, str]:
+    """Returns each automatic name with the one it gets, in their order."""
+    found = {} if found is None else found
+    if isinstance(content, list):
+        for entry in content:
+            _names(entry, found)
+    elif isinstance(content, dict):
+        config = content.get("config")
+        if isinstance(config, dict) and isinstance(config.get("name"), str):
+            _rename(config["name"], str(content.get("class_name")), found)
+        for entry in content.values():
+            _names(entry, found)
+    return found
+
+
+def _rename(name: str, class_name: str, found: dict[str, str]) -> None:
+    base = re.sub(r"_\d+$", "", name)
+    automatic = paths.snake_case(class_name).removeprefix("masked_")
+    # Inputs that were not named are named after their tensors.
+    if base.removeprefix("masked_") not in (automatic, "keras_tensor"):
+        return
+    new, count = base, 0
+    while new in found.values() and name not in found:
+        count += 1
+        new = f"{base}_{count}"
+    found.setdefault(name, new)
 
 
 def _renamed(content: Any, names: dict[str, str], key: str = "") -> Any:

@@ -52,31 +52,38 @@ def kernels(
             pattern matches no kernel.
     """
     require_model(model)
+    known = found(model)
+    chosen = _select(list(known), include, exclude)
+    if not chosen:
+        raise ValueError(
+            f"Excluding {exclude!r} leaves no kernel of {list(known)}."
+            if known
+            else f"Model {model.name!r} has no kernel to mask: no trainable "
+            "Dense or Conv2D layer is among its layers."
+        )
+    return {path: known[path] for path in chosen}
+
+
+def found(model: keras.Model) -> dict[str, Kernel]:
+    """Returns every kernel of a built model that can be masked, by path."""
     variables = paths.variables_by_path(model)
     trainable = {id(v) for v in model.trainable_variables}
-    found = {
+    owners = {
         f"{path}/kernel": layer
         for path, layer in paths.layers_by_path(model).items()
         if isinstance(layer, tuple(layers.CATALOGUE))
-        and id(variables.get(f"{path}/kernel")) in trainable
     }
-    chosen = _select(list(found), include, exclude)
-    if not chosen:
-        raise ValueError(
-            f"Model {model.name!r} has no kernel to mask: no trainable Dense "
-            "or Conv2D layer is among its layers."
-            if not found
-            else f"Excluding {exclude!r} leaves no kernel of {list(found)}."
-        )
-    last = list(found)[-1]
+    known = [p for p in owners if id(variables.get(p)) in trainable]
+    # The last of all, frozen or not: freezing a head makes no other the last.
+    last = list(owners)[-1] if owners else ""
     return {
         path: Kernel(
             path,
-            "output" if path == last else _role(found[path]),
+            "output" if path == last else _role(owners[path]),
             variables[path],
-            found[path],
+            owners[path],
         )
-        for path in chosen
+        for path in known
     }
 
 

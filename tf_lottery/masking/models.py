@@ -1,6 +1,6 @@
 """This module knows how masks get into a whole model and out again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -43,7 +43,18 @@ def mask_model(
             cls = type(layer)
         return cls.from_config(layer.get_config())
 
-    return _rebuilt(model, masked)
+    masked_model = _rebuilt(model, masked)
+    left = chosen.keys() - _mask_variables(masked_model).keys()
+    _require_none(left, "gets no mask: Keras rebuilds no layer inside")
+    return masked_model
+
+
+def _require_none(paths_left: Iterable[str], what: str) -> None:
+    for path in sorted(paths_left):
+        raise ValueError(
+            f"{path!r} {what} another layer, nor a subclass. Exclude it, or "
+            "mask its training: masked_optimizer(optimizer, masks, model)."
+        )
 
 
 def strip_masks(model: keras.Model) -> keras.Model:
@@ -61,29 +72,25 @@ def strip_masks(model: keras.Model) -> keras.Model:
         cls = plain.get(type(layer), type(layer))
         return cls.from_config(layer.get_config())
 
-    stripped_model = _rebuilt(model, stripped)
-    masks = _mask_variables(model)
-    variables = paths.variables_by_path(stripped_model)
-    for path, mask in masks.items():
+    plain_model = _rebuilt(model, stripped)
+    _require_none(_mask_variables(plain_model), "still carries a mask inside")
+    variables = paths.variables_by_path(plain_model)
+    for path, mask in _mask_variables(model).items():
         _project(variables[path], mask.numpy())
-    return stripped_model
+    return plain_model
 
 
 def get_masks(model: keras.Model) -> Masks:
-    """Returns the masks of a model; ones for kernels that carry none.
+    """Returns the masks of a masked model; of another one, ones.
 
     Args:
         model: A built Keras 3 model.
     """
     carried = _mask_variables(model)
-    return Masks(
-        {
-            path: carried[path].numpy()
-            if path in carried
-            else np.ones(kernel.variable.shape, bool)
-            for path, kernel in coverage.kernels(model).items()
-        }
-    )
+    maskable = coverage.found(model) if carried else coverage.kernels(model)
+    shapes = {path: k.variable.shape for path, k in maskable.items()}
+    ones = {path: np.ones(shape, bool) for path, shape in shapes.items()}
+    return Masks(ones | {path: mask.numpy() for path, mask in carried.items()})
 
 
 def set_masks(model: keras.Model, masks: Masks) -> None:
@@ -91,7 +98,8 @@ def set_masks(model: keras.Model, masks: Masks) -> None:
 
     Args:
         model: A model with masked layers, as `mask_model` returns.
-        masks: One mask for each masked kernel of the model.
+        masks: One mask for each masked kernel of the model; others may only
+            keep every weight.
 
     Raises:
         ValueError: The masks do not fit the model, or it has no masked layer.
@@ -103,9 +111,12 @@ def set_masks(model: keras.Model, masks: Masks) -> None:
             f"Model {model.name!r} has no masked layer. "
             "Use `model = mask_model(model)` first."
         )
-    masks.require({path: tuple(v.shape) for path, v in carried.items()})
     variables = paths.variables_by_path(model)
-    for path, mask in masks.items():
+    whole = {p for p, m in masks.items() if p not in carried and m.all()}
+    shapes = {p: variables[p].shape for p in whole if p in variables}
+    masks.require(shapes | {p: tuple(v.shape) for p, v in carried.items()})
+    for path in carried:
+        mask = masks[path]
         carried[path].assign(mask)
         _project(variables[path], mask)
 
@@ -128,6 +139,7 @@ def _rebuilt(
     model: keras.Model,
     clone: Callable[[keras.layers.Layer], keras.layers.Layer],
 ) -> keras.Model:
+    coverage.require_model(model)
     # A layer shared between containers must stay one layer.
     clones: dict[int, keras.layers.Layer] = {}
 
@@ -151,4 +163,8 @@ def _rebuilt(
     old_variables = paths.variables_by_path(model)
     for path, variable in paths.variables_by_path(new).items():
         variable.assign(old_variables[path])
+    masks = _mask_variables(model)
+    for path, mask in _mask_variables(new).items():
+        if path in masks:
+            mask.assign(masks[path])
     return new

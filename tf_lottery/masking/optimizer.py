@@ -1,7 +1,6 @@
 """This module knows how an optimizer keeps pruned weights at zero."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -32,8 +31,8 @@ def masked_optimizer(
             first step on.
         masks: Kernel path to mask.
         model: The model the paths are of, if it is built already. Without it
-            a path is matched to the variables the optimizer is built with: by
-            the end of `variable.path`, automatic numbers taken in order.
+            a path is that of Keras, `variable.path` or the end of it, which
+            holds numbers that count per process.
 
     Returns:
         The same object.
@@ -44,23 +43,32 @@ def masked_optimizer(
             this shows only when the optimizer is built.
     """
     _enable(optimizer)
-    known = None if model is None else paths.variables_by_path(model)
-    if known is not None:
-        masks.require({p: tuple(known[p].shape) for p in masks if p in known})
+    known = {}
+    if model is not None:
+        variables = paths.variables_by_path(model)
+        masks.require({p: v.shape for p, v in variables.items() if p in masks})
+        known = {path: variables[path] for path in masks}
+        for path, variable in known.items():
+            # Now, not at the first step: its gradient is the masked net's.
+            _project(variable, masks[path])
     optimizer.__dict__["_wanted_masks"] = (masks, known)
     if optimizer.built:
-        optimizer._bind_wanted_masks()
+        optimizer._bind_wanted_masks(fresh=not int(optimizer.iterations))
     return optimizer
 
 
 def bind(
-    optimizer: keras.optimizers.Optimizer, pairs: Iterable[_Pair]
+    optimizer: keras.optimizers.Optimizer,
+    pairs: Iterable[_Pair],
+    fresh: bool = True,
 ) -> dict[int, tf.Variable]:
     """Masks a built optimizer's variables and returns the mask variables.
 
     Args:
         optimizer: A built optimizer.
         pairs: Variables, and their masks as bool arrays of the same shape.
+        fresh: Whether it has not trained yet. Slots of a fresh optimizer may
+            begin above zero, and are left to it; else pruned ones are zeroed.
 
     Returns:
         `id(variable)` to its mask, a bool `tf.Variable`: assigning to it
@@ -69,12 +77,63 @@ def bind(
     _enable(optimizer)
     masks = {}
     bound = optimizer.__dict__.setdefault("_bound_masks", {})
+    slots = {} if fresh else _slots_of_each(optimizer)
     with tf.init_scope():
         for variable, mask in pairs:
-            masks[id(variable)] = tf.Variable(mask, trainable=False, dtype=bool)
-            bound[optimizer._var_key(variable)] = masks[id(variable)]
-            variable.assign(np.where(mask, variable.numpy(), 0))
+            key = optimizer._var_key(variable)
+            if key in bound:  # programs that are compiled already hold it
+                bound[key].assign(mask)
+            else:
+                bound[key] = tf.Variable(mask, trainable=False, dtype=bool)
+            masks[id(variable)] = bound[key]
+            for array in (variable, *slots.get(id(variable), ())):
+                _project(array, mask)
     return masks
+
+
+def slots_by_name(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Mapping[str, keras.Variable],
+) -> dict[str, keras.Variable]:
+    """Returns the variables of a built optimizer by names that do not wander.
+
+    Keras names a slot after the raw path of its weight, which holds numbers
+    that count per process; here it is named after the path.
+
+    Args:
+        optimizer: The built optimizer.
+        variables: The model's variables by path.
+    """
+    slots: dict[str, keras.Variable] = {}
+    for slot in optimizer.variables:
+        owners = [
+            path
+            for path, variable in variables.items()
+            if slot.name.startswith(variable.path.replace("/", "_") + "_")
+            and slot.shape == variable.shape
+        ]
+        owners.sort(key=lambda path: -len(variables[path].path))
+        names = [
+            f"{path}/{slot.name[len(variables[path].path) + 1 :]}"
+            for path in owners
+        ]
+        free = [name for name in names if name not in slots]
+        slots[free[0] if free else slot.name] = slot
+    return slots
+
+
+def _slots_of_each(
+    optimizer: keras.optimizers.Optimizer,
+) -> dict[int, list[keras.Variable]]:
+    variables = {
+        str(i): v for i, v in enumerate(optimizer._trainable_variables)
+    }
+    found: dict[int, list[keras.Variable]] = {}
+    for name, slot in slots_by_name(optimizer, variables).items():
+        owner = variables.get(name.partition("/")[0])
+        if owner is not None:
+            found.setdefault(id(owner), []).append(slot)
+    return found
 
 
 def match(masks: Masks, variables: Sequence[keras.Variable]) -> list[_Pair]:
@@ -83,42 +142,26 @@ def match(masks: Masks, variables: Sequence[keras.Variable]) -> list[_Pair]:
     Raises:
         ValueError: A mask fits no variable, or more than one.
     """
-    pairs = []
+    pairs: list[_Pair] = []
+    taken: dict[int, str] = {}
     for path, mask in masks.items():
-        fits = [v for v in variables if f"/{v.path}".endswith(f"/{path}")]
-        if not fits:
-            fits = _by_order(path, masks, variables)
-        if len(fits) != 1 or tuple(fits[0].shape) != mask.shape:
+        # With the model's name before it, or without.
+        fits = [
+            v
+            for v in variables
+            if path in (v.path, v.path.partition("/")[2])
+            and tuple(v.shape) == mask.shape
+        ]
+        if len(fits) != 1 or id(fits[0]) in taken:
             known = ", ".join(f"{v.path} {tuple(v.shape)}" for v in variables)
             raise ValueError(
-                f"The mask of {path!r}, shape {mask.shape}, fits "
-                f"{len(fits) or 'no'} variable of the optimizer: {known}. "
-                "Give the model too: masked_optimizer(optimizer, masks, model)."
+                f"It is not clear which variable the mask of {path!r}, shape "
+                f"{mask.shape}, is for: {known}. Give the model too: "
+                "masked_optimizer(optimizer, masks, model)."
             )
+        taken[id(fits[0])] = path
         pairs.append((fits[0], mask))
     return pairs
-
-
-def _by_order(
-    path: str, masks: Masks, variables: Sequence[keras.Variable]
-) -> list[keras.Variable]:
-    """Matches `dense_1/kernel` to the second dense layer of the process."""
-    alike = sorted(
-        (p for p in masks if _unnumbered(p) == _unnumbered(path)), key=_natural
-    )
-    tail = "/" + _unnumbered(path)
-    found = [v for v in variables if f"/{_unnumbered(v.path)}".endswith(tail)]
-    if len(found) != len(alike):
-        return []
-    return [found[alike.index(path)]]
-
-
-def _unnumbered(path: str) -> str:
-    return re.sub(r"_\d+(?=/)", "", path)
-
-
-def _natural(path: str) -> list[Any]:
-    return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path)]
 
 
 def _enable(optimizer: keras.optimizers.Optimizer) -> None:
@@ -148,15 +191,15 @@ class _Masked:
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)  # type: ignore[misc]
-        self._bind_wanted_masks()
+        self._bind_wanted_masks(fresh=True)
 
-    def _bind_wanted_masks(self) -> None:
+    def _bind_wanted_masks(self, fresh: bool) -> None:
         wanted, known = self.__dict__.pop("_wanted_masks", (None, None))
-        if wanted is not None and known is not None:
-            bind(self, [(known[path], mask) for path, mask in wanted.items()])
-        elif wanted is not None:
-            variables = self._trainable_variables  # type: ignore[attr-defined]
-            bind(self, match(wanted, variables))
+        if wanted is None:
+            return
+        variables = self._trainable_variables  # type: ignore[attr-defined]
+        pairs = [(known[path], mask) for path, mask in wanted.items() if known]
+        bind(self, pairs or match(wanted, variables), fresh)
 
     def apply(
         self,
@@ -175,9 +218,14 @@ class _Masked:
         ]
         super().apply(grads, variables)  # type: ignore[misc]
         for variable, mask in zip(variables, masks, strict=True):
-            if mask is not None:
-                value = tf.convert_to_tensor(variable.value)
-                variable.assign(tf.where(mask, value, tf.zeros_like(value)))
+            if mask is None:
+                continue
+            _keep(variable.value, mask)
+            if self.use_ema:  # type: ignore[attr-defined]
+                # Averaged before the projection, by Keras; tests pin the name.
+                index = self._get_variable_index(variable)  # type: ignore
+                averages = self._model_variables_moving_average  # type: ignore
+                _keep(averages[index].value, mask)
 
     def _mask(self, variable: keras.Variable) -> tf.Variable | None:
         bound = self.__dict__.get("_bound_masks", {})
@@ -196,3 +244,13 @@ def _masked_gradient(gradient: Any, mask: tf.Variable | None) -> Any:
             gradient.dense_shape,
         )
     return tf.where(mask, gradient, tf.zeros_like(gradient))
+
+
+def _keep(variable: tf.Variable, mask: tf.Variable) -> None:
+    value = tf.convert_to_tensor(variable)
+    variable.assign(tf.where(mask, value, tf.zeros_like(value)))
+
+
+def _project(variable: keras.Variable, mask: np.ndarray) -> None:
+    value = variable.numpy()
+    variable.assign(np.where(mask, value, np.zeros_like(value)))

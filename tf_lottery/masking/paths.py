@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 
@@ -67,20 +66,24 @@ def _layers(
 def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     # Keras has no public way to the sublayers of a layer that is no model;
     # tests/test_masking.py pins this one.
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    found = layer._flatten_layers(include_self=False, recursive=False)
+    return list({id(child): child for child in found}.values())
 
 
 def names(layers: list[keras.layers.Layer]) -> list[str]:
-    """Returns the layers' names, automatic ones numbered in this order."""
+    """Returns names for layers of one container, each its own.
+
+    Automatic names are numbered in this order; names that the user gave stay,
+    unless two layers have the same.
+    """
     taken = {layer.name for layer in layers if not _automatic(layer)}
-    found = []
+    found: list[str] = []
     for layer in layers:
         base = _automatic(layer)
         name, count = base or layer.name, 0
-        while base and name in taken:
+        while name in found or (base and name in taken):
             count += 1
-            name = f"{base}_{count}"
-        taken.add(name)
+            name = f"{base or layer.name}_{count}"
         found.append(name)
     return found
 
@@ -88,11 +91,12 @@ def names(layers: list[keras.layers.Layer]) -> list[str]:
 def _automatic(layer: keras.layers.Layer) -> str:
     """Returns the layer's automatic name without its number, or ""."""
     base = re.sub(r"_\d+$", "", layer.name)
-    classes: Any = type(layer).__mro__
-    automatic = {_snake_case(cls.__name__) for cls in classes}
-    return base if base.removeprefix("masked_") in automatic else ""
+    # A masked layer carries the name of the plain one, or the other way.
+    own = snake_case(type(layer).__name__).removeprefix("masked_")
+    return base if base.removeprefix("masked_") == own else ""
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
+    """Returns the name that Keras gives layers of a class."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

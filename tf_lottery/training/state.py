@@ -46,37 +46,6 @@ def digest(arrays: Arrays) -> str:
     return hasher.hexdigest()
 
 
-def slots_by_name(
-    optimizer: keras.optimizers.Optimizer,
-    variables: Mapping[str, keras.Variable],
-) -> dict[str, keras.Variable]:
-    """Returns the variables of a built optimizer by names that do not wander.
-
-    Keras names a slot after the raw path of its weight, which holds numbers
-    that count per process; here it is named after the path.
-
-    Args:
-        optimizer: The built optimizer.
-        variables: The model's variables by path.
-    """
-    slots: dict[str, keras.Variable] = {}
-    for slot in optimizer.variables:
-        owners = [
-            path
-            for path, variable in variables.items()
-            if slot.name.startswith(variable.path.replace("/", "_") + "_")
-            and slot.shape == variable.shape
-        ]
-        owners.sort(key=lambda path: len(variables[path].path))
-        names = [
-            f"{path}/{slot.name[len(variables[path].path) + 1 :]}"
-            for path in owners
-        ]
-        free = [name for name in reversed(names) if name not in slots]
-        slots[free[0] if free else slot.name] = slot
-    return slots
-
-
 def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
     """Returns the values of variables, by the same names."""
     return {

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from tf_lottery import masking, seeds
 from tf_lottery.data import Dataset, Split
-from tf_lottery.masking.optimizer import bind
+from tf_lottery.masking.optimizer import bind, slots_by_name
 from tf_lottery.training import measure, order, program
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.run import Run
-from tf_lottery.training.state import State, slots_by_name, values
+from tf_lottery.training.state import State, values
 
 Progress = Callable[[int, Mapping[str, float]], None]
 
