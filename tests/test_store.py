@@ -152,6 +152,14 @@ def test_what_a_killed_process_left_half_written_does_no_harm(tmp_path):
     assert not partial.exists()
 
 
+def test_results_are_brought_up_to_date_when_a_run_is_opened(tmp_path):
+    fill(directory(tmp_path / "run"))
+    whole = (tmp_path / "run" / "results.csv").read_bytes()
+    (tmp_path / "run" / "results.csv").unlink()
+    directory(tmp_path / "run")
+    assert (tmp_path / "run" / "results.csv").read_bytes() == whole
+
+
 def test_a_damaged_file_is_named(tmp_path):
     kept = directory(tmp_path / "run")
     (ticket, _), *_ = fill(kept)

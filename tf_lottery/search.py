@@ -63,6 +63,7 @@ def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
     """
     criterion = pruning.find_criterion(how.criterion)
     schedule = schedules.find(how.schedule)
+    _require_survivors(dense, how)
     run = dense_run = yield dense
     theta_k = dense.origin if run.captured is None else run.captured
     masks = dense.masks
@@ -103,6 +104,16 @@ def budgets(
 
         kept.update(share(sizes, keep))
     return kept
+
+
+def _require_survivors(dense: Ticket, how: Pruning) -> None:
+    """Raises, before anything trains, if the last level would be empty."""
+    for group, keep in budgets(dense, how, how.levels).items():
+        if keep < 1:
+            raise ValueError(
+                f"No weight of {', '.join(group)} would be left at level "
+                f"{how.levels}. Take fewer levels, or a lower rate."
+            )
 
 
 def follow(

@@ -17,6 +17,7 @@ and renamed into it.
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -62,7 +63,7 @@ class Record:
         row: Its row of results.csv.
         curve: Column to values over its evaluations.
         digests: SHA-256 of what it started from and of what it made.
-        correct: `"validation"`, `"test"` to bool `[examples]` at early stop.
+        folder: Where it is kept.
     """
 
     replicate: int
@@ -71,7 +72,18 @@ class Record:
     row: Mapping[str, Any]
     curve: Mapping[str, list[float]]
     digests: Mapping[str, str]
-    correct: Mapping[str, np.ndarray]
+    folder: pathlib.Path
+
+    @functools.cached_property
+    def correct(self) -> dict[str, np.ndarray]:
+        """`"validation"`, `"test"` to what was right at early stop, bool."""
+        header, arrays = archive.read(self.folder / "trained", "trained")
+        return {
+            split: np.unpackbits(
+                arrays[f"correct/{split}"], count=count
+            ).astype(bool)
+            for split, count in header["examples"].items()
+        }
 
 
 class RunDirectory:
@@ -100,6 +112,9 @@ class RunDirectory:
         config = json.loads(json.dumps(config))
         try:
             self._claim(config)
+            # A killed process may have kept a network and not its row.
+            self._rows = {_order(r.row): r.row for r in self.records()}
+            self._write_results()
         except OSError as error:
             raise ValueError(
                 f"Cannot write to {str(self.path)!r}: {error.strerror}. "
@@ -169,7 +184,8 @@ class RunDirectory:
 
         folder = self._cell(replicate, ticket.level, ticket.variant)
         _write_folder(folder, write)
-        self.write_results()
+        self._rows[_order(row)] = row
+        self._write_results()
 
     def load(self, replicate: int, ticket: Ticket) -> Run | None:
         """Returns the run that trained this very ticket, if it is kept.
@@ -218,26 +234,7 @@ class RunDirectory:
             # A killed process may have left a folder half written.
             if not path.parent.name.startswith(".")
         ]
-        # Tickets before controls.
-        return sorted(
-            found,
-            key=lambda r: (
-                r.replicate,
-                r.level,
-                r.variant != "ticket",
-                r.variant,
-            ),
-        )
-
-    def write_results(self) -> None:
-        """Writes results.csv anew from the records."""
-        text = io.StringIO()
-        writer = csv.DictWriter(
-            text, COLUMNS, extrasaction="ignore", lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(record.row for record in self.records())
-        archive.write_bytes(self.path / "results.csv", text.getvalue().encode())
+        return sorted(found, key=lambda record: _order(record.row))
 
     def write_report(self, html: str, figures: Mapping[str, bytes]) -> None:
         """Writes report.html, and the figures by name as PNG files."""
@@ -246,6 +243,15 @@ class RunDirectory:
         for name, png in figures.items():
             archive.write_bytes(folder / f"{name}.png", png)
         archive.write_bytes(self.path / "report.html", html.encode())
+
+    def _write_results(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, COLUMNS, extrasaction="ignore", lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(self._rows[key] for key in sorted(self._rows))
+        archive.write_bytes(self.path / "results.csv", text.getvalue().encode())
 
     def _claim(self, config: dict[str, Any]) -> None:
         file = self.path / "config.json"
@@ -273,22 +279,15 @@ class RunDirectory:
 
     def _record(self, folder: pathlib.Path) -> Record:
         content = json.loads((folder / "record.json").read_text())
-        header, arrays = archive.read(folder / "trained", "trained")
         row = content["row"]
-        return Record(
-            row["replicate"],
-            row["level"],
-            row["variant"],
-            row,
-            content["curve"],
-            content["digests"],
-            {
-                split: np.unpackbits(
-                    arrays[f"correct/{split}"], count=count
-                ).astype(bool)
-                for split, count in header["examples"].items()
-            },
-        )
+        cell = row["replicate"], row["level"], row["variant"]
+        return Record(*cell, row, content["curve"], content["digests"], folder)
+
+
+def _order(row: Mapping[str, Any]) -> tuple[int, int, bool, str]:
+    """Sorts by replicate and level, tickets before controls."""
+    variant = row["variant"]
+    return row["replicate"], row["level"], variant != "ticket", variant
 
 
 def started_from(ticket: Ticket) -> dict[str, str]:
