@@ -48,7 +48,9 @@ TABLE = {
     "export": ("masking", "tickets"),
     # bookkeeping
     "store": ("archive", "tickets", "training"),
+    "identity": (),
     "progress": ("tickets",),
+    "once": ("progress", "store", "tickets", "training"),
     # reading
     "analysis": (),
     # front doors: the practitioner's, the researcher's, the terminal's
@@ -57,8 +59,10 @@ TABLE = {
         "controls",
         "data",
         "duration",
+        "identity",
         "masking",
         "masks",
+        "once",
         "progress",
         "pruning",
         "search",
@@ -70,6 +74,7 @@ TABLE = {
         "controls",
         "data",
         "duration",
+        "identity",
         "lookup",
         "models",
         "progress",

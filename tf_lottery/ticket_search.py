@@ -2,30 +2,28 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 import keras
 import numpy as np
 
 from tf_lottery import controls as controls_
-from tf_lottery import data, masking, pruning, search
+from tf_lottery import data, identity, masking, pruning, search
 from tf_lottery.analysis import winning
 from tf_lottery.duration import Duration
 from tf_lottery.masking.coverage import Patterns
 from tf_lottery.masks import Masks
+from tf_lottery.once import TrainOnce
 from tf_lottery.progress import Progress
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import rates as rates_
 from tf_lottery.pruning import schedule as schedules
 from tf_lottery.store import Record, RunDirectory
 from tf_lottery.tickets import Ticket
-from tf_lottery.training import Recipe, Run, State, Trainer, checkpoint
+from tf_lottery.training import Recipe, Trainer, checkpoint
 
 
 class TicketSearch:
@@ -171,7 +169,7 @@ class TicketSearch:
             if run_dir is None:
                 run_dir = stack.enter_context(tempfile.TemporaryDirectory())
             directory = RunDirectory(
-                run_dir, self._identity(recipe, dataset), versions()
+                run_dir, self._settings(recipe, dataset), identity.versions()
             )
             networks = 1 + self._pruning.levels * (1 + len(self._controls))
             steps = recipe.length.steps_at(len(x) // batch_size)
@@ -209,7 +207,7 @@ class TicketSearch:
                     f"`rewind` is {self._rewind}, but training ends at step "
                     f"{trainer.steps}. Rewind to an earlier step."
                 )
-            train = _Training(trainer, directory, replicate, rewind, progress)
+            train = TrainOnce(trainer, directory, replicate, rewind, progress)
             self._walk(train)
         self.records = [
             r for r in directory.records() if r.replicate == replicate
@@ -235,7 +233,7 @@ class TicketSearch:
             )
         return self.tickets[best.level]
 
-    def _walk(self, train: "_Training") -> None:
+    def _walk(self, train: TrainOnce) -> None:
         carried = masking.get_masks(self._model)
         first = Masks({path: carried[path] for path in self._kernels})
         dense = Ticket(
@@ -243,7 +241,7 @@ class TicketSearch:
             masks=first,
             origin=train.theta_0(),
             architecture=masking.architecture_of(self._model),
-            provenance={"seed": self._seed, **versions()},
+            provenance={"seed": self._seed, **identity.versions()},
         )
         tickets = search.find_tickets(dense, self._pruning)
         self.tickets = []
@@ -267,27 +265,28 @@ class TicketSearch:
             )
         return Recipe(**self._compiled, **settings)
 
-    def _identity(
+    def _settings(
         self, recipe: Recipe, dataset: data.Dataset
     ) -> dict[str, Any]:
         """Returns what determines the results; levels may grow."""
+        describe = identity.described
         return {
-            "model": _digest(masking.architecture_of(self._model)),
+            "model": identity.digest(masking.architecture_of(self._model)),
             "kernels": {
                 path: list(kernel.variable.shape)
                 for path, kernel in masking.kernels(self._model).items()
             },
             "data": dataset.digest,
-            "optimizer": _described(keras.optimizers.get(recipe.optimizer)),
-            "loss": _described(recipe.loss),
-            "metrics": [_described(metric) for metric in recipe.metrics],
+            "optimizer": describe(keras.optimizers.get(recipe.optimizer)),
+            "loss": describe(recipe.loss),
+            "metrics": [describe(metric) for metric in recipe.metrics],
             "batch_size": recipe.batch_size,
             "length": str(recipe.length),
             "evaluate_every": recipe.evaluate_every,
             "rates": dict(self._pruning.rates),
-            "criterion": _described(self._pruning.criterion),
-            "allocation": _described(self._pruning.allocation),
-            "schedule": _described(self._pruning.schedule),
+            "criterion": describe(self._pruning.criterion),
+            "allocation": describe(self._pruning.allocation),
+            "schedule": describe(self._pruning.schedule),
             "rewind": str(self._rewind),
             "theta_0": None if self._theta_0 is None else str(self._theta_0),
             "seed": self._seed,
@@ -308,64 +307,6 @@ class TicketSearch:
         return history
 
 
-class _Training:
-    """Trains tickets, unless the run directory holds the result already."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        directory: RunDirectory,
-        replicate: int,
-        rewind: int,
-        progress: Progress,
-    ) -> None:
-        self._trainer, self._directory = trainer, directory
-        self._replicate, self._rewind = replicate, rewind
-        self._progress = progress
-
-    def theta_0(self) -> State:
-        """Returns θ0: the run directory's, if it keeps one."""
-        if not self._directory.has_checkpoint(self._replicate, 0):
-            self._keep(self._trainer.state)
-        return self._restored(0)
-
-    def __call__(self, ticket: Ticket) -> Run:
-        dense = ticket.level == 0
-        self._progress.begin(ticket)
-        run = self._directory.load(self._replicate, ticket)
-        if dense and not self._directory.has_checkpoint(
-            self._replicate, self._rewind
-        ):
-            run = None
-        kept = run is not None
-        if run is None:
-            run = self._trainer.train(
-                ticket.start,
-                ticket.masks,
-                capture=self._rewind if dense else None,
-                progress=self._progress.advance,
-            )
-            if run.captured is not None and self._rewind:
-                self._keep(run.captured)
-            trained = dataclasses.replace(ticket, metrics=run.metrics)
-            self._directory.save(self._replicate, trained, run)
-        self._progress.end(ticket, run.metrics, kept)
-        if dense:
-            theta_k = self._restored(self._rewind)
-            run = dataclasses.replace(run, captured=theta_k)
-        return run
-
-    def _keep(self, state: State) -> None:
-        def write(prefix: pathlib.Path) -> None:
-            checkpoint.save(self._trainer, state, prefix)
-
-        self._directory.save_checkpoint(self._replicate, state.step, write)
-
-    def _restored(self, step: int) -> State:
-        prefix = self._directory.checkpoint(self._replicate, step)
-        return checkpoint.load(self._trainer, prefix)
-
-
 @contextlib.contextmanager
 def _weights_restored(model: keras.Model) -> Iterator[None]:
     """Leaves the user's model as it was, whatever happens in between."""
@@ -375,33 +316,3 @@ def _weights_restored(model: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in zip(model.variables, before, strict=True):
             variable.assign(value)
-
-
-def _digest(text: str | None) -> str | None:
-    return text and hashlib.sha256(text.encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of the packages that the results depend on."""
-    names = ("tf-lottery", "tensorflow", "keras", "numpy")
-    found = {}
-    for name in names:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _described(thing: Any) -> Any:
-    if thing is None or isinstance(thing, str):
-        return thing
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        fields = dataclasses.fields(thing)
-        return [_described(getattr(thing, f.name)) for f in fields]
-    if hasattr(thing, "get_config"):
-        serialized = keras.saving.serialize_keras_object(thing)
-        # Keras counts objects per process in their names.
-        serialized["config"].pop("name", None)
-        return json.loads(json.dumps(serialized, default=str))
-    if callable(thing):
-        return f"{thing.__module__}.{thing.__qualname__}"
-    return thing

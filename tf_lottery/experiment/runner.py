@@ -5,12 +5,12 @@ import os
 
 import keras
 
-from tf_lottery import controls, data, models, seeds
+from tf_lottery import controls, data, identity, models, seeds
 from tf_lottery.duration import Duration
 from tf_lottery.experiment.config import Config
 from tf_lottery.progress import Progress
 from tf_lottery.store import RunDirectory
-from tf_lottery.ticket_search import TicketSearch, versions
+from tf_lottery.ticket_search import TicketSearch
 from tf_lottery.training import Recipe
 
 
@@ -57,7 +57,7 @@ def run_experiment(
         "preset": preset,
         "digest": config.digest,
         "settings": dataclasses.asdict(config),
-        **versions(),
+        **identity.versions(),
     }
     directory = RunDirectory(run_dir, config.identity(), about)
     networks = 1 + config.levels * (1 + len(config.controls))

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking, seeds
-from tf_lottery.data import Dataset, Split
+from tf_lottery.data import Dataset
 from tf_lottery.masking.optimizer import bind, slots_by_name
-from tf_lottery.training import measure, order, program
+from tf_lottery.training import fit, measure, order, program
+from tf_lottery.training.log import Log
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.run import Run
 from tf_lottery.training.state import State, values
@@ -59,7 +60,7 @@ class Trainer:
         self._seed_layers()
         loss = measure.resolve_loss(recipe.loss)
         self._measures = measure.resolve(loss, recipe.metrics)
-        _check(model, recipe, data, loss)
+        fit.require_fit(model, recipe, data, loss)
         self.optimizer = _copy(recipe.optimizer)
         self.optimizer.build(model.trainable_variables)
         self._slots = slots_by_name(self.optimizer, self._variables)
@@ -127,7 +128,7 @@ class Trainer:
         """
         self._begin(start, masks)
         began = time.perf_counter()
-        log = _Log()
+        log = Log()
         captured = start if capture == start.step else None
         for step, loss in self._stretches(start.step, capture):
             if step == capture:
@@ -234,81 +235,7 @@ class Trainer:
                 variable.assign(np.array([seed, 0], "uint32"))
 
 
-class _Log:
-    """The evaluations of a run, and what was right at the best of them."""
-
-    def __init__(self) -> None:
-        self.curve: list[dict[str, float]] = []
-        self.correct: dict[str, np.ndarray] = {}
-        self._best = math.inf
-
-    def add(
-        self,
-        step: int,
-        loss: float,
-        splits: Mapping[str, tuple[Mapping[str, float], np.ndarray]],
-    ) -> None:
-        row = {"step": step, "loss": loss}
-        for split, (figures, _) in splits.items():
-            row.update((f"{split}_{k}", v) for k, v in figures.items())
-        self.curve.append(row)
-        validation_loss = row.get("validation_loss", math.inf)
-        if validation_loss < self._best:
-            self._best = validation_loss
-            self.correct = {s: right for s, (_, right) in splits.items()}
-
-    def summary(self) -> dict[str, Any]:
-        """Returns the figures at the early-stop step, and at the end."""
-        if not self.curve:
-            return {}
-        last = {k: v for k, v in self.curve[-1].items() if "_" in k}
-        if "validation_loss" not in last:
-            return last
-        # The first of equal minima: the earliest stop.
-        best = min(self.curve, key=lambda row: row["validation_loss"])
-        stopped = {f"{key}_at_early_stop": best[key] for key in last}
-        return {"early_stop_step": int(best["step"]), **stopped, **last}
-
-
 def _copy(optimizer: Any) -> keras.optimizers.Optimizer:
     """Returns a fresh optimizer of the same configuration."""
     found = keras.optimizers.get(optimizer)
     return type(found).from_config(found.get_config())
-
-
-def _check(
-    model: keras.Model,
-    recipe: Recipe,
-    data: Dataset,
-    loss: keras.losses.Loss,
-) -> None:
-    if recipe.batch_size > len(data.train):
-        raise ValueError(
-            f"`batch_size` is {recipe.batch_size}, but there are only "
-            f"{len(data.train)} training examples. Take a smaller batch."
-        )
-    if recipe.length.steps_at(len(data.train) // recipe.batch_size) < 1:
-        raise ValueError(
-            f"`length` is {recipe.length}: no step at all. Train for at least "
-            "'1it'."
-        )
-    _check_inputs(model, data.train)
-    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
-        units = model.output_shape[-1]
-        if data.classes is not None and data.classes > units:
-            raise ValueError(
-                f"Labels go up to {data.classes - 1}, but the model has "
-                f"{units} outputs, for labels 0 to {units - 1}."
-            )
-
-
-def _check_inputs(model: keras.Model, train: Split) -> None:
-    expected = tuple(model.input_shape[1:])
-    given = train.x.shape[1:]
-    fits = len(expected) == len(given) and all(
-        e in (None, g) for e, g in zip(expected, given, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"Inputs have shape {given} an example; the model takes {expected}."
-        )

@@ -1,0 +1,42 @@
+"""This module knows how what determines a run is written down."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from importlib import metadata
+from typing import Any
+
+import keras
+
+
+def digest(text: str | None) -> str | None:
+    """Returns SHA-256 of a text; None of None."""
+    return text and hashlib.sha256(text.encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the packages that the results depend on."""
+    names = ("tf-lottery", "tensorflow", "keras", "numpy")
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def described(thing: Any) -> Any:
+    """Returns a setting, an object or a function too, as JSON holds it."""
+    if thing is None or isinstance(thing, str):
+        return thing
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        fields = dataclasses.fields(thing)
+        return [described(getattr(thing, f.name)) for f in fields]
+    if hasattr(thing, "get_config"):
+        serialized = keras.saving.serialize_keras_object(thing)
+        # Keras counts objects per process in their names.
+        serialized["config"].pop("name", None)
+        return json.loads(json.dumps(serialized, default=str))
+    if callable(thing):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    return thing

@@ -1,0 +1,45 @@
+"""This module knows whether recipe, model and data fit together."""
+
+import keras
+
+from tf_lottery.data import Dataset, Split
+from tf_lottery.training.recipe import Recipe
+
+
+def require_fit(
+    model: keras.Model,
+    recipe: Recipe,
+    data: Dataset,
+    loss: keras.losses.Loss,
+) -> None:
+    """Raises a ValueError, before anything trains, if they do not."""
+    if recipe.batch_size > len(data.train):
+        raise ValueError(
+            f"`batch_size` is {recipe.batch_size}, but there are only "
+            f"{len(data.train)} training examples. Take a smaller batch."
+        )
+    if recipe.length.steps_at(len(data.train) // recipe.batch_size) < 1:
+        raise ValueError(
+            f"`length` is {recipe.length}: no step at all. Train for at least "
+            "'1it'."
+        )
+    _check_inputs(model, data.train)
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+        units = model.output_shape[-1]
+        if data.classes is not None and data.classes > units:
+            raise ValueError(
+                f"Labels go up to {data.classes - 1}, but the model has "
+                f"{units} outputs, for labels 0 to {units - 1}."
+            )
+
+
+def _check_inputs(model: keras.Model, train: Split) -> None:
+    expected = tuple(model.input_shape[1:])
+    given = train.x.shape[1:]
+    fits = len(expected) == len(given) and all(
+        e in (None, g) for e, g in zip(expected, given, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"Inputs have shape {given} an example; the model takes {expected}."
+        )
