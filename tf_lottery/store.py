@@ -17,7 +17,6 @@ and renamed into it.
 
 import csv
 import dataclasses
-import functools
 import io
 import json
 import os
@@ -63,7 +62,7 @@ class Record:
         row: Its row of results.csv.
         curve: Column to values over its evaluations.
         digests: SHA-256 of what it started from and of what it made.
-        folder: Where it is kept.
+        correct: `"validation"`, `"test"` to bool `[examples]` at early stop.
     """
 
     replicate: int
@@ -72,18 +71,7 @@ class Record:
     row: Mapping[str, Any]
     curve: Mapping[str, list[float]]
     digests: Mapping[str, str]
-    folder: pathlib.Path
-
-    @functools.cached_property
-    def correct(self) -> dict[str, np.ndarray]:
-        """`"validation"`, `"test"` to what was right at early stop, bool."""
-        header, arrays = archive.read(self.folder / "trained", "trained")
-        return {
-            split: np.unpackbits(
-                arrays[f"correct/{split}"], count=count
-            ).astype(bool)
-            for split, count in header["examples"].items()
-        }
+    correct: Mapping[str, np.ndarray]
 
 
 class RunDirectory:
@@ -113,7 +101,8 @@ class RunDirectory:
         try:
             self._claim(config)
             # A killed process may have kept a network and not its row.
-            self._rows = {_order(r.row): r.row for r in self.records()}
+            rows = [_read_json(f / "record.json")["row"] for f in self._cells()]
+            self._rows = {_order(row): row for row in rows}
             self._write_results()
         except OSError as error:
             raise ValueError(
@@ -228,12 +217,7 @@ class RunDirectory:
 
     def records(self) -> list[Record]:
         """Returns the records of all networks trained so far."""
-        found = [
-            self._record(path.parent)
-            for path in self.path.glob("replicate_*/level_*/*/record.json")
-            # A killed process may have left a folder half written.
-            if not path.parent.name.startswith(".")
-        ]
+        found = [self._record(folder) for folder in self._cells()]
         return sorted(found, key=lambda record: _order(record.row))
 
     def write_report(self, html: str, figures: Mapping[str, bytes]) -> None:
@@ -277,11 +261,26 @@ class RunDirectory:
     def _cell(self, replicate: int, level: int, variant: str) -> pathlib.Path:
         return self._replicate(replicate) / f"level_{level}" / variant
 
+    def _cells(self) -> list[pathlib.Path]:
+        return [
+            path.parent
+            for path in self.path.glob("replicate_*/level_*/*/record.json")
+            # A killed process may have left a folder half written.
+            if not path.parent.name.startswith(".")
+        ]
+
     def _record(self, folder: pathlib.Path) -> Record:
-        content = json.loads((folder / "record.json").read_text())
+        content = _read_json(folder / "record.json")
+        header, arrays = archive.read(folder / "trained", "trained")
+        correct = {
+            split: np.unpackbits(
+                arrays[f"correct/{split}"], count=count
+            ).astype(bool)
+            for split, count in header["examples"].items()
+        }
         row = content["row"]
         cell = row["replicate"], row["level"], row["variant"]
-        return Record(*cell, row, content["curve"], content["digests"], folder)
+        return Record(*cell, row, content["curve"], content["digests"], correct)
 
 
 def _order(row: Mapping[str, Any]) -> tuple[int, int, bool, str]:
@@ -295,9 +294,13 @@ def started_from(ticket: Ticket) -> dict[str, str]:
     return {"masks": ticket.masks.digest, "start": ticket.start.digest}
 
 
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads((path / "config.json").read_text())
+        return _read_json(path / "config.json")
     except (OSError, ValueError):
         raise ValueError(
             f"{str(path)!r} holds no run: it has no readable config.json."
