@@ -70,20 +70,21 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "stop", "wins", "reason"),
+    ("accuracy", "stop", "outcome", "reason"),
     [
-        (0.98, 3000, True, ""),
-        (0.98, 5000, True, ""),
-        (0.98, 5100, False, "stops at step 5,100, the dense network at 5,000"),
-        (0.96, 3000, False, "is less accurate: -1"),
-        (0.9695, 3000, False, "may be less accurate"),
+        (0.98, 3000, "winning", ""),
+        (0.98, 5000, "winning", ""),
+        (0.98, 5100, "not winning", "stops at step 5,100, the dense network"),
+        (0.96, 3000, "not winning", "is less accurate: -1"),
+        (0.9695, 3000, "undecided", "may be less accurate"),
     ],
 )
 def test_a_ticket_wins_if_no_later_and_no_less_accurate(
-    accuracy, stop, wins, reason
+    accuracy, stop, outcome, reason
 ):
     (verdict,) = winning.judge([DENSE, network(1, accuracy, stop)])
-    assert verdict.is_winning == wins
+    assert verdict.outcome == outcome
+    assert verdict.is_winning == (outcome == "winning")
     assert verdict.reason.startswith(reason)
     assert verdict.sooner == pytest.approx(1 - stop / 5000)
 
@@ -111,7 +112,7 @@ def test_the_sentence_says_which_by_how_much_and_against_what():
     networks = [DENSE, network(1, 0.98, 3000)]
     networks.append(network(1, 0.96, 9000, "reinit", seed=3))
     line = winning.sentence(networks)
-    assert line.startswith("Level 1 is a winning ticket: with 80.0 % of the")
+    assert line.startswith("Level 1 is a winning ticket; with 80.0 % of the")
     assert "at step 3,000, the dense network at 5,000" in line
     assert re.search(r"accuracy is 97\.\d+ %, \+[01]\.\d+ points \(95 %", line)
     assert "its control reinit stops at 9,000 with -1.9" in line
@@ -134,6 +135,14 @@ def test_the_sentence_says_that_none_wins_and_why():
     line = winning.sentence([DENSE, network(1, 0.9, 3000)])
     assert line.startswith("No level is a winning ticket: level 1 is less")
     assert "there is only the dense network" in winning.sentence([DENSE])
+
+
+def test_the_sentence_claims_nothing_where_one_replicate_cannot_tell():
+    networks = [DENSE, network(1, 0.9695, 3000), network(2, 0.9, 3000)]
+    line = winning.sentence(networks)
+    assert line.startswith("No level is shown to be a winning ticket, and one")
+    assert "Nearest is level 1, which may be less accurate" in line
+    assert "at step 3,000, the dense network at 5,000" in line
 
 
 def test_a_verdict_needs_a_dense_network():

@@ -37,7 +37,7 @@ def test_a_run_ends_with_a_table_and_one_sentence(run):
     assert lines[0].split()[:3] == ["level", "density", "ticket:"]
     assert lines[1].split()[:3] == ["0", "100.00", "%"]
     assert lines[2].split()[:3] == ["1", "60.08", "%"]
-    assert lines[4].startswith(("Level 1 is a winning", "No level is"))
+    assert lines[4].startswith(("Level 1 is a winning ticket", "No level is"))
     assert lines[-1] == str(path / "report.html")
 
 

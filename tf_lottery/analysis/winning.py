@@ -63,8 +63,9 @@ class Verdict:
     Attributes:
         level: Its level.
         density: Its density.
-        is_winning: Whether it passed.
-        reason: Why not; empty if it did.
+        outcome: `"winning"`; `"not winning"`; or `"undecided"`: one replicate
+            and this much validation data cannot tell.
+        reason: Why it is not winning; empty if it is.
         validation: Its gain over the dense network at early stop, on the
             validation data, which decides.
         test: The same on the test data, which decides nothing; None without.
@@ -74,11 +75,16 @@ class Verdict:
 
     level: int
     density: float
-    is_winning: bool
+    outcome: str
     reason: str
     validation: Difference
     test: Difference | None
     sooner: float
+
+    @property
+    def is_winning(self) -> bool:
+        """Whether it is shown to win."""
+        return self.outcome == "winning"
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> Difference:
@@ -155,16 +161,20 @@ def _judge(ticket: Trained, dense: Trained) -> Verdict:
     }
     gain = gains["validation"]
     stop, dense_stop = (t.row["early_stop_step"] for t in (ticket, dense))
-    reason = ""
+    outcome, reason = "winning", ""
     if stop > dense_stop:
+        outcome = "not winning"
         reason = f"stops at step {stop:,}, the dense network at {dense_stop:,}"
+    elif gain.high < 0:
+        outcome = "not winning"
+        reason = f"is less accurate: {gain} on the validation data"
     elif gain.low <= -MARGIN:
-        how = "is less accurate" if gain.high < 0 else "may be less accurate"
-        reason = f"{how}: {gain} on the validation data"
+        outcome = "undecided"
+        reason = f"may be less accurate: {gain} on the validation data"
     return Verdict(
         ticket.level,
         ticket.row["density"],
-        not reason,
+        outcome,
         reason,
         gain,
         gains.get("test"),
@@ -182,31 +192,47 @@ def sentence(networks: Sequence[Trained]) -> str:
         networks: Records of one replicate.
     """
     verdicts = judge(networks)
+    if not verdicts:
+        return "No ticket was sought: there is only the dense network."
     best = winner(verdicts)
-    if best is None:
-        if not verdicts:
-            return "No ticket was sought: there is only the dense network."
+    undecided = [v for v in verdicts if v.outcome == "undecided"]
+    if best is not None:
+        start = f"Level {best.level} is a winning ticket"
+    elif undecided:
+        best = max(undecided, key=lambda v: v.validation.low)
+        start = (
+            "No level is shown to be a winning ticket, and one replicate "
+            f"cannot rule it out. Nearest is level {best.level}, which "
+            f"{best.reason}"
+        )
+    else:
         why = "; ".join(f"level {v.level} {v.reason}" for v in verdicts)
         return f"No level is a winning ticket: {why}."
+    return "; ".join([start, *_comparison(networks, best)]) + "."
+
+
+def _comparison(networks: Sequence[Trained], best: Verdict) -> list[str]:
+    """Says how a ticket compares with the dense network and its controls."""
     ticket, dense = (
         _find(networks, level, "ticket") for level in (best.level, 0)
     )
-    text = (
-        f"Level {best.level} is a winning ticket: with "
-        f"{100 * best.density:.1f} % of the weights it stops at step "
+    parts = [
+        f"with {100 * best.density:.1f} % of the weights it stops at step "
         f"{ticket.row['early_stop_step']:,}, the dense network at "
-        f"{dense.row['early_stop_step']:,}; {_gain(ticket, dense)}"
-    )
-    controls = [
-        n for n in networks if n.level == best.level and n.variant != "ticket"
+        f"{dense.row['early_stop_step']:,}",
+        _gain(ticket, dense),
     ]
-    parts = [text, *(_against(c, ticket) for c in controls)]
+    parts += [
+        _against(n, ticket)
+        for n in networks
+        if n.level == best.level and n.variant != "ticket"
+    ]
     if dense.row["early_stop_step"] == dense.row["steps"]:
         parts.append(
             "the dense network's validation loss still fell when training "
             "ended, so how much sooner a ticket stops is not known"
         )
-    return "; ".join(parts) + "."
+    return parts
 
 
 def _find(networks: Sequence[Trained], level: int, variant: str) -> Trained:
