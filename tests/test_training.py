@@ -1,5 +1,7 @@
 """Training is a function of state, masks, recipe, data and seed."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -182,7 +184,7 @@ def test_accuracy_is_resolved_by_shapes_as_in_keras(last, loss, targets):
     pair = (x, targets(y))
     dataset = data.from_arrays(*pair, validation_data=pair)
     recipe = toy.recipe("20it")
-    recipe = type(recipe)(**{**vars(recipe), "loss": loss})
+    recipe = dataclasses.replace(recipe, loss=loss)
     trainer = Trainer(model, recipe, dataset)
     metrics = trainer.train(trainer.state, {}).metrics
     model.compile(loss=loss, metrics=["accuracy"])
@@ -249,11 +251,20 @@ def test_a_recipe_that_cannot_be_trained_is_refused(settings, message):
         toy.trainer(**settings)
 
 
-def test_labels_beyond_the_outputs_are_refused():
+@pytest.mark.parametrize(
+    "loss",
+    [
+        toy.loss(),
+        "sparse_categorical_crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+    ],
+)
+def test_labels_beyond_the_outputs_are_refused(loss):
     x, y = toy.digits()
     dataset = data.from_arrays(x, y + 1)
+    recipe = dataclasses.replace(toy.recipe(), loss=loss)
     with pytest.raises(ValueError, match="go up to 3, but the model has 3"):
-        Trainer(toy.mlp(), toy.recipe(), dataset)
+        Trainer(toy.mlp(), recipe, dataset)
 
 
 def test_inputs_of_another_shape_are_refused():

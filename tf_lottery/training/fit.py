@@ -24,9 +24,13 @@ def require_fit(
             "'1it'."
         )
     _check_inputs(model, data.train)
-    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+    sparse = keras.losses.sparse_categorical_crossentropy
+    if (
+        isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+        or recipe.loss in (sparse, sparse.__name__)
+    ) and data.classes is not None:
         units = model.output_shape[-1]
-        if data.classes is not None and data.classes > units:
+        if data.classes > units:
             raise ValueError(
                 f"Labels go up to {data.classes - 1}, but the model has "
                 f"{units} outputs, for labels 0 to {units - 1}."
