@@ -175,6 +175,11 @@ def test_figures_are_png_and_only_of_what_was_measured():
     assert set(figures.draw([bare])) == {"accuracy"}
 
 
+def test_densities_far_below_a_thousandth_are_drawn():
+    drawn = figures.draw([DENSE, network(60, 0.1, 9000)])
+    assert set(drawn) == {"accuracy", "early_stop_step"}
+
+
 def test_equal_runs_draw_equal_bytes():
     networks = [DENSE, network(1, 0.98, 3000)]
     assert figures.draw(networks) == figures.draw(networks)

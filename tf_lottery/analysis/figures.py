@@ -100,13 +100,13 @@ def _curve(
 
 
 def _axes(axes: Axes, networks: Sequence[Trained], label: str) -> None:
-    ticks = sorted(
-        {round(100 * n.row["density"], 1) for n in networks}, reverse=True
-    )
+    ticks = sorted({100 * n.row["density"] for n in networks}, reverse=True)
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set_xticks(_apart(ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.1f}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda v, _: f"{v:.1f}" if v >= 1 else f"{v:.2g}")
+    )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("weights remaining (%)")
     axes.set_ylabel(label)
