@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tf_lottery import layers
-from tf_lottery.masking import coverage, paths
+from tf_lottery.masking import coverage, optimizer, paths
 from tf_lottery.masks import Masks
 
 
@@ -76,7 +76,7 @@ def strip_masks(model: keras.Model) -> keras.Model:
     _require_none(_mask_variables(plain_model), "still carries a mask inside")
     variables = paths.variables_by_path(plain_model)
     for path, mask in _mask_variables(model).items():
-        _project(variables[path], mask.numpy())
+        optimizer.project(variables[path], mask.numpy())
     return plain_model
 
 
@@ -118,7 +118,7 @@ def set_masks(model: keras.Model, masks: Masks) -> None:
     for path in carried:
         mask = masks[path]
         carried[path].assign(mask)
-        _project(variables[path], mask)
+        optimizer.project(variables[path], mask)
 
 
 def _mask_variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -128,11 +128,6 @@ def _mask_variables(model: keras.Model) -> dict[str, keras.Variable]:
         for path, layer in paths.layers_by_path(model).items()
         if isinstance(layer, layers.MaskedKernel)
     }
-
-
-def _project(variable: keras.Variable, mask: np.ndarray) -> None:
-    value = variable.numpy()
-    variable.assign(np.where(mask, value, np.zeros_like(value)))
 
 
 def _rebuilt(

@@ -50,7 +50,7 @@ def masked_optimizer(
         known = {path: variables[path] for path in masks}
         for path, variable in known.items():
             # Now, not at the first step: its gradient is the masked net's.
-            _project(variable, masks[path])
+            project(variable, masks[path])
     optimizer.__dict__["_wanted_masks"] = (masks, known)
     if optimizer.built:
         optimizer._bind_wanted_masks(fresh=not int(optimizer.iterations))
@@ -87,7 +87,7 @@ def bind(
                 bound[key] = tf.Variable(mask, trainable=False, dtype=bool)
             masks[id(variable)] = bound[key]
             for array in (variable, *slots.get(id(variable), ())):
-                _project(array, mask)
+                project(array, mask)
     return masks
 
 
@@ -251,6 +251,7 @@ def _keep(variable: tf.Variable, mask: tf.Variable) -> None:
     variable.assign(tf.where(mask, value, tf.zeros_like(value)))
 
 
-def _project(variable: keras.Variable, mask: np.ndarray) -> None:
+def project(variable: keras.Variable, mask: np.ndarray) -> None:
+    """Sets the pruned weights of a variable to zero."""
     value = variable.numpy()
     variable.assign(np.where(mask, value, np.zeros_like(value)))
