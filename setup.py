@@ -37,6 +37,8 @@ setuptools.setup(
         "importlib_resources>=6.0",
         "keras>=3.12,<4",
         "matplotlib>=3.8",
+        # Compiles the kernel that trains sparse networks on their survivors.
+        "numba>=0.61",
         "numpy>=1.26",
         "tensorflow>=2.20,<2.22",
         "tensorflow-datasets>=4.9.9",
@@ -50,7 +52,9 @@ setuptools.setup(
             "hypothesis>=6.100",
             "mypy>=1.10",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff==0.17.*",
+            "tensorboard>=2.19",
         ],
     },
     entry_points={

@@ -20,7 +20,7 @@ def train(steps: int, masked: bool) -> dict[str, Any]:
         steps: Steps to time, after WARM_UP.
         masked: Whether every kernel carries a mask. If not, none is applied.
     """
-    from tf_lottery import masking, models, rewinding
+    from tf_lottery import masking, models, rewinding, training
     from tf_lottery.masks import Masks
 
     model = models.build_model("lenet_300_100")
@@ -36,9 +36,8 @@ def train(steps: int, masked: bool) -> dict[str, Any]:
     if masks:
         start = rewinding.rewind(start, Masks(masks))
     trainer.train(
-        start,
-        masks,
-        progress=lambda step, _: times.update({step: time.perf_counter()}),
+        [training.Job(start, masks)],
+        lambda _, step, __: times.update({step: time.perf_counter()}),
     )
     seconds = times[WARM_UP + steps] - times[WARM_UP]
     return {"steps_per_second": steps / seconds, "versions": {}}

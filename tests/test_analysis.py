@@ -180,6 +180,20 @@ def test_densities_far_below_a_thousandth_are_drawn():
     assert set(drawn) == {"accuracy", "early_stop_step"}
 
 
+def test_every_control_is_drawn_and_no_two_look_alike(monkeypatch):
+    looks, errorbar = {}, figures.Axes.errorbar
+
+    def watched(self, *args, **look):
+        looks[look["label"]] = look["color"], look["marker"], look["linestyle"]
+        return errorbar(self, *args, **look)
+
+    monkeypatch.setattr(figures.Axes, "errorbar", watched)
+    names = ["ticket", *"abcdefghij"]
+    figures.draw([DENSE, *(network(1, 0.98, 3000, name) for name in names)])
+    assert list(looks) == names
+    assert len(set(looks.values())) == len(names)
+
+
 def test_equal_runs_draw_equal_bytes():
     networks = [DENSE, network(1, 0.98, 3000)]
     assert figures.draw(networks) == figures.draw(networks)

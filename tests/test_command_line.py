@@ -1,6 +1,7 @@
 """The command line, in processes of its own, as a user meets it."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -8,15 +9,17 @@ import sys
 import time
 
 import pytest
+from tfds_copies import prepare_small_copy
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--steps", "40", "--levels", "1", "--set", "evaluate_every=20")
 
 
-def tf_lottery(*arguments):
+def tf_lottery(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "tf_lottery", *map(str, arguments)],
         cwd=ROOT,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -66,6 +69,20 @@ def test_a_run_leaves_results_tickets_report_and_figures(run):
     assert settings["settings"]["levels"] == 1
 
 
+def test_explain_says_how_and_trains_nothing(tmp_path):
+    path = tmp_path / "run"
+    result = tf_lottery(
+        "run", "lenet_mnist", "--run_dir", path, "--explain", *TINY
+    )
+    assert result.returncode == 0, result.stderr
+    said = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert said["networks"] == "3 of 40 steps each"
+    assert said["processes"] == "1"
+    assert said["sparse"].startswith(("yes", "no: a GPU"))
+    assert "vectorised" in said["side"]
+    assert not path.exists()
+
+
 def test_the_same_command_again_trains_nothing(run):
     path, first = run
     before = (path / "results.csv").read_bytes()
@@ -97,6 +114,8 @@ def test_export_writes_a_saved_model(run, tmp_path):
 def test_list_shows_every_table():
     out = tf_lottery("list").stdout
     for word in ("lenet_mnist", "lenet_300_100", "mnist", "magnitude"):
+        assert word in out
+    for word in ("fashion_mnist", "cifar10", "cifar100", "TFDS"):
         assert word in out
     for word in ("layerwise", "global", "geometric", "one_shot", "reinit"):
         assert word in out
@@ -154,6 +173,40 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert not list(tmp_path.rglob("trained"))
+
+
+FASHION = ("--set", "dataset=fashion_mnist", "--set", "batch_size=10")
+
+
+def test_data_are_read_from_the_folder_that_is_named(tmp_path):
+    prepare_small_copy("fashion_mnist", tmp_path / "data")
+    result = tf_lottery(
+        *("run", "lenet_mnist", "--run_dir", tmp_path / "run", *TINY),
+        *("--data_dir", tmp_path / "data", *FASHION),
+    )
+    assert result.returncode == 0, result.stderr
+    said = result.stderr.splitlines()
+    assert len(said) == 3
+    assert all(line.startswith("level ") for line in said)
+    assert result.stdout.startswith("level ")
+
+
+def test_offline_missing_data_are_one_line_and_status_2(tmp_path):
+    nowhere = "http://127.0.0.1:9"
+    result = tf_lottery(
+        *("run", "lenet_mnist", "--run_dir", tmp_path / "run", *TINY),
+        *("--data_dir", tmp_path / "data", *FASHION),
+        http_proxy=nowhere,
+        HTTP_PROXY=nowhere,
+        no_proxy="",
+        NO_PROXY="",
+    )
+    assert result.returncode == 2
+    assert "'fashion_mnist' is not prepared in" in result.stderr
+    assert str(tmp_path / "data" / "fashion_mnist") in result.stderr
+    assert "import tensorflow_datasets as tfds; tfds.load(" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
 
 
 def test_another_configuration_is_refused_and_harms_nothing(run):

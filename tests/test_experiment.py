@@ -1,8 +1,10 @@
 """Experiments: named settings, run and kept."""
 
 import csv
+import shutil
 
 import pytest
+from tfds_copies import prepare_small_copy
 
 from tf_lottery import experiment
 from tf_lottery.experiment import presets
@@ -155,3 +157,39 @@ def test_wrong_settings_are_refused_before_anything_trains(
             TINY.replace(settings), tmp_path / "run", verbose=False
         )
     assert not list(tmp_path.rglob("trained"))
+
+
+FASHION = TINY.replace(
+    {"dataset": "fashion_mnist", "batch_size": 10, "controls": ""}
+)
+
+
+def records_of(folder):
+    return {p: p.read_bytes() for p in folder.rglob("record.json")}
+
+
+def test_a_run_follows_its_data_to_another_folder(tmp_path):
+    here, there, run = (tmp_path / n for n in ("here", "there", "run"))
+    prepare_small_copy("fashion_mnist", here)
+    experiment.run_experiment(FASHION, run, verbose=False, data_dir=here)
+    before = records_of(run)
+    assert len(before) == 2
+    shutil.move(here, there)
+    experiment.run_experiment(FASHION, run, verbose=False, data_dir=there)
+    assert records_of(run) == before  # with the seconds that it took
+
+
+def test_a_run_refuses_other_data_of_the_same_name(tmp_path):
+    run = tmp_path / "run"
+    for train in (40, 50):
+        sizes = {"train": train, "test": 7}
+        prepare_small_copy("fashion_mnist", tmp_path / f"{train}", sizes)
+    experiment.run_experiment(
+        FASHION, run, verbose=False, data_dir=tmp_path / "40"
+    )
+    before = records_of(run)
+    with pytest.raises(ValueError, match="holds another config.*: data is"):
+        experiment.run_experiment(
+            FASHION, run, verbose=False, data_dir=tmp_path / "50"
+        )
+    assert records_of(run) == before

@@ -13,6 +13,7 @@ from tf_lottery.pruning import (
     ALLOCATIONS,
     CRITERIA,
     SCHEDULES,
+    Random,
     find_criterion,
     keep_best,
     prune,
@@ -63,7 +64,9 @@ def expected(scores, masks, budgets):
 
 def budgets_of(allocation, masks, density):
     sizes = {path: mask.size for path, mask in masks.items()}
-    return ALLOCATIONS[allocation](sizes, lambda size: round(density * size))
+    return ALLOCATIONS[allocation](
+        sizes, lambda size: round(density * size), masks
+    )
 
 
 # Counts, ties, nesting.
@@ -282,52 +285,341 @@ def test_names_select_and_objects_work(find, table):
 
 
 def test_a_callable_allocation_is_asked_for_budgets():
-    def halve_b(sizes, keep):
+    def halve_b(sizes, keep, masks):
         assert sizes == {"a": 4, "b": 10}
         assert keep(10) == 3
+        assert masks == ones(SCORES)
         return {("b",): 5}
 
     masks = prune(SCORES, ones(SCORES), 0.3, halve_b)
     assert masks.counts == {"a": 4, "b": 5}
 
 
+# Allocations.
+
+paths = st.text("abcdef", min_size=1, max_size=2)
+
+
 @every_allocation
 @given(
-    st.dictionaries(st.text(max_size=3), st.integers(1, 500), min_size=1),
-    densities,
+    st.dictionaries(paths, hnp.array_shapes(max_side=8), min_size=1), densities
 )
-def test_allocations_share_the_whole_budget(allocation, sizes, density):
-    budgets = ALLOCATIONS[allocation](sizes, lambda n: round(density * n))
+def test_allocations_share_the_whole_budget(allocation, shapes, density):
+    masks = Masks.ones(shapes)
+    assume(round(density * masks.size) >= len(shapes))
+    budgets = budgets_of(allocation, masks, density)
     grouped = [path for group in budgets for path in group]
-    assert sorted(grouped) == sorted(sizes)
-    total = density * sum(sizes.values())
+    assert sorted(grouped) == sorted(shapes)
+    total = density * masks.size
     assert abs(sum(budgets.values()) - total) <= 0.5 * len(budgets) + 1e-9
 
 
-@pytest.mark.parametrize("name", CRITERIA)
-def test_every_criterion_scores_every_weight(name):
+PROPORTIONAL = {"evenly": math.prod, "erk": sum}
+"""Allocation to what of a shape its counts are proportional to."""
+
+proportional = pytest.mark.parametrize("allocation", PROPORTIONAL)
+
+# Kernels of which anything from nothing to all survives.
+pruned_kernels = st.dictionaries(
+    paths,
+    hnp.arrays(bool, hnp.array_shapes(max_dims=4, max_side=6)),
+    min_size=1,
+    max_size=6,
+).filter(lambda masks: any(mask.any() for mask in masks.values()))
+
+
+@proportional
+@given(masks=pruned_kernels.map(Masks), data=st.data())
+def test_shares_are_proportional_within_what_survives(allocation, masks, data):
+    caps = {path: count for path, count in masks.counts.items() if count}
+    total = data.draw(st.integers(len(caps), masks.kept))
+    sizes = {path: mask.size for path, mask in masks.items()}
+    budgets = ALLOCATIONS[allocation](sizes, lambda _: total, masks)
+    counts = {path: count for (path,), count in budgets.items()}
+    assert counts.keys() == caps.keys()
+    assert sum(counts.values()) == total
+    assert all(1 <= counts[path] <= caps[path] for path in caps)
+    # One scale explains every count, give or take the rounding of less than
+    # one weight: what is below its cap is not poorer than what is above one.
+    share = PROPORTIONAL[allocation]
+    least = [
+        (count - 1) / share(masks[path].shape)
+        for path, count in counts.items()
+        if count > 1
+    ]
+    most = [
+        (count + 1) / share(masks[path].shape)
+        for path, count in counts.items()
+        if count < caps[path]
+    ]
+    assert not least or not most or max(least) < min(most)
+    # And masks of that many weights there are.
+    scores = {path: np.zeros(mask.shape) for path, mask in masks.items()}
+    pruned = keep_best(scores, masks, budgets)
+    assert pruned <= masks
+    assert pruned.kept == total
+
+
+@proportional
+@given(
+    shapes=st.dictionaries(paths, hnp.array_shapes(max_side=6), min_size=1),
+    rate=st.floats(0.05, 0.6),
+)
+def test_level_after_level_masks_nest_at_the_exact_total(
+    allocation, shapes, rate
+):
+    masks = Masks.ones(shapes)
+    rng = np.random.default_rng(0)
+    for level in range(1, 6):
+        kept = SCHEDULES["geometric"].kept(masks.size, rate, level)
+        if kept < len(shapes):
+            break
+        scores = {p: rng.normal(size=m.shape) for p, m in masks.items()}
+        before = masks
+        masks = prune(scores, masks, kept / masks.size, allocation)
+        assert masks <= before
+        assert masks.kept == kept
+
+
+# LeNet-300-100: dimensions add up to 1084, 400 and 110, in all 1594.
+LENET_SHAPES = {"fc1": (784, 300), "fc2": (300, 100), "output": (100, 10)}
+
+
+@pytest.mark.parametrize(
+    ("allocation", "density", "counts"),
+    [
+        # 2,662 = 1.67 * 1594: 1810.3, 668.0 and 183.7.
+        ("erk", 0.01, {"fc1": 1810, "fc2": 668, "output": 184}),
+        # 26,620 = 16.7 * 1594, but 16.7 * 110 > 1000: the output is whole, and
+        # 25,620 = 17.264 * 1484 are left for the others: 18714.3 and 6905.7.
+        ("erk", 0.1, {"fc1": 18_714, "fc2": 6_906, "output": 1_000}),
+        # Both small ones are whole: what is left of 133,100 is the first's.
+        ("erk", 0.5, {"fc1": 102_100, "fc2": 30_000, "output": 1_000}),
+        ("erk", 1, {"fc1": 235_200, "fc2": 30_000, "output": 1_000}),
+        ("evenly", 0.1, {"fc1": 23_520, "fc2": 3_000, "output": 100}),
+        # 27 weights: 23.85, 3.04, 0.10, of which none is left without one.
+        ("evenly", 0.0001, {"fc1": 23, "fc2": 3, "output": 1}),
+    ],
+)
+def test_lenet_is_shared_as_by_hand(allocation, density, counts):
+    masks = Masks.ones(LENET_SHAPES)
+    budgets = budgets_of(allocation, masks, density)
+    assert {path: count for (path,), count in budgets.items()} == counts
+
+
+def test_erk_counts_the_height_and_width_of_a_convolution():
+    # 3 + 3 + 2 + 4 = 12 of 72, and 10 + 14 = 24 of 140.
+    masks = Masks.ones({"conv": (3, 3, 2, 4), "dense": (10, 14)})
+    budgets = ALLOCATIONS["erk"](masks.counts, lambda _: 36, masks)
+    assert budgets == {("conv",): 12, ("dense",): 24}
+
+
+def test_erk_leaves_to_others_what_a_kernel_cannot_keep():
+    # Equal shapes, equal shares: but only two weights of "a" survive.
+    masks = Masks({"a": [1, 1, 0, 0, 0, 0], "b": [1] * 6, "c": [1] * 6})
+    budgets = ALLOCATIONS["erk"](masks.counts, lambda _: 9, masks)
+    assert budgets == {("a",): 2, ("b",): 4, ("c",): 3}
+
+
+@proportional
+def test_of_a_kernel_of_which_nothing_is_left_nothing_is_asked(allocation):
+    masks = Masks({"a": [0, 0, 0], "b": [1, 1, 1]})
+    budgets = ALLOCATIONS[allocation](masks.counts, lambda _: 2, masks)
+    assert budgets == {("b",): 2}
+
+
+@proportional
+def test_more_than_survives_of_all_kernels_is_refused_as_a_whole(allocation):
+    masks = prune(SCORES, ones(SCORES), 0.5, allocation)
+    message = "at most the current 0.5 for a, b; got 0.7857"
+    with pytest.raises(ValueError, match=message):
+        prune(SCORES, masks, 11 / 14, allocation)
+
+
+@every_allocation
+def test_where_nothing_is_left_nothing_can_be_kept(allocation):
+    masks = Masks({"a": [0, 0, 0]})
+    with pytest.raises(ValueError, match=r"No weight of a .*\(0 of 3 now\)"):
+        prune({"a": np.ones(3)}, masks, 0.1, allocation)
+    with pytest.raises(ValueError, match="at most the current 0 for a; got 1"):
+        prune({"a": np.ones(3)}, masks, 1, allocation)
+
+
+@proportional
+def test_fewer_weights_than_kernels_are_refused(allocation):
+    with pytest.raises(ValueError, match="No weight of . would be left"):
+        prune(SCORES, ones(SCORES), 1 / 14, allocation)
+
+
+# Criteria.
+
+
+@pytest.fixture
+def kernels_by_path():
+    """Trained and initial kernels, of which some weights are pruned."""
     rng = np.random.default_rng(0)
     shapes = {"conv/kernel": (3, 3, 2, 4), "dense/kernel": (5, 1)}
+    shapes["twin/kernel"] = shapes["dense/kernel"]
     trained, origin = (
-        {
-            path: rng.normal(size=s).astype("float32")
-            for path, s in shapes.items()
-        }
+        {p: rng.normal(size=s).astype("float32") for p, s in shapes.items()}
         for _ in range(2)
     )
+    masks = Masks({p: rng.random(s) < 0.7 for p, s in shapes.items()})
+    return {p: k * masks[p] for p, k in trained.items()}, origin, masks
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_every_criterion_scores_every_weight(name, kernels_by_path):
+    trained, origin, masks = kernels_by_path
     before = {path: k.copy() for path, k in trained.items()}
     scores = CRITERIA[name](trained, origin)
-    assert {path: s.shape for path, s in scores.items()} == shapes
+    assert {path: s.shape for path, s in scores.items()} == masks.shapes
+    assert all(s.dtype.kind == "f" for s in scores.values())
     assert all(np.isfinite(s).all() for s in scores.values())
-    assert all(np.array_equal(trained[p], before[p]) for p in shapes)
-    assert prune(scores, ones(trained), 0.5).kept == 38
+    assert all(np.array_equal(trained[p], before[p]) for p in masks)
+    kept = prune(scores, masks, 0.4)
+    assert kept.counts == {p: round(0.4 * m.size) for p, m in masks.items()}
+    assert kept <= masks
 
 
-def test_magnitude_keeps_a_large_negative_weight():
-    trained = {"k": np.array([-3.0, 1.0, 0.0, 2.0])}
-    scores = CRITERIA["magnitude"](trained, {"k": np.zeros(4)})
-    assert scores["k"].tolist() == [3, 1, 0, 2]
-    assert prune(scores, ones(trained), 0.5) == Masks({"k": [1, 0, 0, 1]})
+@pytest.mark.parametrize("name", CRITERIA)
+def test_a_criterion_scores_the_same_again(name, kernels_by_path):
+    trained, origin, _ = kernels_by_path
+    one, two = (CRITERIA[name](trained, origin) for _ in range(2))
+    assert all(np.array_equal(one[path], two[path]) for path in trained)
+
+
+LOOKS_AT = {
+    "magnitude": {"trained"},
+    "small_final": {"trained"},
+    "large_init": {"origin"},
+    "small_init": {"origin"},
+    "large_init_large_final": {"trained", "origin"},
+    "magnitude_increase": {"trained", "origin"},
+    "movement": {"trained", "origin"},
+    "random": set(),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("end", ["trained", "origin"])
+def test_a_criterion_looks_at_its_ends_of_training_only(
+    name, end, kernels_by_path
+):
+    trained, origin, _ = kernels_by_path
+    ends = {"trained": trained, "origin": origin}
+    before = CRITERIA[name](**ends)
+    ends[end] = {p: 1 / (0.1 + np.abs(k)) for p, k in ends[end].items()}
+    after = CRITERIA[name](**ends)
+    changed = any(not np.array_equal(before[p], after[p]) for p in before)
+    assert changed == (end in LOOKS_AT[name])
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_a_criterion_does_not_hide_a_nan(name, kernels_by_path):
+    trained, origin, masks = kernels_by_path
+    for end in LOOKS_AT[name]:
+        ends = {"trained": trained, "origin": origin}
+        spoilt = {path: kernel.copy() for path, kernel in ends[end].items()}
+        spoilt["dense/kernel"][masks["dense/kernel"]] = np.nan
+        scores = CRITERIA[name](**{**ends, end: spoilt})
+        with pytest.raises(ValueError, match="of 'dense/kernel' hold . nan"):
+            prune(scores, masks, 0.4)
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_signs_matter_to_movement_only(name, kernels_by_path):
+    trained, origin, _ = kernels_by_path
+    scores = CRITERIA[name](trained, origin)
+    flipped = CRITERIA[name](trained, {p: -k for p, k in origin.items()})
+    same = all(np.array_equal(scores[p], flipped[p]) for p in scores)
+    assert same == (name != "movement")
+
+
+# Weights that four letters tell apart: which two of them are kept.
+HAND_TRAINED = {"k": np.array([-4.0, 3.0, 0.5, -1.0], "float32")}
+HAND_ORIGIN = {"k": np.array([0.1, 2.0, 4.0, 3.0], "float32")}
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "kept"),
+    [
+        ("magnitude", [4, 3, 0.5, 1], [1, 1, 0, 0]),
+        ("small_final", [-4, -3, -0.5, -1], [0, 0, 1, 1]),
+        ("large_init", [0.1, 2, 4, 3], [0, 0, 1, 1]),
+        ("small_init", [-0.1, -2, -4, -3], [1, 1, 0, 0]),
+        # Of four, 3 2 0 1 have a smaller trained, 0 1 3 2 a smaller initial.
+        ("large_init_large_final", [0, 0.25, 0, 0.25], [0, 1, 0, 1]),
+        ("magnitude_increase", [3.9, 1, -3.5, -2], [1, 1, 0, 0]),
+        ("movement", [4.1, 1, 3.5, 4], [1, 0, 0, 1]),
+    ],
+)
+def test_criteria_by_hand(name, scores, kept):
+    found = CRITERIA[name](HAND_TRAINED, HAND_ORIGIN)
+    assert found["k"] == pytest.approx(np.array(scores))
+    assert prune(found, ones(found), 0.5) == Masks({"k": kept})
+
+
+def test_every_criterion_but_chance_is_worked_by_hand():
+    (mark,) = test_criteria_by_hand.pytestmark
+    assert {case[0] for case in mark.args[1]} == set(CRITERIA) - {"random"}
+
+
+def test_large_at_both_ends_is_the_common_percentile_of_the_code():
+    # What Zhou et al.'s code keeps: above the t-th smallest at both ends.
+    rng = np.random.default_rng(0)
+    trained, origin = rng.normal(size=(2, 500))
+    trained[rng.random(500) < 0.3] = 0  # pruned before
+    alive = trained != 0
+    scores = CRITERIA["large_init_large_final"]({"k": trained}, {"k": origin})
+    for threshold in range(0, int(alive.sum()), 40):
+        above = alive.copy()
+        for end in (np.abs(trained), np.abs(origin)):
+            above &= end >= np.sort(end[alive])[threshold]
+        masks = prune(scores, Masks({"k": alive}), above.sum() / 500)
+        assert np.array_equal(masks["k"], above)
+
+
+def test_large_at_both_ends_does_not_depend_on_scale():
+    rng = np.random.default_rng(0)
+    trained, origin = ({"k": rng.normal(size=50)} for _ in range(2))
+    scores, scaled = (
+        CRITERIA["large_init_large_final"](trained, {"k": a * origin["k"]})
+        for a in (1, 100)
+    )
+    assert np.array_equal(scores["k"], scaled["k"])
+
+
+def test_large_at_both_ends_of_a_kernel_that_is_all_zero():
+    zeros = {"k": np.zeros(4)}
+    scores = CRITERIA["large_init_large_final"](zeros, zeros)
+    assert prune(scores, ones(zeros), 0.5) == Masks({"k": [1, 1, 0, 0]})
+
+
+def test_chance_draws_by_seed_and_by_kernel(kernels_by_path):
+    trained, origin, _ = kernels_by_path
+    one, two = (
+        find_criterion("random", seed)(trained, origin) for seed in (1, 2)
+    )
+    for path in trained:
+        assert not np.array_equal(one[path], two[path])
+    assert not np.array_equal(one["dense/kernel"], one["twin/kernel"])
+
+
+def test_chance_prunes_every_weight_as_often():
+    # 4,000 draws of 8 of 20: the standard error of a frequency is 0.0077.
+    kernels = {"k": np.zeros((4, 5))}
+    kept = np.zeros((4, 5))
+    for seed in range(4000):
+        scores = find_criterion("random", seed)(kernels, kernels)
+        kept += prune(scores, ones(kernels), 0.4)["k"]
+    assert np.abs(kept / 4000 - 0.4).max() < 4 * 0.0077
+
+
+def test_a_seed_is_given_to_a_criterion_by_name_only():
+    assert find_criterion("random", 3) == Random(3)
+    assert find_criterion(Random(5), 3) == Random(5)
+    assert find_criterion("magnitude", 3) is CRITERIA["magnitude"]
 
 
 # Schedules (K23).

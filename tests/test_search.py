@@ -1,10 +1,12 @@
 """The algorithm of the paper, on its own and in the loop."""
 
+import itertools
+
 import numpy as np
 import pytest
 import toy
 
-from tf_lottery import masking, search
+from tf_lottery import masking, pruning, search
 from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import Run, State
@@ -12,11 +14,21 @@ from tf_lottery.training import Run, State
 RATES = {"a/kernel": 0.2, "b/kernel": 0.5}
 
 
-def dense_ticket(seed=0):
+# Of equal sizes; and of sizes 1, 15, 48 and 12.
+TWINS = dict.fromkeys(RATES, (5, 8))
+SHAPES = {
+    "a/kernel": (1, 1),
+    "b/kernel": (3, 5),
+    "c/kernel": (6, 8),
+    "d/kernel": (3, 4),
+}
+
+
+def dense_ticket(seed=0, shapes=TWINS):
     draw = np.random.default_rng(seed)
-    weights = {p: draw.normal(size=(5, 8)).astype("f") for p in RATES}
+    weights = {p: draw.normal(size=s).astype("f") for p, s in shapes.items()}
     weights["a/bias"] = draw.normal(size=8).astype("f")
-    masks = Masks.ones(dict.fromkeys(RATES, (5, 8)))
+    masks = Masks.ones(shapes)
     return Ticket(level=0, masks=masks, origin=State(0, weights, {}))
 
 
@@ -32,8 +44,9 @@ def fake_training(ticket, seed=1):
     return Run(trained=trained, metrics={}, curve=(), correct={})
 
 
-def walk(how, train=fake_training):
-    return list(search.follow(search.find_tickets(dense_ticket(), how), train))
+def walk(how, train=fake_training, shapes=TWINS):
+    dense = dense_ticket(shapes=shapes)
+    return list(search.follow(search.find_tickets(dense, how), train))
 
 
 def test_levels_run_from_dense_to_the_last():
@@ -108,6 +121,57 @@ def test_a_criterion_of_ones_own_sees_trained_and_origin():
         assert all(np.array_equal(origin[p], theta_0[p]) for p in RATES)
 
 
+@pytest.mark.parametrize("name", ["global", "evenly", "erk"])
+@pytest.mark.parametrize("schedule", pruning.SCHEDULES)
+def test_allocations_that_share_keep_the_total_of_their_rate(name, schedule):
+    rates = {**dict.fromkeys(SHAPES, 0.5), "d/kernel": 0.2}
+    how = search.Pruning(3, rates, allocation=name, schedule=schedule)
+    before = None
+    for level, (ticket, _) in enumerate(walk(how, shapes=SHAPES)):
+        counts = ticket.masks.counts
+        assert counts.pop("d/kernel") == [12, 10, 8, 6][level]
+        assert sum(counts.values()) == [64, 32, 16, 8][level]
+        assert before is None or ticket.masks <= before
+        before = ticket.masks
+
+
+def test_erk_keeps_small_kernels_denser_at_every_level():
+    # Dimensions add up to 2, 8 and 14. "a" has one weight and keeps it; 31, 15
+    # and 7 for the others are 11.3 + 19.7, 5.5 + 9.5 (5.45 + 9.55) and
+    # 2.5 + 4.5 (2.55 + 4.45).
+    shapes = {path: s for path, s in SHAPES.items() if path != "d/kernel"}
+    how = search.Pruning(3, dict.fromkeys(shapes, 0.5), allocation="erk")
+    counts = [
+        list(ticket.masks.counts.values())
+        for ticket, _ in walk(how, shapes=shapes)
+    ]
+    assert counts == [[1, 15, 48], [1, 11, 20], [1, 5, 10], [1, 3, 4]]
+
+
+def test_a_share_that_would_grow_as_the_total_falls_does_not():
+    # 8 weights are 4, 3 and 1 by largest remainders, 7 would be 3, 2 and 2:
+    # the Alabama paradox. But of "c" only one survives; 3.5 + 2.5 are left.
+    shapes = {"a/kernel": (1, 6), "b/kernel": (3, 2), "c/kernel": (1, 2)}
+    how = search.Pruning(7, dict.fromkeys(shapes, 0.1), allocation="erk")
+    found = walk(how, shapes=shapes)
+    counts = [list(ticket.masks.counts.values()) for ticket, _ in found]
+    assert counts[6:] == [[4, 3, 1], [4, 2, 1]]
+
+
+@pytest.mark.parametrize("name", pruning.CRITERIA)
+def test_every_criterion_searches(name):
+    found = walk(search.Pruning(2, RATES, criterion=name))
+    theta_0 = dense_ticket().origin.weights
+    for (before, run), (after, _) in itertools.pairwise(found):
+        scores = pruning.CRITERIA[name](
+            *({p: w[p] for p in RATES} for w in (run.trained, theta_0))
+        )
+        assert after.masks <= before.masks
+        for path, mask in after.masks.items():
+            gone = before.masks[path] & ~mask
+            assert scores[path][gone].max() <= scores[path][mask].min()
+
+
 def test_every_level_restarts_from_theta_0_masked():
     found = walk(search.Pruning(2, RATES))
     theta_0 = dense_ticket().origin.weights
@@ -128,7 +192,7 @@ def test_real_training_restarts_from_theta_k(step):
 
     def train(ticket):
         capture = step if ticket.level == 0 else None
-        return trainer.train(ticket.start, ticket.masks, capture)
+        return toy.train(trainer, ticket.start, ticket.masks, capture)
 
     found = list(search.follow(search.find_tickets(dense, how), train))
     theta_k = found[0][1].captured

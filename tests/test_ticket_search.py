@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 import toy
 
-from tf_lottery import masking
+from tf_lottery import controls, masking, pruning
 from tf_lottery.analysis import winning
+from tf_lottery.masks import Masks
 from tf_lottery.store import RunDirectory
 from tf_lottery.ticket_search import TicketSearch
 from tf_lottery.training import Trainer
@@ -113,7 +114,7 @@ def test_tickets_restart_from_theta_k(rewind, tmp_path):
     theta = plain.state.weights
     if step:
         ones = masking.get_masks(plain.model)
-        theta = plain.train(plain.state, ones).trained
+        theta = toy.train(plain, plain.state, ones).trained
     for ticket in search.tickets[1:]:
         assert ticket.origin.step == step
         for path, value in theta.items():
@@ -200,6 +201,45 @@ def test_a_deleted_level_is_trained_again_and_nothing_else(
     fit(prepare(), tmp_path / "run")
     assert trainings.count == 1
     assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("rewind", ["0it", "4it"])
+def test_every_control_is_trained_at_every_level(rewind, tmp_path, monkeypatch):
+    settings = {
+        "controls": list(controls.CONTROLS),
+        "rewind": rewind,
+        "rates": {"output": 0.0},
+    }
+    length = {"length": "8it", "evaluate_every": 4}
+    search = prepare(toy.convnet(), **settings)
+    fit(search, tmp_path / "run", **length)
+    found = {(r.level, r.variant): r.row for r in search.records}
+    assert found.keys() == {(0, "ticket")} | {
+        (level, variant)
+        for level in (1, 2)
+        for variant in ("ticket", *controls.CONTROLS)
+    }
+    for (level, _), row in found.items():
+        kept = search.tickets[level].masks.kept
+        assert row["weights_kept"] == kept
+    trainings = Trainings(monkeypatch)
+    fit(prepare(toy.convnet(), **settings), tmp_path / "run", **length)
+    assert trainings.count == 0
+
+
+def test_chance_prunes_by_the_seed_of_the_search():
+    masks = {}
+    for seed in (0, 1):
+        search = prepare(levels=1, criterion="random", seed=seed)
+        fit(search, length="2it", evaluate_every=1)
+        (_, ticket) = search.tickets
+        weights = {path: ticket.origin.weights[path] for path in ticket.masks}
+        scores = pruning.Random(seed)(weights, weights)
+        masks[seed] = ticket.masks
+        assert masks[seed] == pruning.prune(
+            scores, Masks.ones(ticket.masks.shapes), 0.6
+        )
+    assert masks[0] != masks[1]
 
 
 def test_a_run_may_grow(tmp_path, monkeypatch):
@@ -339,3 +379,41 @@ def test_the_directory_can_be_read_without_the_search(tmp_path):
     x, _ = toy.digits(20)
     one = ticket.build(trained=True)(x)
     assert np.array_equal(one, search.tickets[2].build(trained=True)(x))
+
+
+def test_callbacks_meet_a_level_as_an_epoch(tmp_path):
+    seen = []
+    search = prepare(levels=2)
+    fit(
+        search,
+        callbacks=[
+            keras.callbacks.CSVLogger(tmp_path / "levels.csv"),
+            keras.callbacks.TensorBoard(tmp_path / "board"),
+            keras.callbacks.LambdaCallback(
+                on_epoch_begin=lambda level, _: seen.append(level),
+                on_epoch_end=lambda level, logs: seen.append((level, logs)),
+            ),
+        ],
+    )
+    assert seen[::2] == [0, 1, 2]
+    for (level, logs), ticket in zip(seen[1::2], search.tickets, strict=True):
+        assert level == ticket.level
+        assert logs["density"] == ticket.density
+        assert logs["test_accuracy"] == ticket.metrics["test_accuracy"]
+    lines = (tmp_path / "levels.csv").read_text().splitlines()
+    assert len(lines) == 1 + 3
+    assert {"density", "dead_units", "validation_loss"} <= {
+        *lines[0].split(",")
+    }
+    assert list((tmp_path / "board").rglob("events.*"))
+
+
+def test_units_without_inputs_are_counted_as_dead():
+    counts = []
+    search = prepare(levels=1, rate=0.97)
+    log = lambda _, logs: counts.append(logs["dead_units"])  # noqa: E731
+    fit(search, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=log)])
+    masks = search.tickets[1].masks.values()
+    dead = sum(int((mask.sum(axis=0) == 0).sum()) for mask in masks)
+    assert counts == [0, dead]
+    assert dead > 0

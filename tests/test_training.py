@@ -9,7 +9,7 @@ import tensorflow as tf
 import toy
 
 from tf_lottery import data, masking, rewinding
-from tf_lottery.training import Trainer, checkpoint, order
+from tf_lottery.training import Trainer, checkpoint, feed, order
 
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.05),
@@ -29,7 +29,7 @@ def ones(trainer):
 
 def test_training_learns():
     trainer = toy.trainer(length="300it")
-    run = trainer.train(trainer.state, ones(trainer))
+    run = toy.train(trainer, trainer.state, ones(trainer))
     assert run.curve[0]["validation_accuracy"] < 0.9
     assert run.metrics["test_accuracy"] > 0.9
     assert run.metrics["train_accuracy"] > 0.95
@@ -41,7 +41,7 @@ def test_pruned_weights_and_their_slots_stay_zero(name, model):
     trainer = toy.trainer(model(), optimizer=OPTIMIZERS[name](), length="7it")
     masks = toy.random_masks(trainer.model)
     start = rewinding.rewind(trainer.state, masks)
-    run = trainer.train(start, masks, capture=5)
+    run = toy.train(trainer, start, masks, capture=5)
     for path, mask in masks.items():
         assert (run.trained[path][~mask] == 0).all()
         assert (run.trained[path][mask] != start.weights[path][mask]).any()
@@ -62,7 +62,7 @@ def test_masks_of_ones_train_as_the_plain_loop_does(name):
             kernels=tuple(masking.kernels(model)) if kernels else (),
         )
         masks = masking.get_masks(model) if kernels else {}
-        runs.append(trainer.train(trainer.state, masks).trained)
+        runs.append(toy.train(trainer, trainer.state, masks).trained)
     for path in runs[0]:
         np.testing.assert_allclose(runs[0][path], runs[1][path], atol=1e-6)
 
@@ -74,7 +74,7 @@ def test_the_loop_takes_the_steps_that_keras_takes():
     train = trainer.data.train
     for batch in order.batches(0, 0, len(train), 20):
         reference.train_on_batch(train.x[batch], train.y[batch])
-    run = trainer.train(trainer.state, ones(trainer))
+    run = toy.train(trainer, trainer.state, ones(trainer))
     for path, variable in masking.variables_by_path(reference).items():
         np.testing.assert_allclose(
             run.trained[path], variable.numpy(), rtol=2e-4, atol=2e-5
@@ -85,8 +85,9 @@ def test_the_loop_takes_the_steps_that_keras_takes():
 def test_same_seed_same_weights_bit_for_bit(model):
     runs = []
     for seed in (0, 0, 1):
-        trainer = toy.trainer(model(), seed=seed)
-        runs.append(trainer.train(trainer.state, ones(trainer)).trained)
+        trainer = toy.trainer(model())
+        start = trainer.initial(trainer.model, seed)
+        runs.append(toy.train(trainer, start, ones(trainer), seed=seed).trained)
     assert toy.same(runs[0], runs[1])
     assert not toy.same(runs[0], runs[2])
 
@@ -95,7 +96,7 @@ def test_dropout_is_on_in_training():
     runs = []
     for dropout in (0.0, 0.5):
         trainer = toy.trainer(toy.mlp(dropout))
-        run = trainer.train(trainer.state, ones(trainer))
+        run = toy.train(trainer, trainer.state, ones(trainer))
         runs.append(run.trained["dense/kernel"])
     assert not np.array_equal(*runs)
 
@@ -104,17 +105,19 @@ def test_dropout_is_on_in_training():
 @pytest.mark.parametrize("model", [toy.convnet, lambda: toy.mlp(dropout=0.3)])
 def test_a_run_continued_from_a_captured_state_is_the_same_run(step, model):
     trainer = toy.trainer(model())
-    whole = trainer.train(trainer.state, ones(trainer), capture=step)
-    rest = trainer.train(whole.captured, ones(trainer))
+    whole = toy.train(trainer, trainer.state, ones(trainer), capture=step)
+    rest = toy.train(trainer, whole.captured, ones(trainer))
     assert whole.captured.step == step
     assert toy.same(whole.trained, rest.trained)
 
 
 def test_the_captured_state_is_that_of_a_plain_run_stopped_there():
     trainer = toy.trainer(length="60it")
-    captured = trainer.train(trainer.state, ones(trainer), capture=25).captured
+    captured = toy.train(
+        trainer, trainer.state, ones(trainer), capture=25
+    ).captured
     short = toy.trainer(length="25it")
-    stopped = short.train(short.state, ones(short))
+    stopped = toy.train(short, short.state, ones(short))
     assert toy.same(captured.weights, stopped.trained)
 
 
@@ -122,11 +125,11 @@ def test_early_stop_is_the_first_minimum_of_validation_loss():
     model = toy.mlp()
     trainer = Trainer(
         model,
-        toy.recipe("400it", evaluate_every=20),
+        toy.recipe("400it", evaluate_every=20, test_curve=True),
         toy.dataset(wrong_labels=150),
         kernels=tuple(masking.kernels(model)),
     )
-    run = trainer.train(trainer.state, ones(trainer))
+    run = toy.train(trainer, trainer.state, ones(trainer))
     losses = [row["validation_loss"] for row in run.curve]
     best = int(np.argmin(losses))
     assert 0 < best < len(losses) - 1
@@ -140,7 +143,7 @@ def test_early_stop_is_the_first_minimum_of_validation_loss():
 
 def test_evaluation_equals_that_of_keras():
     trainer = toy.trainer(length="30it")
-    run = trainer.train(trainer.state, ones(trainer))
+    run = toy.train(trainer, trainer.state, ones(trainer))
     trainer.model.compile(loss=toy.loss(), metrics=["accuracy"])
     test = trainer.data.test
     expected = trainer.model.evaluate(test.x, test.y, verbose=0)
@@ -150,16 +153,17 @@ def test_evaluation_equals_that_of_keras():
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 300, 1000])
 def test_every_example_is_evaluated_once_whatever_the_batch(batch, monkeypatch):
-    monkeypatch.setattr("tf_lottery.training.trainer._EVALUATION_BATCH", batch)
+    monkeypatch.setattr(feed, "EVALUATION_BATCH", batch)
     top2 = keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top2")
-    trainer = toy.trainer(metrics=("accuracy", top2))
-    figures, correct = trainer._evaluated("test")
+    trainer = toy.trainer(metrics=("accuracy", top2), length="10it")
+    run = toy.train(trainer, trainer.state, ones(trainer))
     test = trainer.data.test
     outputs = np.asarray(trainer.model(test.x))
+    correct = run.correct["test"]
     assert np.array_equal(correct, outputs.argmax(1) == test.y)
     second = np.argsort(outputs, axis=1)[:, -2:]
     expected = (second == test.y[:, None]).any(1).mean()
-    assert figures["top2"] == pytest.approx(expected, abs=1e-6)
+    assert run.metrics["test_top2"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,7 @@ def test_accuracy_is_resolved_by_shapes_as_in_keras(last, loss, targets):
     recipe = toy.recipe("20it")
     recipe = dataclasses.replace(recipe, loss=loss)
     trainer = Trainer(model, recipe, dataset)
-    metrics = trainer.train(trainer.state, {}).metrics
+    metrics = toy.train(trainer, trainer.state, {}).metrics
     model.compile(loss=loss, metrics=["accuracy"])
     expected = model.evaluate(*pair, verbose=0)
     measured = [metrics["validation_loss"], metrics["validation_accuracy"]]
@@ -206,7 +210,7 @@ def test_regularisation_enters_training():
             ]
         )
         trainer = toy.trainer(model)
-        run = trainer.train(trainer.state, ones(trainer))
+        run = toy.train(trainer, trainer.state, ones(trainer))
         norms.append(np.abs(run.trained["dense/kernel"]).sum())
     assert norms[1] < 0.6 * norms[0]
 
@@ -230,7 +234,7 @@ def test_every_epoch_goes_by_its_own_order(monkeypatch):
 
     monkeypatch.setattr(order, "batches", spy)
     trainer = toy.trainer(length="2ep5it")
-    run = trainer.train(trainer.state, ones(trainer))
+    run = toy.train(trainer, trainer.state, ones(trainer))
     assert asked == [0, 1, 2]
     assert run.metrics["steps"] == 2 * 24 + 5
 
@@ -276,19 +280,21 @@ def test_inputs_of_another_shape_are_refused():
 def test_a_diverging_loss_is_named():
     trainer = toy.trainer(optimizer=keras.optimizers.SGD(1e30))
     with pytest.raises(ValueError, match=r"loss became (nan|inf).*Lower"):
-        trainer.train(trainer.state, ones(trainer))
+        toy.train(trainer, trainer.state, ones(trainer))
 
 
 def test_a_state_that_breaks_its_masks_is_refused():
     trainer = toy.trainer()
     masks = toy.random_masks(trainer.model)
     with pytest.raises(ValueError, match="Rewind first"):
-        trainer.train(trainer.state, masks)
+        toy.train(trainer, trainer.state, masks)
 
 
 def test_checkpoints_hold_the_whole_state(tmp_path):
     trainer = toy.trainer(toy.mlp(dropout=0.3))
-    captured = trainer.train(trainer.state, ones(trainer), capture=11).captured
+    captured = toy.train(
+        trainer, trainer.state, ones(trainer), capture=11
+    ).captured
     checkpoint.save(trainer, captured, tmp_path / "theta")
     other = toy.trainer(toy.mlp(dropout=0.3, seed=5))
     assert checkpoint.load(other, tmp_path / "theta").digest == captured.digest

@@ -6,7 +6,7 @@ import numpy as np
 from tf_lottery import data, masking
 from tf_lottery.duration import Duration
 from tf_lottery.masks import Masks
-from tf_lottery.training import Recipe, Trainer
+from tf_lottery.training import Job, Recipe, State, Trainer
 
 
 def digits(examples=480, seed=0):
@@ -68,15 +68,21 @@ def recipe(length="60it", optimizer=None, **settings):
     )
 
 
-def trainer(model=None, seed=0, **settings):
+def trainer(model=None, **settings):
+    """Returns a trainer whose model stands at step 0, layers seeded."""
     model = model or mlp()
-    return Trainer(
-        model,
-        recipe(**settings),
-        dataset(),
-        seed,
-        tuple(masking.kernels(model)),
+    made = Trainer(
+        model, recipe(**settings), dataset(), tuple(masking.kernels(model))
     )
+    made.state = made.initial(model, 0)
+    return made
+
+
+def train(trainer, start, masks, capture=None, seed=0, folder=None):
+    """Returns the run of one network; its weights stay in the model."""
+    (run,) = trainer.train([Job(start, masks, seed, capture, folder)])
+    trainer.state = State(0, run.trained, {})
+    return run
 
 
 def random_masks(model, density=0.5, seed=0):

@@ -81,6 +81,27 @@ def _parser() -> _Parser:
     )
     run.add_argument("--seed", metavar="S")
     run.add_argument(
+        "--data_dir",
+        metavar="D",
+        help="where TensorFlow Datasets keeps data (default: its own folder)",
+    )
+    run.add_argument(
+        "--workers",
+        type=int,
+        metavar="W",
+        help="processes to train in (default: as is fastest here)",
+    )
+    run.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bytes every time on a GPU too, more slowly",
+    )
+    run.add_argument(
+        "--explain",
+        action="store_true",
+        help="say how networks would be trained here, and train none",
+    )
+    run.add_argument(
         "--set",
         action="append",
         default=[],
@@ -123,7 +144,7 @@ def _list(arguments: argparse.Namespace) -> None:
     for kind, table in (
         ("presets", presets.PRESETS),
         ("models", models.MODELS),
-        ("data sets", data.DATASETS),
+        ("data sets", [*data.DATASETS, "any image set of TFDS by name"]),
         ("criteria", pruning.CRITERIA),
         ("allocations", pruning.ALLOCATIONS),
         ("schedules", pruning.SCHEDULES),
@@ -149,8 +170,23 @@ def _run(arguments: argparse.Namespace) -> None:
         from tf_lottery import experiment
         from tf_lottery.experiment import presets
     config = presets.find(arguments.preset, arguments.scale).replace(settings)
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ValueError(
+            f"--workers must be 1 or more; got {arguments.workers}."
+        )
+    if arguments.explain:
+        for line in experiment.explain(
+            config, arguments.workers, arguments.data_dir
+        ):
+            print(line)
+        return
     directory = experiment.run_experiment(
-        config, arguments.run_dir, arguments.preset
+        config,
+        arguments.run_dir,
+        arguments.preset,
+        workers=arguments.workers,
+        data_dir=arguments.data_dir,
+        deterministic=arguments.deterministic,
     )
     _write_report(directory)
 

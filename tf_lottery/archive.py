@@ -27,6 +27,7 @@ def write(
     kind: str,
     header: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
+    compress: bool = True,
 ) -> None:
     """Writes an archive beside its place, then renames it into it.
 
@@ -35,6 +36,7 @@ def write(
         kind: What it holds, such as `"ticket"`; `read` asks for it.
         header: Whatever JSON can hold.
         arrays: Name to array.
+        compress: Whether the file shall be small rather than written fast.
 
     Raises:
         ValueError: A name is taken by the archive itself, or an array holds
@@ -55,12 +57,13 @@ def write(
         {"kind": kind, **header, "arrays": listed}, sort_keys=True
     ).encode()
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with zipfile.ZipFile(buffer, "w", method) as file:
         entries = {_HEADER: np.frombuffer(text, np.uint8), **contents}
         for name, array in entries.items():
             # A ZipInfo without a date: bytes must not depend on the hour.
             info = zipfile.ZipInfo(f"{name}.npy")
-            info.compress_type = zipfile.ZIP_DEFLATED
+            info.compress_type = method
             preamble = _preamble(array.dtype, array.shape)
             file.writestr(info, preamble + array.tobytes())
     write_bytes(pathlib.Path(path), buffer.getvalue())

@@ -17,11 +17,14 @@ class Progress:
     Args:
         steps: Steps of the whole run.
         verbose: Whether to show anything.
+        replicates: How many there are; of one alone nobody need be told.
     """
 
-    def __init__(self, steps: int, verbose: bool = True) -> None:
-        self._verbose = verbose
-        self._step = 0
+    def __init__(
+        self, steps: int, verbose: bool = True, replicates: int = 1
+    ) -> None:
+        self._verbose, self._replicates = verbose, replicates
+        self._steps: dict[tuple[int, int, str], int] = {}
         self._bar = tqdm.auto.tqdm(
             total=steps,
             unit=" steps",
@@ -31,49 +34,82 @@ class Progress:
             smoothing=0.05,
         )
 
-    def begin(self, ticket: Ticket) -> None:
-        """Says which network trains from here on."""
-        self._step = ticket.origin.step
-        self._bar.set_description(f"level {ticket.level} {ticket.variant}")
+    def advance(
+        self,
+        replicate: int,
+        ticket: Ticket,
+        step: int,
+        figures: Mapping[str, float],
+    ) -> None:
+        """Says that the training of a network reached a step.
 
-    def advance(self, step: int, figures: Mapping[str, float]) -> None:
-        """Says that training reached a step."""
-        self._bar.update(step - self._step)
-        self._step = step
+        The first step told of is where training begins, or goes on from.
+        """
+        name = replicate, ticket.level, ticket.variant
+        if name not in self._steps:
+            # Steps not taken now must not count as fast ones.
+            self._bar.total -= step - ticket.origin.step
+            self._bar.set_description(self._named(replicate, ticket))
+            self._bar.refresh()
+        else:
+            self._bar.update(step - self._steps[name])
+        self._steps[name] = step
         if "validation_loss" in figures:
             self._bar.set_postfix_str(
                 f"validation loss {figures['validation_loss']:.4f}"
             )
 
-    def end(
-        self, ticket: Ticket, metrics: Mapping[str, Any], kept: bool
+    def kept(
+        self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
     ) -> None:
-        """Says what a network came to; `kept` if it was trained earlier."""
-        if kept:
-            # Steps not taken now must not count as fast ones.
-            self._bar.total -= metrics["steps"] - ticket.origin.step
-            self._bar.refresh()
-        if self._verbose:
-            self._bar.write(_line(ticket, metrics, kept), file=sys.stderr)
+        """Says that a network was trained earlier."""
+        self._bar.total -= metrics["steps"] - ticket.origin.step
+        self._bar.refresh()
+        self._write(replicate, ticket, metrics, "kept from before")
+
+    def end(
+        self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
+    ) -> None:
+        """Says what a network came to."""
+        seconds = f"{metrics['seconds']:.1f} s"
+        self._write(replicate, ticket, metrics, seconds)
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
         self._bar.close()
 
+    def _write(
+        self,
+        replicate: int,
+        ticket: Ticket,
+        metrics: Mapping[str, Any],
+        how: str,
+    ) -> None:
+        if self._verbose:
+            line = f"{self._line(replicate, ticket, metrics)}  {how}"
+            self._bar.write(line, file=sys.stderr)
 
-def _line(ticket: Ticket, metrics: Mapping[str, Any], kept: bool) -> str:
-    parts = [f"level {ticket.level:>2}  {ticket.variant:<8}"]
-    parts.append(f"density {100 * ticket.density:6.2f} %")
-    if "early_stop_step" in metrics:
-        parts.append(f"early stop {metrics['early_stop_step']:>7,}")
-    for split in ("test", "validation"):
-        for when in ("_at_early_stop", ""):
-            name = f"{split}_accuracy{when}"
-            if name in metrics:
-                parts.append(f"{split} accuracy {100 * metrics[name]:.2f} %")
-                break
-        else:
-            continue
-        break
-    parts.append("kept from before" if kept else f"{metrics['seconds']:.1f} s")
-    return "  ".join(parts)
+    def _named(self, replicate: int, ticket: Ticket) -> str:
+        name = f"level {ticket.level:>2}  {ticket.variant:<8}"
+        several = self._replicates > 1
+        return f"replicate {replicate}  {name}" if several else name
+
+    def _line(
+        self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
+    ) -> str:
+        parts = [self._named(replicate, ticket)]
+        parts.append(f"density {100 * ticket.density:6.2f} %")
+        if "early_stop_step" in metrics:
+            parts.append(f"early stop {metrics['early_stop_step']:>7,}")
+        for split in ("test", "validation"):
+            for when in ("_at_early_stop", ""):
+                name = f"{split}_accuracy{when}"
+                if name in metrics:
+                    parts.append(
+                        f"{split} accuracy {100 * metrics[name]:.2f} %"
+                    )
+                    break
+            else:
+                continue
+            break
+        return "  ".join(parts)

@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping
 
 from tf_lottery import pruning
+from tf_lottery.masks import Masks
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import schedule as schedules
 from tf_lottery.tickets import Ticket
@@ -31,7 +32,8 @@ class Pruning:
         rates: Kernel path to the fraction of its survivors that goes each
             round, in [0, 1). Kernels of one rate form one group; at rate 0
             they stay whole.
-        criterion: Scores the weights; a name or a callable.
+        criterion: Scores the weights; a name or a callable. `"random"` draws
+            with seed 0, `pruning.Random(seed)` with another.
         allocation: Shares a group's budget among its kernels.
         schedule: How much is left at each level, and which level scores.
     """
@@ -75,14 +77,15 @@ def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
             {path: scored.trained[path] for path in masks},
             {path: theta_k.weights[path] for path in masks},
         )
-        masks = pruning.keep_best(scores, within, budgets(dense, how, level))
+        kept = budgets(dense, how, level, within)
+        masks = pruning.keep_best(scores, within, kept)
         run = yield dataclasses.replace(
             dense, level=level, masks=masks, origin=theta_k
         )
 
 
 def budgets(
-    dense: Ticket, how: Pruning, level: int
+    dense: Ticket, how: Pruning, level: int, within: Masks | None = None
 ) -> dict[tuple[str, ...], int]:
     """Returns how many weights each group of kernels keeps at a level.
 
@@ -90,9 +93,11 @@ def budgets(
         dense: The ticket of level 0.
         how: How to prune.
         level: The level, >= 0.
+        within: What survives so far. None: all of the dense ticket.
     """
     schedule = schedules.find(how.schedule)
     share = allocations.find(how.allocation)
+    survivors = dense.masks if within is None else within
     kept: dict[tuple[str, ...], int] = {}
     for rate in sorted(set(how.rates.values()) - {0.0}):
         sizes = {
@@ -102,7 +107,7 @@ def budgets(
         def keep(size: int, rate: float = rate) -> int:
             return schedule.kept(size, rate, level)
 
-        kept.update(share(sizes, keep))
+        kept.update(share(sizes, keep, survivors))
     return kept
 
 

@@ -5,6 +5,7 @@ config.json                      what determines the run; and versions
 results.csv                      one row per trained network
 report.html, figures/*.png       drawn from the records
 replicate_0/theta_0/             θ0, and θk, as TensorFlow checkpoints
+replicate_0/level_3/.ticket.unfinished/     where a training under way is
 replicate_0/level_3/ticket/      of each trained network, by level and variant:
     ticket                       its ticket file
     trained                      its trained weights; what it classified right
@@ -173,8 +174,14 @@ class RunDirectory:
 
         folder = self._cell(replicate, ticket.level, ticket.variant)
         _write_folder(folder, write)
+        shutil.rmtree(self.unfinished(replicate, ticket), ignore_errors=True)
         self._rows[_order(row)] = row
         self._write_results()
+
+    def unfinished(self, replicate: int, ticket: Ticket) -> pathlib.Path:
+        """Returns the folder for what is kept while a ticket trains."""
+        cell = self._cell(replicate, ticket.level, ticket.variant)
+        return cell.with_name(f".{cell.name}.unfinished")
 
     def load(self, replicate: int, ticket: Ticket) -> Run | None:
         """Returns the run that trained this very ticket, if it is kept.

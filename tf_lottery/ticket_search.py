@@ -1,10 +1,9 @@
 """This module knows the search as a Keras user meets it: compile and fit."""
 
 import contextlib
-import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,15 +12,16 @@ import numpy as np
 from tf_lottery import controls as controls_
 from tf_lottery import data, identity, masking, pruning, search
 from tf_lottery.analysis import winning
+from tf_lottery.crews import Here
 from tf_lottery.duration import Duration
 from tf_lottery.masking.coverage import Patterns
 from tf_lottery.masks import Masks
-from tf_lottery.once import TrainOnce
 from tf_lottery.progress import Progress
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import rates as rates_
 from tf_lottery.pruning import schedule as schedules
 from tf_lottery.store import Record, RunDirectory
+from tf_lottery.study import Study, Walk
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import Recipe, Trainer, checkpoint
 
@@ -42,11 +42,13 @@ class TicketSearch:
             output layer at half the rate.
         criterion: What scores weights; a name of `pruning.CRITERIA` or a
             callable.
-        allocation: `"layerwise"`, `"global"`, or a callable.
+        allocation: A name of `pruning.ALLOCATIONS` (`"layerwise"`,
+            `"global"`, …) or a callable.
         schedule: `"geometric"` (iterative) or `"one_shot"`.
         rewind: How far from the start tickets restart, as a `Duration`: `"0it"`
             is the paper's reset to θ0, `"500it"` or `"1ep"` a later θk.
-        seed: Seed of data order, layers' randomness and controls, >= 0.
+        seed: Seed of data order, layers' randomness, controls and the
+            criterion `"random"`, >= 0.
         controls: Names of `controls.CONTROLS`, trained at every level >= 1.
         theta_0: A checkpoint, `.weights.h5` or `.keras` file to take the
             initial weights from, in place of the model's own.
@@ -91,7 +93,7 @@ class TicketSearch:
         self._pruning = search.Pruning(
             levels,
             rates_.rates_by_path(kernels, rate, rates),
-            pruning.find_criterion(criterion),
+            pruning.find_criterion(criterion, seed),
             allocations.find(allocation),
             schedules.find(schedule),
         )
@@ -134,6 +136,7 @@ class TicketSearch:
         test_data: Any = None,
         run_dir: str | pathlib.Path | None = None,
         verbose: bool = True,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> keras.callbacks.History:
         """Searches, and keeps every trained network in the run directory.
 
@@ -149,6 +152,10 @@ class TicketSearch:
             run_dir: Where to keep the run. The same call again goes on where
                 it stopped. None: nowhere; the search lives in memory.
             verbose: Show progress.
+            callbacks: Keras callbacks, to which a level is an epoch: they are
+                given its density, its dead units (without any input left) and
+                its figures. `CSVLogger`, `TensorBoard` and `LambdaCallback`
+                work; what changes the model changes nothing here.
 
         Returns:
             A Keras history with one epoch per level: `history.history` maps
@@ -171,47 +178,78 @@ class TicketSearch:
             directory = RunDirectory(
                 run_dir, self._settings(recipe, dataset), identity.versions()
             )
-            networks = 1 + self._pruning.levels * (1 + len(self._controls))
-            steps = recipe.length.steps_at(len(x) // batch_size)
-            progress = Progress(networks * steps, verbose)
+            trainer = self.trainer(recipe, dataset)
+            progress = Progress(self.networks * trainer.steps, verbose)
             stack.callback(progress.close)
-            self.search(recipe, dataset, directory, 0, progress)
+            stack.enter_context(_weights_restored(self._model))
+            study = Study(trainer, directory, self.rewind(trainer), progress)
+            self.tickets = []
+            listeners = self._listeners(recipe, callbacks)
+            listeners.on_train_begin()
+            listeners.on_epoch_begin(0)
+
+            def found(ticket: Ticket) -> None:
+                self.tickets.append(ticket)
+                listeners.on_epoch_end(ticket.level, _figures(ticket))
+                if ticket.level < self._pruning.levels:
+                    listeners.on_epoch_begin(ticket.level + 1)
+
+            walk = self.walk(study, trainer, 0, found)
+            study.work_off([walk], Here(trainer))
+            listeners.on_train_end()
+            self.records = directory.records()
         return self._history()
 
-    def search(
+    @property
+    def networks(self) -> int:
+        """How many networks a search trains, controls included."""
+        return 1 + self._pruning.levels * (1 + len(self._controls))
+
+    def trainer(self, recipe: Recipe, dataset: data.Dataset) -> Trainer:
+        """Returns what trains the networks of the search."""
+        return Trainer(self._model, recipe, dataset, self._kernels)
+
+    def rewind(self, trainer: Trainer) -> int:
+        """Returns the step that tickets restart from."""
+        step = self._rewind.steps_at(trainer.steps_per_epoch)
+        if step >= trainer.steps:
+            raise ValueError(
+                f"`rewind` is {self._rewind}, but training ends at step "
+                f"{trainer.steps}. Rewind to an earlier step."
+            )
+        return step
+
+    def walk(
         self,
-        recipe: Recipe,
-        dataset: data.Dataset,
-        directory: RunDirectory,
+        study: Study,
+        trainer: Trainer,
         replicate: int,
-        progress: Progress,
-    ) -> None:
-        """Searches with everything given as values; what `fit` calls.
+        found: Callable[[Ticket], None] | None = None,
+    ) -> Walk:
+        """Returns the search as a study works it off.
 
         Args:
-            recipe: How networks are trained.
-            dataset: What they are trained on.
-            directory: Where they are kept, and found if they are there.
-            replicate: Under which replicate.
-            progress: Told how it goes.
+            study: Which keeps θ0.
+            trainer: Of the model's architecture.
+            replicate: Under which replicate it is kept.
+            found: Called with the ticket of each level once it is trained.
         """
         with _weights_restored(self._model):
             if self._theta_0 is not None:
                 checkpoint.load_weights(self._model, self._theta_0)
-            trainer = Trainer(
-                self._model, recipe, dataset, self._seed, self._kernels
-            )
-            rewind = self._rewind.steps_at(trainer.steps_per_epoch)
-            if rewind >= trainer.steps:
-                raise ValueError(
-                    f"`rewind` is {self._rewind}, but training ends at step "
-                    f"{trainer.steps}. Rewind to an earlier step."
-                )
-            train = TrainOnce(trainer, directory, replicate, rewind, progress)
-            self._walk(train)
-        self.records = [
-            r for r in directory.records() if r.replicate == replicate
-        ]
+            initial = trainer.initial(self._model, self._seed)
+            carried = masking.get_masks(self._model)
+        dense = Ticket(
+            level=0,
+            masks=Masks({path: carried[path] for path in self._kernels}),
+            origin=study.theta_0(replicate, initial),
+            architecture=masking.architecture_of(self._model),
+            provenance={"seed": self._seed, **identity.versions()},
+        )
+        controls = list(self._controls.values())
+        return Walk(
+            replicate, dense, self._pruning, controls, self._seed, found
+        )
 
     def winning_ticket(self) -> Ticket:
         """Returns the smallest ticket that wins.
@@ -233,30 +271,20 @@ class TicketSearch:
             )
         return self.tickets[best.level]
 
-    def _walk(self, train: TrainOnce) -> None:
-        carried = masking.get_masks(self._model)
-        first = Masks({path: carried[path] for path in self._kernels})
-        dense = Ticket(
-            level=0,
-            masks=first,
-            origin=train.theta_0(),
-            architecture=masking.architecture_of(self._model),
-            provenance={"seed": self._seed, **identity.versions()},
-        )
-        tickets = search.find_tickets(dense, self._pruning)
-        self.tickets = []
-        for ticket, run in search.follow(tickets, train):
-            self.tickets.append(
-                dataclasses.replace(
-                    ticket, metrics=run.metrics, trained=run.trained
-                )
-            )
-            for control in self._controls.values() if ticket.level else ():
-                train(control(ticket, self._seed))
-
     def _wanted_records(self) -> list[Record]:
         """Leaves out levels that an earlier, longer run left behind."""
         return [r for r in self.records if r.level < len(self.tickets)]
+
+    def _listeners(
+        self, recipe: Recipe, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> keras.callbacks.CallbackList:
+        if not callbacks:
+            return keras.callbacks.CallbackList()
+        # TensorBoard asks the model for its optimizer; the user's has none.
+        shown = keras.models.clone_model(self._model)
+        optimizer = keras.optimizers.get(recipe.optimizer)
+        shown.compile(type(optimizer).from_config(optimizer.get_config()))
+        return keras.callbacks.CallbackList(list(callbacks), model=shown)
 
     def _recipe(self, **settings: Any) -> Recipe:
         if self._compiled is None:
@@ -305,6 +333,18 @@ class TicketSearch:
             for name in names
         }
         return history
+
+
+def _figures(ticket: Ticket) -> dict[str, float]:
+    dead = [
+        int((~mask.reshape(-1, mask.shape[-1]).any(axis=0)).sum())
+        for mask in ticket.masks.values()
+    ]
+    return {
+        "density": ticket.density,
+        "dead_units": sum(dead),
+        **ticket.metrics,
+    }
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """This module knows the two figures that everyone knows, drawn of a run."""
 
 import io
+import itertools
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from tf_lottery.analysis.winning import Trained
 
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_LOOKS = [(colour, marker) for marker in "os^D" for colour in _COLOURS]
 
 
 def draw(networks: Sequence[Trained]) -> dict[str, bytes]:
@@ -49,12 +51,12 @@ def _figure(
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     dense = [n for n in networks if n.level == 0]
-    for colour, variant in zip(
-        _COLOURS, table.variants(networks), strict=False
+    for variant, look in zip(
+        table.variants(networks), itertools.cycle(_LOOKS), strict=False
     ):
         # Every curve begins at the dense network, which all of them share.
         shown = [n for n in networks if n.variant == variant and n.level]
-        _curve(axes, [*dense, *shown], columns, scale, variant, colour)
+        _curve(axes, [*dense, *shown], columns, scale, variant, look)
     _axes(axes, networks, label)
     return _png(figure)
 
@@ -65,7 +67,7 @@ def _curve(
     columns: tuple[str, ...],
     scale: float,
     name: str,
-    colour: str,
+    look: tuple[str, str],
 ) -> None:
     points: dict[int, list[tuple[float, float]]] = {}
     for network in networks:
@@ -90,8 +92,8 @@ def _curve(
         y,
         yerr=(low, high),
         label=name,
-        color=colour,
-        marker="o",
+        color=look[0],
+        marker=look[1],
         markersize=4,
         linewidth=1.6,
         capsize=2,

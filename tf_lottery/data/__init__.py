@@ -3,26 +3,59 @@
 A data set of the package is one function and one line in `DATASETS`.
 """
 
+import functools
 from collections.abc import Callable
 
 from tf_lottery import lookup
+from tf_lottery.data import catalogue, tfds
+from tf_lottery.data.augmentation import AUGMENTATIONS, Augmentation
+from tf_lottery.data.catalogue import DataDir
 from tf_lottery.data.dataset import Dataset, Split, from_arrays
 from tf_lottery.data.mnist import mnist
 
-DATASETS: dict[str, Callable[[], Dataset]] = {"mnist": mnist}
-"""Every data set by name."""
+DATASETS: dict[str, Callable[[DataDir], Dataset]] = {
+    "mnist": lambda data_dir: mnist(),
+    "fashion_mnist": functools.partial(tfds.load, "fashion_mnist"),
+    "cifar10": functools.partial(tfds.load, "cifar10"),
+    "cifar100": functools.partial(tfds.load, "cifar100"),
+}
+"""Every data set by name; each takes the folder of TensorFlow Datasets."""
 
 
-def load_dataset(name: str) -> Dataset:
-    """Returns a data set of the package by name.
+def load_dataset(name: str, data_dir: DataDir = None) -> Dataset:
+    """Returns a data set by name.
 
     Args:
-        name: `"mnist"`.
+        name: `"mnist"`, which ships with the package; or an image
+            classification set of TensorFlow Datasets (TFDS), such as
+            `"fashion_mnist"`, `"cifar10"`, `"cifar100"`: see
+            `data.tfds.load` for their splits and normalisation.
+        data_dir: The folder that TFDS prepares data sets in. None: its own.
+            What is not there is downloaded, once.
 
     Raises:
-        ValueError: The name is unknown; the message lists the known ones.
+        ValueError: The name is unknown, and the message lists the known ones;
+            or the set cannot be had, and the message says how to get it.
     """
-    return lookup.find(DATASETS, name, "data set")()
+    if name in DATASETS:
+        return DATASETS[name](data_dir)
+    if not catalogue.knows(name, data_dir):
+        near = lookup.nearest(name, [*DATASETS, *catalogue.names()])
+        raise ValueError(
+            f"Unknown data set {name!r}.{near} Known: {', '.join(DATASETS)}, "
+            "and the image classification sets of "
+            "https://www.tensorflow.org/datasets/catalog."
+        )
+    return tfds.load(name, data_dir)
 
 
-__all__ = ["DATASETS", "Dataset", "Split", "from_arrays", "load_dataset"]
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "DATASETS",
+    "DataDir",
+    "Dataset",
+    "Split",
+    "from_arrays",
+    "load_dataset",
+]

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tf_lottery.data.augmentation import Augmentation
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -34,16 +36,23 @@ class Dataset:
         validation: Held-out examples, or None.
         test: Examples for the final figures, or None.
         classes: The number of classes, or None if targets are no labels.
+        augment: How training images are varied, or None. It goes with the
+            network, not with the data, so that no data set brings its own:
+            `dataclasses.replace(dataset, augment=...)`.
     """
 
     train: Split
     validation: Split | None = None
     test: Split | None = None
     classes: int | None = None
+    augment: Augmentation | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all examples: equal data, equal digest."""
+        """SHA-256 over all examples, as they are before augmentation.
+
+        Equal data, equal digest.
+        """
         hasher = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for array in (split.x, split.y) if split else ():

@@ -1,6 +1,6 @@
 """This package knows experiments: named settings, run and kept."""
 
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.runner import run_experiment
+from tf_lottery.experiment.runner import explain, run_experiment
 
-__all__ = ["Config", "run_experiment"]
+__all__ = ["Config", "explain", "run_experiment"]

@@ -17,6 +17,8 @@ class Config:
     Attributes:
         model: Name of a model.
         dataset: Name of a data set.
+        augmentation: What happens to training images; a name of
+            `data.augmentation.AUGMENTATIONS`.
         optimizer: Name of a Keras optimizer.
         learning_rate: Its learning rate, > 0.
         batch_size: Examples a step.
@@ -37,6 +39,7 @@ class Config:
 
     model: str = "lenet_300_100"
     dataset: str = "mnist"
+    augmentation: str = "none"
     optimizer: str = "adam"
     learning_rate: float = 1.2e-3
     batch_size: int = 60

@@ -1,17 +1,24 @@
 """This module knows how an experiment runs: replicates of one search."""
 
+import contextlib
 import dataclasses
+import functools
 import os
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from tf_lottery import controls, data, identity, models, seeds
+from tf_lottery.crews import Crew, Here, Processes, side_by_side
+from tf_lottery.data import augmentation
 from tf_lottery.duration import Duration
 from tf_lottery.experiment.config import Config
 from tf_lottery.progress import Progress
 from tf_lottery.store import RunDirectory
+from tf_lottery.study import Study
 from tf_lottery.ticket_search import TicketSearch
-from tf_lottery.training import Recipe
+from tf_lottery.training import Recipe, Trainer
 
 
 def run_experiment(
@@ -19,6 +26,9 @@ def run_experiment(
     run_dir: str | os.PathLike[str],
     preset: str = "",
     verbose: bool = True,
+    workers: int | None = None,
+    data_dir: data.DataDir = None,
+    deterministic: bool = False,
 ) -> RunDirectory:
     """Runs an experiment, or what of it is not done yet.
 
@@ -29,6 +39,14 @@ def run_experiment(
             controls.
         preset: The preset's name, for the records.
         verbose: Show progress.
+        workers: In how many processes networks train side by side. None: as
+            is fastest on this machine; on a GPU one, which trains stacks.
+        data_dir: The folder of TensorFlow Datasets, as `data.load_dataset`
+            takes it. Where the data lie does not determine the run; what they
+            are does.
+        deterministic: Have TensorFlow choose operations that give the same
+            bytes every time, in this process from here on. On a CPU results
+            are the same bytes without it.
 
     Returns:
         The run directory.
@@ -43,6 +61,77 @@ def run_experiment(
         raise ValueError(
             f"`replicates` must be 1 or more; got {config.replicates}."
         )
+    searches = [_search(config, r) for r in range(config.replicates)]
+    trainer = build_trainer(config, data_dir)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    about = {
+        "preset": preset,
+        "digest": config.digest,
+        "settings": dataclasses.asdict(config),
+        "deterministic": deterministic or not _on_gpu(),
+        **identity.versions(),
+    }
+    determines = {**config.identity(), "data": trainer.data.digest}
+    directory = RunDirectory(run_dir, determines, about)
+    steps = config.replicates * searches[0].networks * trainer.steps
+    progress = Progress(steps, verbose, config.replicates)
+    study = Study(trainer, directory, searches[0].rewind(trainer), progress)
+    walks = [s.walk(study, trainer, r) for r, s in enumerate(searches)]
+    count = workers or _side_by_side(config, steps)
+    with contextlib.ExitStack() as stack:
+        stack.callback(progress.close)
+        crew: Crew = Here(trainer)
+        if count > 1:
+            build = functools.partial(build_trainer, config, data_dir)
+            crew = stack.enter_context(Processes(build, count))
+        study.work_off(walks, crew)
+    return directory
+
+
+def explain(
+    config: Config, workers: int | None = None, data_dir: data.DataDir = None
+) -> list[str]:
+    """Returns how the networks of an experiment would be trained here.
+
+    Args:
+        config: The settings.
+        workers: As `run_experiment` takes it.
+        data_dir: As `run_experiment` takes it.
+    """
+    trainer = build_trainer(config, data_dir)
+    chains = config.replicates * (1 + len(config.controls))
+    networks = config.replicates * _search(config, 0).networks
+    steps = networks * trainer.steps
+    count = workers or _side_by_side(config, steps)
+    arrangement, reason = trainer.arrangement(max(2, chains))
+    ones = {
+        path: np.zeros(trainer.network.variables[path].shape, bool)
+        for path in trainer.network.masked
+    }
+    dense = trainer.why_dense(ones)
+    return [
+        f"networks     {networks:,} of {trainer.steps:,} steps each",
+        f"device       {'GPU' if _on_gpu() else 'CPU'}",
+        f"processes    {count}",
+        "side by side "
+        + (
+            f"{chains} in one program, {arrangement}: {reason}"
+            if _on_gpu()
+            else f"one in a program; more would be {arrangement}: {reason}"
+        ),
+        "sparse       "
+        + (f"no: {dense}" if dense else "yes, below the break-even density"),
+        f"compiled     {'XLA' if trainer.compiles_with_xla else 'no XLA'}",
+    ]
+
+
+def _on_gpu() -> bool:
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def build_trainer(config: Config, data_dir: data.DataDir = None) -> Trainer:
+    """Returns what trains the networks of an experiment."""
     recipe = Recipe(
         optimizer=_optimizer(config),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -51,24 +140,19 @@ def run_experiment(
         length=Duration(config.length),
         evaluate_every=config.evaluate_every,
     )
-    searches = [_search(config, r) for r in range(config.replicates)]
-    dataset = data.load_dataset(config.dataset)
-    about = {
-        "preset": preset,
-        "digest": config.digest,
-        "settings": dataclasses.asdict(config),
-        **identity.versions(),
-    }
-    directory = RunDirectory(run_dir, config.identity(), about)
-    networks = 1 + config.levels * (1 + len(config.controls))
-    steps = recipe.length.steps_at(len(dataset.train) // config.batch_size)
-    progress = Progress(config.replicates * networks * steps, verbose)
-    try:
-        for replicate, search in enumerate(searches):
-            search.search(recipe, dataset, directory, replicate, progress)
-    finally:
-        progress.close()
-    return directory
+    dataset = dataclasses.replace(
+        data.load_dataset(config.dataset, data_dir),
+        augment=augmentation.find(config.augmentation),
+    )
+    return _search(config, 0).trainer(recipe, dataset)
+
+
+def _side_by_side(config: Config, steps: int) -> int:
+    """Returns how many processes: never more than have something to do."""
+    chains = config.replicates
+    if config.levels:
+        chains *= 1 + len(config.controls)
+    return side_by_side(chains, steps)
 
 
 def _search(config: Config, replicate: int) -> TicketSearch:

@@ -117,8 +117,10 @@ def slots_by_name(
             f"{path}/{slot.name[len(variables[path].path) + 1 :]}"
             for path in owners
         ]
-        free = [name for name in names if name not in slots]
-        slots[free[0] if free else slot.name] = slot
+        # A wrapper and the optimizer inside have an iteration each.
+        names += [slot.name, f"inner/{slot.name}"]
+        free = next(name for name in names if name not in slots)
+        slots[free] = slot
     return slots
 
 

@@ -1,14 +1,18 @@
 """This module knows LeNet-300-100, the paper's network for MNIST."""
 
+from collections.abc import Sequence
+
 import keras
 
-from tf_lottery import seeds
+from tf_lottery.models import initialisation, inputs
 
 
 def lenet_300_100(
     input_shape: tuple[int, ...] = (28, 28, 1),
     classes: int = 10,
     seed: int = 0,
+    units: Sequence[int] = (300, 100),
+    sigma: float | None = None,
 ) -> keras.Model:
     """Returns LeNet-300-100 (LeCun et al. 1998), not trained.
 
@@ -21,23 +25,26 @@ def lenet_300_100(
         input_shape: Shape of one example; flattened.
         classes: Number of logits.
         seed: Seed of the initialisation, >= 0.
+        units: Units of the hidden layers, from (25, 9) to (900, 300) in the
+            paper (App. G.6); the name of the model follows them.
+        sigma: Standard deviation, > 0, of Gaussian initial weights, from
+            0.0125 to 0.4 in the paper (App. G.5). None: Glorot.
+
+    Raises:
+        ValueError: `input_shape` is no shape, or `sigma` is not above 0.
     """
+    inputs.require("lenet_300_100", input_shape)
     model = keras.Sequential(
         [keras.Input(input_shape), keras.layers.Flatten(name="flatten")],
-        name="lenet_300_100",
+        name="_".join(["lenet", *map(str, units)]),
     )
-    for name, units, activation in (
-        ("fc1", 300, "relu"),
-        ("fc2", 100, "relu"),
-        ("output", classes, None),
-    ):
+    hidden = [(f"fc{i}", size, "relu") for i, size in enumerate(units, 1)]
+    for name, size, activation in (*hidden, ("output", classes, None)):
         model.add(
             keras.layers.Dense(
-                units,
+                size,
                 activation=activation,
-                kernel_initializer=keras.initializers.GlorotNormal(
-                    seed=seeds.integer(seed, "initialisation", name)
-                ),
+                kernel_initializer=initialisation.gaussian(seed, name, sigma),
                 name=name,
             )
         )

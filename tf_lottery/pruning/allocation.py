@@ -1,30 +1,36 @@
 """This module knows how a budget of weights is shared among kernels."""
 
+import bisect
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 
 from tf_lottery import lookup
+from tf_lottery.masks import Masks
 
 Budgets = Mapping[tuple[str, ...], int]
 """Group of kernels to the number of weights that the group keeps."""
 
-Allocation = Callable[[Mapping[str, int], Callable[[int], int]], Budgets]
-"""From kernel sizes, and how many of n weights to keep, to budgets."""
+Allocation = Callable[[Mapping[str, int], Callable[[int], int], Masks], Budgets]
+"""From kernel sizes, how many of n weights to keep, and what survives so far
+of these kernels (among others), to budgets."""
 
 
 def layerwise(
-    sizes: Mapping[str, int], keep: Callable[[int], int]
+    sizes: Mapping[str, int], keep: Callable[[int], int], masks: Masks
 ) -> dict[tuple[str, ...], int]:
     """Returns the same density for every kernel (Frankle & Carbin, Sec. 2).
 
     Example:
-        >>> layerwise({"a": 10, "b": 100}, lambda size: size // 2)
+        >>> ones = Masks.ones({"a": (2, 5), "b": (10, 10)})
+        >>> layerwise({"a": 10, "b": 100}, lambda size: size // 2, ones)
         {('a',): 5, ('b',): 50}
     """
+    del masks
     return {(path,): keep(size) for path, size in sizes.items()}
 
 
 def global_(
-    sizes: Mapping[str, int], keep: Callable[[int], int]
+    sizes: Mapping[str, int], keep: Callable[[int], int], masks: Masks
 ) -> dict[tuple[str, ...], int]:
     """Returns one budget for all kernels, which compete for it.
 
@@ -32,15 +38,70 @@ def global_(
     layers become bottlenecks.
 
     Example:
-        >>> global_({"a": 10, "b": 100}, lambda size: size // 2)
+        >>> ones = Masks.ones({"a": (2, 5), "b": (10, 10)})
+        >>> global_({"a": 10, "b": 100}, lambda size: size // 2, ones)
         {('a', 'b'): 55}
     """
+    del masks
     return {tuple(sizes): keep(sum(sizes.values()))}
+
+
+def evenly(
+    sizes: Mapping[str, int], keep: Callable[[int], int], masks: Masks
+) -> dict[tuple[str, ...], int]:
+    """Returns one density for every kernel, and the exact total of them all.
+
+    "Uniform" of Evci et al. 2020 (arXiv:1911.11134, Sec. 3). It differs from
+    `layerwise` in what is counted: there every kernel follows the schedule on
+    its own, and the roundings add up; here they share the total that `global`
+    keeps. A kernel with fewer survivors than its share keeps them all, and
+    the others share what it leaves; every kernel keeps at least one weight.
+
+    Example:
+        >>> ones = Masks.ones({"a": (1, 3), "b": (1, 3), "c": (2, 5)})
+        >>> sizes = {"a": 3, "b": 3, "c": 10}
+        >>> evenly(sizes, lambda size: size // 2, ones)
+        {('a',): 2, ('b',): 1, ('c',): 5}
+    """
+    return _shared(keep(sum(sizes.values())), sizes, masks)
+
+
+def erk(
+    sizes: Mapping[str, int], keep: Callable[[int], int], masks: Masks
+) -> dict[tuple[str, ...], int]:
+    """Returns Erdős–Rényi-Kernel budgets: small kernels stay denser.
+
+    Evci et al. 2020 (arXiv:1911.11134, Sec. 3), after Mocanu et al. 2018
+    (arXiv:1707.04780): the density of a kernel is proportional to the sum of
+    its dimensions over their product, height and width included, so that its
+    count is proportional to the sum. A kernel that would be more than whole
+    stays whole, and the others share the rest in the same proportion.
+
+    Differs in three things from the authors' code. The total is exact: their
+    kernels are rounded one by one, here the largest remainders go up. The cap
+    is what survives, not the size, so that masks only shrink at any level.
+    And every kernel keeps at least one weight.
+
+    Example:
+        Dimensions add up to 4, 8 and 16, so 14 weights are 2, 4 and 8; of 28,
+        the 4 of "a" leave 24, which are 8 and 16.
+
+        >>> ones = Masks.ones({"a": (2, 2), "b": (4, 4), "c": (8, 8)})
+        >>> sizes = {"a": 4, "b": 16, "c": 64}
+        >>> erk(sizes, lambda size: size // 6, ones)
+        {('a',): 2, ('b',): 4, ('c',): 8}
+        >>> erk(sizes, lambda size: size // 3, ones)
+        {('a',): 4, ('b',): 8, ('c',): 16}
+    """
+    shares = {path: sum(masks[path].shape) for path in sizes}
+    return _shared(keep(sum(sizes.values())), shares, masks)
 
 
 ALLOCATIONS: dict[str, Allocation] = {
     "layerwise": layerwise,
     "global": global_,
+    "evenly": evenly,
+    "erk": erk,
 }
 """Every allocation by name."""
 
@@ -50,3 +111,61 @@ def find(allocation: str | Allocation) -> Allocation:
     if callable(allocation):
         return allocation
     return lookup.find(ALLOCATIONS, allocation, "allocation")
+
+
+def _shared(
+    total: int, shares: Mapping[str, int], masks: Masks
+) -> dict[tuple[str, ...], int]:
+    """Returns budgets by share, within what survives of each kernel.
+
+    Kernels of which nothing is left get none, and stay as they are.
+    """
+    alive = {path: int(masks[path].sum()) for path in sorted(shares)}
+    caps = {path: count for path, count in alive.items() if count}
+    # What cannot be shared is refused where budgets are spent, as that of any
+    # allocation: more than survives, or, below, fewer weights than kernels.
+    if not caps or total > sum(caps.values()):
+        return {tuple(alive): total}
+    floor = 1 if total >= len(caps) else 0
+    counts = _apportion(total, shares, floor, caps)
+    return {(path,): count for path, count in counts.items()}
+
+
+def _apportion(
+    total: int, shares: Mapping[str, int], floor: int, caps: Mapping[str, int]
+) -> dict[str, int]:
+    """Returns counts that add up to `total`, each within [floor, cap].
+
+    They are `scale * share`, bounded, for the one scale that fits, in exact
+    arithmetic; then the largest remainders are rounded up (Hamilton's
+    method), the first by path among equals.
+    """
+
+    def ideal(scale: Fraction) -> dict[str, Fraction]:
+        return {
+            path: min(max(scale * shares[path], Fraction(floor)), Fraction(cap))
+            for path, cap in caps.items()
+        }
+
+    def filled(scale: Fraction) -> Fraction:
+        return sum(ideal(scale).values(), Fraction(0))
+
+    # `filled` rises in straight lines between the scales at which a kernel
+    # leaves its floor or reaches its cap.
+    bends = sorted(
+        {Fraction(b, shares[p]) for p in caps for b in (floor, caps[p])}
+    )
+    scale = bends[bisect.bisect_right(bends, Fraction(total), key=filled) - 1]
+    slope = sum(
+        shares[path]
+        for path, cap in caps.items()
+        if floor <= scale * shares[path] < cap
+    )
+    if slope:
+        scale += (total - filled(scale)) / slope
+    exact = ideal(scale)
+    counts = {path: int(count) for path, count in exact.items()}
+    by_remainder = sorted(caps, key=lambda path: counts[path] - exact[path])
+    for path in by_remainder[: total - sum(counts.values())]:
+        counts[path] += 1
+    return counts

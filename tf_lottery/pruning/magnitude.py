@@ -1,4 +1,4 @@
-"""This module knows the criterion of the paper: the trained magnitude."""
+"""This module knows the criteria that look at the trained magnitude."""
 
 from collections.abc import Mapping
 
@@ -24,3 +24,24 @@ def magnitude(
     """
     del origin
     return {path: np.abs(kernel) for path, kernel in trained.items()}
+
+
+def small_final(
+    trained: Mapping[str, np.ndarray], origin: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns -abs(trained weight): the largest trained weights go.
+
+    Zhou et al. 2019 (arXiv:1905.01067, Sec. 2). It inverts the scores of
+    `magnitude`, as Frankle et al. 2021 (arXiv:2009.08576) do to see whether
+    a criterion knows anything: what it keeps should do worst.
+
+    Args:
+        trained: Kernel path to trained weights.
+        origin: Kernel path to the weights that training started from; not
+            needed here.
+
+    Example:
+        >>> small_final({"dense/kernel": np.array([-2.0, 1.0])}, {})
+        {'dense/kernel': array([-2., -1.])}
+    """
+    return {path: -s for path, s in magnitude(trained, origin).items()}

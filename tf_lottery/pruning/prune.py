@@ -25,8 +25,9 @@ def prune(
         density: The fraction of all weights to keep, in (0, 1], at most the
             current one. Counts are rounded to nearest, halves to even.
         allocation: How the budget is shared among kernels: `"layerwise"`
-            (each kernel at this density), `"global"` (the best of all), or a
-            callable, see `allocation.Allocation`.
+            (each kernel at this density), `"global"` (the best of all),
+            `"evenly"`, `"erk"` (small kernels denser), or a callable, see
+            `allocation.Allocation`.
 
     Returns:
         Masks within `masks`, with exactly the stated number of weights.
@@ -49,7 +50,7 @@ def prune(
         )
     sizes = {path: mask.size for path, mask in masks.items()}
     budgets = allocations.find(allocation)(
-        sizes, lambda size: round(density * size)
+        sizes, lambda size: round(density * size), masks
     )
     return keep_best(scores, masks, budgets)
 

@@ -4,9 +4,10 @@ It trains what it is given, masks included, and knows nothing of pruning or of
 levels.
 """
 
+from tf_lottery.training.job import Job
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.run import Run
 from tf_lottery.training.state import State
 from tf_lottery.training.trainer import Progress, Trainer
 
-__all__ = ["Progress", "Recipe", "Run", "State", "Trainer"]
+__all__ = ["Job", "Progress", "Recipe", "Run", "State", "Trainer"]

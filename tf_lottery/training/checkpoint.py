@@ -89,7 +89,9 @@ def _checkpoint(trainer: Trainer) -> tf.train.Checkpoint:
         if variable.name == "seed_generator_state"
     }
     return tf.train.Checkpoint(
-        model=trainer.model, optimizer=trainer.optimizer, seeds=generators
+        model=trainer.model,
+        optimizer=trainer.network.optimizer,
+        seeds=generators,
     )
 
 

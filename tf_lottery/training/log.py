@@ -4,41 +4,53 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from tf_lottery.training.measure import Figures
 
 
 class Log:
-    """The evaluations of a run, and what was right at the best of them."""
+    """The evaluations of a run.
+
+    Attributes:
+        curve: One row for each evaluation.
+    """
 
     def __init__(self) -> None:
         self.curve: list[dict[str, float]] = []
-        self.correct: dict[str, np.ndarray] = {}
-        self._best = math.inf
 
     def add(
-        self,
-        step: int,
-        loss: float,
-        splits: Mapping[str, tuple[Mapping[str, float], np.ndarray]],
-    ) -> None:
-        """Adds an evaluation: of each split its figures, and what was right."""
-        row = {"step": step, "loss": loss}
+        self, step: int, loss: float, splits: Mapping[str, Figures]
+    ) -> bool:
+        """Adds an evaluation; returns whether it is the best so far."""
+        best = min(map(_validation_loss, self.curve), default=math.inf)
+        row: dict[str, float] = {"step": step, "loss": loss}
         for split, (figures, _) in splits.items():
             row.update((f"{split}_{k}", v) for k, v in figures.items())
         self.curve.append(row)
-        validation_loss = row.get("validation_loss", math.inf)
-        if validation_loss < self._best:
-            self._best = validation_loss
-            self.correct = {s: right for s, (_, right) in splits.items()}
-
-    def summary(self) -> dict[str, Any]:
-        """Returns the figures at the early-stop step, and at the end."""
-        if not self.curve:
-            return {}
-        last = {k: v for k, v in self.curve[-1].items() if "_" in k}
-        if "validation_loss" not in last:
-            return last
         # The first of equal minima: the earliest stop.
-        best = min(self.curve, key=lambda row: row["validation_loss"])
-        stopped = {f"{key}_at_early_stop": best[key] for key in last}
-        return {"early_stop_step": int(best["step"]), **stopped, **last}
+        return _validation_loss(row) < best
+
+    def summary(
+        self, stopped: Mapping[str, Figures], last: Mapping[str, Figures]
+    ) -> dict[str, Any]:
+        """Returns the figures at the early-stop step, and at the end.
+
+        Args:
+            stopped: Split to figures at the early-stop step; empty without
+                validation data.
+            last: Split to figures at the end.
+        """
+        ends = [("_at_early_stop", stopped), ("", last)]
+        figures = {
+            f"{split}_{name}{when}": value
+            for when, splits in ends
+            for split, (values, _) in splits.items()
+            for name, value in values.items()
+        }
+        if not stopped:
+            return figures
+        best = min(self.curve, key=_validation_loss)
+        return {"early_stop_step": int(best["step"]), **figures}
+
+
+def _validation_loss(row: Mapping[str, float]) -> float:
+    return row.get("validation_loss", math.inf)

@@ -1,10 +1,11 @@
 """This module knows how a network's outputs are measured."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 _ACCURACIES = (
@@ -31,6 +32,67 @@ class Measures:
     correct: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     has_accuracy: bool
     metrics: tuple[keras.metrics.Metric, ...]
+
+    def zeros(self) -> list[list[tf.Tensor]]:
+        """Returns the state of each metric before any example."""
+        return [
+            [tf.convert_to_tensor(v) for v in metric.stateless_reset_state()]
+            for metric in self.metrics
+        ]
+
+    def counted(
+        self,
+        totals: Sequence[Sequence[tf.Tensor]],
+        y: tf.Tensor,
+        outputs: tf.Tensor,
+        counts: tf.Tensor,
+    ) -> list[Any]:
+        """Returns the state of each metric after a batch.
+
+        Args:
+            totals: The state of each before it.
+            y: Targets.
+            outputs: Outputs.
+            counts: Each example's weight, float32 `[examples]`.
+        """
+        return [
+            metric.stateless_update_state(
+                list(total), y, outputs, sample_weight=counts
+            )
+            for metric, total in zip(self.metrics, totals, strict=True)
+        ]
+
+    def figures(
+        self,
+        losses: np.ndarray,
+        right: np.ndarray,
+        totals: Sequence[Sequence[tf.Tensor]] = (),
+    ) -> "Figures":
+        """Returns the figures of a split.
+
+        Args:
+            losses: Of every example, float32.
+            right: Whether each was classified right, bool.
+            totals: The state of each metric after all of them.
+        """
+        figures = {"loss": float(losses.mean(dtype=np.float64))}
+        if self.has_accuracy:
+            figures["accuracy"] = float(right.mean())
+        for metric, total in zip(self.metrics, totals, strict=True):
+            figures[metric.name] = float(metric.stateless_result(list(total)))
+        return Figures(figures, right)
+
+
+class Figures(NamedTuple):
+    """What a network comes to on a split.
+
+    Attributes:
+        figures: Name to value: `"loss"`, `"accuracy"`, …
+        correct: Whether each example was classified right, bool `[examples]`.
+    """
+
+    figures: Mapping[str, float]
+    correct: np.ndarray
 
 
 def resolve_loss(loss: Any) -> keras.losses.Loss:

@@ -1,8 +1,9 @@
-"""This module knows how one network is trained from any state to the end."""
+"""This module knows how networks are trained from any state to the end."""
 
+import functools
+import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,31 +11,36 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking, seeds
-from tf_lottery.data import Dataset
-from tf_lottery.masking.optimizer import bind, slots_by_name
-from tf_lottery.training import fit, measure, order, program
-from tf_lottery.training.log import Log
+from tf_lottery.data import Dataset, augmentation
+from tf_lottery.training import feed, fit, interim, measure, program, sparse
+from tf_lottery.training.course import Course, Networks
+from tf_lottery.training.dense import DenseNetworks, DensePrograms
+from tf_lottery.training.feed import Window
+from tf_lottery.training.job import Job
+from tf_lottery.training.network import Network
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.run import Run
+from tf_lottery.training.sparse import SparseNetwork
 from tf_lottery.training.state import State, values
 
-Progress = Callable[[int, Mapping[str, float]], None]
+Progress = Callable[[int, int, Mapping[str, float]], None]
 
-_EVALUATION_BATCH = 2_500
+_log = logging.getLogger(__name__)
 
 
 class Trainer:
     """Trains one architecture, again and again, as one compiled program.
 
     It takes masks as values and knows nothing of levels. What it computes is
-    a function of the state it starts from, the masks, the recipe, the data and
-    the seed: batches depend on (seed, epoch), dropout on (seed, layer, step).
+    a function of the states it starts from, the masks, the recipe, the data
+    and the seeds: batches depend on (seed, epoch), augmentation on (seed,
+    step), dropout on (seed, layer, step).
 
     Args:
-        model: A built Keras model. It is the workplace: its weights change.
+        model: A built Keras model. It says what is trained; its weights only
+            change where `state` is assigned to.
         recipe: How networks are trained.
         data: What they are trained on.
-        seed: Seed of data order and of the layers' own randomness, >= 0.
         kernels: Paths of the kernels that carry masks; pruned weights of
             these stay at exactly zero. None, and no mask is ever applied.
 
@@ -47,39 +53,34 @@ class Trainer:
         model: keras.Model,
         recipe: Recipe,
         data: Dataset,
-        seed: int = 0,
-        kernels: tuple[str, ...] = (),
+        kernels: Sequence[str] = (),
     ) -> None:
-        self.model, self.recipe, self.data, self.seed = (
-            model,
-            recipe,
-            data,
-            seed,
-        )
-        self._variables = masking.variables_by_path(model)
-        self._seed_layers()
+        self.model, self.recipe, self.data = model, recipe, data
         loss = measure.resolve_loss(recipe.loss)
-        self._measures = measure.resolve(loss, recipe.metrics)
+        measures = measure.resolve(loss, recipe.metrics)
         fit.require_fit(model, recipe, data, loss)
-        self.optimizer = _copy(recipe.optimizer)
-        self.optimizer.build(model.trainable_variables)
-        self._slots = slots_by_name(self.optimizer, self._variables)
-        self._fresh_slots = values(self._slots)
-        self._masks = self._bind_masks(kernels)
-        self._train = program.training_steps(model, self.optimizer, loss)
-        self._evaluate = program.evaluation(
-            model, self._measures, _EVALUATION_BATCH
-        )
+        self._loss, self._measures = loss, measures
+        self._optimizer = keras.optimizers.get(recipe.optimizer)
+        self.network = Network(model, recipe.optimizer, loss, kernels)
+        augment = None
+        if data.augment is not None:
+            augment = functools.partial(
+                augmentation.augment, augmentation=data.augment
+            )
+        self._programs = DensePrograms(self.network, measures, augment)
+        self._feed = feed.Resident(data.train, recipe.batch_size)
         self._splits = {
-            name: (tf.constant(split.x), tf.constant(split.y))
+            name: feed.evaluation_batches(split)
             for name in ("train", "validation", "test")
             if (split := getattr(data, name)) is not None
         }
+        # Steps a call. A call on a CPU's convolutions shall take seconds.
+        self._longest = 100 if program.compiles_with_xla(model) else 20
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training data."""
-        return len(self.data.train) // self.recipe.batch_size
+        return self._feed.steps_per_epoch
 
     @property
     def steps(self) -> int:
@@ -89,153 +90,181 @@ class Trainer:
     @property
     def state(self) -> State:
         """The state of model and optimizer as they stand, as values."""
-        slots = values(self._slots)
-        step = int(slots["iteration"])
-        return State(step, values(self._variables), slots if step else {})
+        return self.network.state
 
     @state.setter
     def state(self, state: State) -> None:
-        for variables, arrays in (
-            (self._variables, state.weights),
-            (self._slots, state.slots or self._fresh_slots),
-        ):
-            for name, variable in variables.items():
-                variable.assign(arrays[name])
+        self.network.state = state
 
-    def train(
-        self,
-        start: State,
-        masks: Mapping[str, np.ndarray],
-        capture: int | None = None,
-        progress: Progress | None = None,
-    ) -> Run:
-        """Trains from a state to the end of the recipe's length.
+    @property
+    def compiles_with_xla(self) -> bool:
+        """Whether XLA compiles the programs."""
+        return program.compiles_with_xla(self.model)
+
+    def initial(self, model: keras.Model, seed: int) -> State:
+        """Returns a model's weights as a state at step 0.
 
         Args:
-            start: Where training starts; pruned weights are zero already.
-            masks: Kernel path to bool array shaped as the kernel, one for each
-                kernel that carries masks.
-            capture: A step whose state goes into the record.
-            progress: Called with the step and the latest figures after every
-                evaluation.
+            model: Of the architecture that is trained here.
+            seed: Seed of the layers' own randomness, such as dropout's.
+        """
+        variables = masking.variables_by_path(model)
+        weights = values(variables)
+        for path, variable in variables.items():
+            if variable.name == "seed_generator_state":
+                key = seeds.integer(seed, "layer", path)
+                weights[path] = np.array([key, 0], "uint32")
+        return State(0, weights, {})
+
+    def train(
+        self, jobs: Sequence[Job], progress: Progress | None = None
+    ) -> list[Run]:
+        """Trains networks side by side, to the end of the recipe's length.
+
+        A network trained beside others is the network trained alone, but for
+        rounding. What does not fit into memory together is trained in turns.
+
+        Args:
+            jobs: The networks.
+            progress: Called with the job's index, the step, and the latest
+                figures: at the beginning, and after every evaluation.
 
         Returns:
-            The record of the run.
+            The record of each run.
 
         Raises:
-            ValueError: The state does not obey the masks, or the loss became
-                nan or infinite.
+            ValueError: A state does not obey its masks, or a loss became nan
+                or infinite.
         """
-        self._begin(start, masks)
-        began = time.perf_counter()
-        log = Log()
-        captured = start if capture == start.step else None
-        for step, loss in self._stretches(start.step, capture):
-            if step == capture:
-                captured = self.state
-            if step % self.recipe.evaluate_every == 0 or step == self.steps:
-                log.add(step, loss, self._figures())
-                if progress:
-                    progress(step, log.curve[-1])
-        figures, _ = self._evaluated("train")
-        metrics = {
-            "steps": self.steps,
-            **log.summary(),
-            **{f"train_{name}": value for name, value in figures.items()},
-            "seconds": time.perf_counter() - began,
-        }
-        return Run(
-            values(self._variables),
-            metrics,
-            tuple(log.curve),
-            log.correct,
-            captured,
+        for job in jobs:
+            job.require_obedience()
+        starts = sorted({job.start.step for job in jobs})
+        runs: dict[int, Run] = {}
+        for step in starts:
+            together = {
+                i: job for i, job in enumerate(jobs) if job.start.step == step
+            }
+            runs |= self._train_together(together, progress)
+        return [runs[i] for i in range(len(jobs))]
+
+    def arrangement(self, networks: int) -> tuple[str, str]:
+        """Returns how so many networks would lie side by side, and why so."""
+        found, reason = self._arrangement(networks)
+        return found.name, reason
+
+    def _arrangement(self, networks: int) -> tuple[Any, str]:
+        train, size = self.data.train, self.recipe.batch_size
+        specs = [
+            tf.TensorSpec([size, *array.shape[1:]], array.dtype)
+            for array in (train.x, train.y)
+        ]
+        return self._programs.arrangement(networks, *specs)
+
+    def _train_together(
+        self, jobs: Mapping[int, Job], progress: Progress | None
+    ) -> dict[int, Run]:
+        try:
+            runs = self._train_stack(list(jobs.values()), [*jobs], progress)
+            return dict(zip(jobs, runs, strict=True))
+        except tf.errors.ResourceExhaustedError:
+            if len(jobs) == 1:
+                raise
+        half = len(jobs) // 2
+        _log.warning(
+            "%d networks do not fit into memory together: %d and %d in turn.",
+            len(jobs),
+            half,
+            len(jobs) - half,
+        )
+        parts = list(jobs.items())
+        first = self._train_together(dict(parts[:half]), progress)
+        return first | self._train_together(dict(parts[half:]), progress)
+
+    def _train_stack(
+        self,
+        jobs: Sequence[Job],
+        names: Sequence[int],
+        progress: Progress | None,
+    ) -> list[Run]:
+        kept = interim.found([(job.folder, job.digest) for job in jobs])
+        states = [k.state for k in kept] or [job.start for job in jobs]
+        networks = self._networks(jobs, states)
+        often = (
+            {"validation", "test"} if self.recipe.test_curve else {"validation"}
+        )
+        curves = [name for name in self._splits if name in often]
+        course = Course(networks, jobs, self._splits, curves, kept)
+        tell = progress or (lambda *_: None)
+        for name in names:
+            tell(name, course.step, {})
+        for window, stop in self._stretches(course.step, jobs):
+            began = course.step
+            losses = course.advance(window, stop)
+            _require_finite(losses, began, stop)
+            if stop % self.recipe.evaluate_every == 0 or stop == self.steps:
+                course.evaluate()
+                for name, log in zip(names, course.logs, strict=True):
+                    tell(name, stop, log.curve[-1])
+            if stop < self.steps:
+                course.save_if_due()
+        return course.runs()
+
+    def _networks(
+        self, jobs: Sequence[Job], states: Sequence[State]
+    ) -> Networks:
+        if len(jobs) == 1 and self.why_dense(jobs[0].masks) is None:
+            return SparseNetwork(
+                self.model,
+                self._optimizer,
+                self._measures,
+                states[0],
+                jobs[0].masks,
+            )
+        return DenseNetworks(
+            self._programs,
+            self._arrangement(len(jobs))[0],
+            states,
+            [job.masks for job in jobs],
+            [job.augmentation_key for job in jobs],
         )
 
-    def _begin(self, start: State, masks: Mapping[str, np.ndarray]) -> None:
-        for path, variable in self._masks.items():
-            kernel = start.weights[path]
-            if (kernel[~masks[path]] != 0).any():
-                raise ValueError(
-                    f"Kernel {path!r} holds weights where its mask prunes. "
-                    "Rewind first: rewinding.rewind(state, masks)."
-                )
-            variable.assign(masks[path])
-        self.state = start
+    def why_dense(self, masks: Mapping[str, np.ndarray]) -> str | None:
+        """Returns why a network is not trained on its survivors alone."""
+        if tf.config.list_logical_devices("GPU"):
+            return "a GPU multiplies densely"
+        return sparse.refusal(
+            self.model,
+            self._loss,
+            self._optimizer,
+            self._measures,
+            self.data,
+            masks,
+        )
 
     def _stretches(
-        self, step: int, capture: int | None
-    ) -> Iterator[tuple[int, float]]:
-        """Trains from one point of interest to the next; yields step, loss."""
-        x, y = self._splits["train"]
-        per_epoch, every = self.steps_per_epoch, self.recipe.evaluate_every
-        epoch, batches = -1, None
-        while step < self.steps:
-            if step // per_epoch != epoch:
-                epoch = step // per_epoch
-                batches = tf.constant(
-                    order.batches(
-                        self.seed, epoch, len(x), self.recipe.batch_size
-                    )
-                )
-            first = epoch * per_epoch
-            stops = [first + per_epoch, step - step % every + every, self.steps]
-            if capture is not None and capture > step:
-                stops.append(capture)
-            stop = min(stops)
-            loss = float(
-                self._train(
-                    x,
-                    y,
-                    batches,
-                    tf.constant(step - first),
-                    tf.constant(stop - first),
-                )
+        self, step: int, jobs: Sequence[Job]
+    ) -> Iterator[tuple[Window, int]]:
+        """Yields how far to train next, from one point of interest to another.
+
+        Where the points lie depends on no clock, or sums would differ.
+        """
+        every = (self.recipe.evaluate_every, self._longest)
+        captures = {job.capture for job in jobs} - {None}
+        for window in self._feed.windows([job.seed for job in jobs], step):
+            while step < window.stop:
+                stops = [window.stop, self.steps]
+                stops += [step - step % n + n for n in every]
+                stops += [c for c in captures if c is not None and c > step]
+                step = min(stops)
+                yield window, step
+                if step == self.steps:
+                    return
+
+
+def _require_finite(losses: np.ndarray, start: int, stop: int) -> None:
+    for loss in losses:
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"The training loss became {loss} between steps {start} "
+                f"and {stop}. Lower the learning rate, or clip gradients."
             )
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"The training loss became {loss} between steps {step} "
-                    f"and {stop}. Lower the learning rate, or clip gradients."
-                )
-            step = stop
-            yield step, loss
-
-    def _figures(self) -> dict[str, tuple[dict[str, float], np.ndarray]]:
-        return {
-            name: self._evaluated(name)
-            for name in ("validation", "test")
-            if name in self._splits
-        }
-
-    def _evaluated(self, split: str) -> tuple[dict[str, float], np.ndarray]:
-        for metric in self._measures.metrics:
-            metric.reset_state()
-        losses, correct = self._evaluate(*self._splits[split])
-        right = correct.numpy()
-        figures = {"loss": float(losses.numpy().mean(dtype=np.float64))}
-        if self._measures.has_accuracy:
-            figures["accuracy"] = float(right.mean())
-        for metric in self._measures.metrics:
-            figures[metric.name] = float(metric.result())
-        return figures, right
-
-    def _bind_masks(self, kernels: tuple[str, ...]) -> dict[str, tf.Variable]:
-        owned = {path: self._variables[path] for path in kernels}
-        bound = bind(
-            self.optimizer,
-            [(v, np.ones(v.shape, bool)) for v in owned.values()],
-        )
-        return {path: bound[id(v)] for path, v in owned.items()}
-
-    def _seed_layers(self) -> None:
-        """Gives dropout and its like a stream that the seed determines."""
-        for path, variable in self._variables.items():
-            if variable.name == "seed_generator_state":
-                seed = seeds.integer(self.seed, "layer", path)
-                variable.assign(np.array([seed, 0], "uint32"))
-
-
-def _copy(optimizer: Any) -> keras.optimizers.Optimizer:
-    """Returns a fresh optimizer of the same configuration."""
-    found = keras.optimizers.get(optimizer)
-    return type(found).from_config(found.get_config())

@@ -1,0 +1,131 @@
+"""This module knows the ticket's masks on weights drawn anew."""
+
+import keras
+import numpy as np
+
+from tf_lottery import seeds
+from tf_lottery.controls.variant import variant
+from tf_lottery.masking.paths import layers_by_path
+from tf_lottery.tickets import Ticket
+from tf_lottery.training import State
+
+
+def reinit(ticket: Ticket, seed: int) -> Ticket:
+    """Returns the ticket's masks on freshly initialised weights.
+
+    Frankle & Carbin 2019, Sec. 2 and Fig. 4: tickets randomly reinitialised
+    learn slower and reach less. All weights are drawn anew from their layers'
+    initialisers, and training starts at step 0.
+
+    Args:
+        ticket: The ticket to take the masks of.
+        seed: Seed of the draw, >= 0; levels draw differently.
+
+    Raises:
+        ValueError: The ticket's model cannot be rebuilt, or has a weight
+            without an initialiser of its own.
+    """
+    return variant(ticket, "reinit", origin=_fresh(ticket, seed, "reinit"))
+
+
+def reinit_sign(ticket: Ticket, seed: int) -> Ticket:
+    """Returns the ticket's masks on fresh magnitudes under the old signs.
+
+    Zhou et al. 2019 (arXiv:1905.01067, Sec. 3) find that the sign of the
+    initial weight is what a ticket needs most of it. As `reinit`, but every
+    weight of the masked kernels has the sign that it has in the ticket: that
+    of θ0, or, with rewinding, of θk.
+
+    Args:
+        ticket: The ticket to take masks and signs of.
+        seed: Seed of the draw, >= 0; levels draw differently.
+
+    Raises:
+        ValueError: As `reinit`.
+    """
+    origin = _fresh(ticket, seed, "reinit_sign")
+    weights = dict(origin.weights)
+    for path in ticket.masks:
+        weights[path] = np.copysign(weights[path], ticket.origin.weights[path])
+    return variant(ticket, "reinit_sign", origin=State(0, weights, {}))
+
+
+def reinit_sampled(ticket: Ticket, seed: int) -> Ticket:
+    """Returns the ticket with its weights drawn from its own, by kernel.
+
+    Frankle & Carbin 2019, App. F.3 and Fig. 17: what survives does not look
+    like the initial distribution, but drawing from it does hardly better than
+    drawing anew. Each surviving weight becomes one of the kernel's surviving
+    weights, independently, so with replacement, as in Google's code for the
+    paper; a permutation is `random_reshuffle` of Zhou et al. 2019.
+
+    All else is as the ticket restarts from it. With rewinding the weights are
+    those of step k, and each takes along its optimizer slots.
+
+    Args:
+        ticket: The ticket to draw from.
+        seed: Seed of the draw, >= 0; levels and kernels draw differently.
+    """
+    weights, slots = dict(ticket.origin.weights), dict(ticket.origin.slots)
+    for path, mask in ticket.masks.items():
+        kept = np.flatnonzero(mask)
+        draw = seeds.generator(seed, "reinit_sampled", ticket.level, path)
+        drawn = kept[draw.integers(kept.size, size=kept.size)]
+        weights[path] = _taken(weights[path], kept, drawn)
+        for name, slot in ticket.origin.slots.items():
+            if name.startswith(f"{path}/") and slot.shape == mask.shape:
+                slots[name] = _taken(slot, kept, drawn)
+    origin = State(ticket.origin.step, weights, slots)
+    return variant(ticket, "reinit_sampled", origin=origin)
+
+
+def _taken(array: np.ndarray, to: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Returns the array with those of flat index `of` at `to`."""
+    flat = array.flatten()
+    flat[to] = flat[of]
+    return flat.reshape(array.shape)
+
+
+def _fresh(ticket: Ticket, seed: int, control: str) -> State:
+    """Returns a state at step 0, drawn from the layers' initialisers."""
+    weights = dict(ticket.origin.weights)
+    for path, layer in layers_by_path(ticket.template()).items():
+        for variable in layer.variables:
+            name = f"{path}/{variable.name}"
+            if name not in weights:
+                continue
+            if variable.name == "seed_generator_state":
+                weights[name] = weights[name] * np.array([1, 0], "uint32")
+            else:
+                key = seeds.integer(seed, control, ticket.level, name)
+                initializer = _initializer(layer, variable, name, control)
+                fresh = _seeded(initializer, key)
+                value = fresh(variable.shape, dtype=variable.dtype)
+                weights[name] = value.numpy()
+    return State(0, weights, {})
+
+
+def _initializer(
+    layer: keras.layers.Layer,
+    variable: keras.Variable,
+    name: str,
+    control: str,
+) -> keras.initializers.Initializer:
+    found = getattr(layer, f"{variable.name}_initializer", None)
+    if not isinstance(found, keras.initializers.Initializer):
+        raise ValueError(
+            f"No initialiser is known for {name!r} of a "
+            f"{type(layer).__qualname__} layer (it would be the attribute "
+            f"`{variable.name}_initializer`), so it cannot be drawn anew. "
+            f"Leave out the control {control!r}."
+        )
+    return found
+
+
+def _seeded(
+    initializer: keras.initializers.Initializer, seed: int
+) -> keras.initializers.Initializer:
+    config = initializer.get_config()
+    if "seed" in config:
+        config["seed"] = seed
+    return type(initializer).from_config(config)

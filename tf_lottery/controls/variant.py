@@ -1,0 +1,54 @@
+"""This module knows what becomes of a ticket that is made a control."""
+
+import dataclasses
+
+from tf_lottery.masks import Masks
+from tf_lottery.tickets import Ticket
+from tf_lottery.training import State
+
+
+def variant(
+    ticket: Ticket,
+    name: str,
+    masks: Masks | None = None,
+    origin: State | None = None,
+) -> Ticket:
+    """Returns the ticket under another name, as not trained yet.
+
+    Args:
+        ticket: The ticket that the control is of; it stays as it is.
+        name: The control's name.
+        masks: What the control keeps. None: what the ticket keeps.
+        origin: What the control restarts from. None: what the ticket does.
+    """
+    return dataclasses.replace(
+        ticket,
+        variant=name,
+        masks=ticket.masks if masks is None else masks,
+        origin=ticket.origin if origin is None else origin,
+        metrics={},
+        trained=None,
+    )
+
+
+def require_pruned_weights(ticket: Ticket, name: str) -> None:
+    """Raises unless the ticket holds the values of the weights it prunes.
+
+    One that is read from a file holds zeros in their place, of every kernel.
+    Zeros in some kernels say nothing: they may have begun so.
+
+    Args:
+        ticket: The ticket to make a control of.
+        name: The control that needs those values.
+
+    Raises:
+        ValueError: It does not hold them.
+    """
+    pruned = [ticket.origin.weights[p][~m] for p, m in ticket.masks.items()]
+    count = sum(values.size for values in pruned)
+    if count and not any(values.any() for values in pruned):
+        raise ValueError(
+            f"The control {name!r} needs the values of pruned weights; all "
+            f"{count:,} are zero here: a ticket's file holds only the weights "
+            "of the ticket. Give it a ticket of the search itself."
+        )

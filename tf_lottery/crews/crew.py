@@ -1,0 +1,25 @@
+"""This module knows what a crew promises."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from tf_lottery.training import Job, Run
+
+Progress = Callable[[Job, int, Mapping[str, float]], None]
+
+
+class Crew(Protocol):
+    """Whoever trains networks."""
+
+    def room(self, waiting: int) -> int:
+        """Returns how many of so many waiting jobs can be taken now."""
+
+    def take(self, job: Job) -> None:
+        """Starts on a job, for which there is room."""
+
+    def finished(self, progress: Progress) -> list[tuple[Job, Run]]:
+        """Waits until jobs are done, and returns them with their records.
+
+        Args:
+            progress: Called with a job, the step, and the latest figures.
+        """

@@ -1,0 +1,179 @@
+"""This module knows how sets of TensorFlow Datasets become a `Dataset`."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_lottery import seeds
+from tf_lottery.data import catalogue
+from tf_lottery.data.dataset import Dataset, Split
+
+_MOST_HELD_OUT = 5_000
+_SPLIT_SEED = 0
+_BATCH = 1_000
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+CHANNELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "cifar10": _IMAGENET,
+    "cifar100": _IMAGENET,
+}
+"""Data set to mean and deviation of each colour, of pixels in [0, 1].
+
+Frankle & Carbin 2019 state no normalisation. Frankle's own code (open_lth,
+datasets/cifar10.py) takes these for CIFAR-10, which are those of ImageNet; it
+has no CIFAR-100, which is taken to be alike. What is not named here is scaled
+to [0, 1] alone, as by Zhou et al. 2019 (arXiv:1905.01067).
+"""
+
+
+def load(name: str, data_dir: catalogue.DataDir = None) -> Dataset:
+    """Returns an image classification set of TensorFlow Datasets (TFDS).
+
+    It is read from where TFDS prepared it, or downloaded once. Validation
+    data is the set's own `validation` split; without one, a tenth of its
+    training data but at most 5,000 examples are held out, drawn once, from a
+    fixed seed, and shared by all replicates: 5,000 of CIFAR and Fashion-MNIST
+    (Frankle & Carbin 2019, G.1, H.1: sampled at random from the training set;
+    whether once for all, the paper does not say). A set without a `test`
+    split has no test data.
+
+    All of it is held in memory, at 4 bytes a pixel and channel.
+
+    Args:
+        name: As TFDS names it: `"cifar10"`, `"emnist/letters"`,
+            `"svhn_cropped:3.1.0"`.
+        data_dir: The folder that TFDS prepares data sets in. None: its own,
+            `~/tensorflow_datasets` unless the environment says otherwise.
+
+    Returns:
+        Inputs float32 `[examples, height, width, channels]`, pixels scaled to
+        [0, 1] and then standardised as `CHANNELS` says; labels int32.
+
+    Raises:
+        ValueError: It cannot be had, or is not of 8-bit images of one size,
+            each with one label.
+    """
+    builder = catalogue.find(name, data_dir)
+    keys = _keys(name, builder.info)
+    catalogue.fetch(builder, name, data_dir)
+    if "train" not in builder.info.splits:
+        raise ValueError(
+            f"Data set {name!r} has no split named 'train', only "
+            f"{', '.join(builder.info.splits)}."
+        )
+    parts = {
+        part: _read(builder, name, part, keys)
+        for part in ("train", "validation", "test")
+        if part in builder.info.splits
+    }
+    if len({images.shape[1:] for images, _ in parts.values()}) > 1:
+        raise _differing(name, *(images for images, _ in parts.values()))
+    if "validation" not in parts:
+        parts |= _held_out(builder.name, *parts["train"])
+    splits = {part: _split(builder.name, *parts.pop(part)) for part in [*parts]}
+    return Dataset(
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        classes=builder.info.features[keys[1]].num_classes,
+    )
+
+
+def _keys(name: str, info: Any) -> tuple[str, str]:
+    """Returns under which names the set keeps its images and its labels."""
+    import tensorflow_datasets as tfds
+
+    features, keys = dict(info.features.items()), info.supervised_keys
+    if isinstance(keys, tuple) and len(keys) == 2:
+        image, label = (features.get(key) for key in keys)
+        if (
+            isinstance(image, tfds.features.Image)
+            and isinstance(label, tfds.features.ClassLabel)
+            and image.np_dtype == np.uint8
+        ):
+            return keys
+    held = ", ".join(
+        f"{k} ({type(features[k]).__name__})" for k in sorted(features)
+    )
+    raise ValueError(
+        f"Data set {name!r} is not one of 8-bit images with a class label "
+        f"each: its supervised keys are {keys}, its features {held}. Load it "
+        "yourself, and give the arrays to TicketSearch.fit."
+    )
+
+
+def _read(
+    builder: Any, name: str, part: str, keys: tuple[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 and labels int32 of a split, in TFDS's order."""
+    import tensorflow_datasets as tfds
+
+    sized = None not in builder.info.features[keys[0]].shape
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    try:
+        examples = builder.as_dataset(
+            split=part,
+            as_supervised=True,
+            shuffle_files=False,
+            # One file after the other: an order that no setting changes.
+            read_config=tfds.ReadConfig(
+                interleave_cycle_length=1, try_autocache=False
+            ),
+        )
+        for x, y in tfds.as_numpy(examples.batch(_BATCH if sized else 1)):
+            if images and x.shape[1:] != images[0].shape[1:]:
+                raise _differing(name, images[0], x)
+            images.append(x)
+            labels.append(y)
+    except (tf.errors.OpError, OSError) as error:
+        raise ValueError(
+            f"The {part} split of data set {name!r} cannot be read from "
+            f"{str(builder.data_dir)!r}: {catalogue.one_line(error)} Delete "
+            "that folder, and prepare it again."
+        ) from error
+    if not images:
+        raise ValueError(f"The {part} split of data set {name!r} is empty.")
+    y = np.concatenate(labels).astype(np.int32)
+    if y.min() < 0:
+        raise ValueError(
+            f"Data set {name!r} has {int((y < 0).sum())} examples without a "
+            f"label in its split {part!r}. Load it yourself, without them."
+        )
+    return np.concatenate(images), y
+
+
+def _differing(name: str, *images: np.ndarray) -> ValueError:
+    sizes = sorted({x.shape[1:] for x in images})
+    return ValueError(
+        f"Images of data set {name!r} differ in size: some are "
+        f"{' and some '.join(map(str, sizes))}. Resize them yourself, and give "
+        "the arrays to TicketSearch.fit."
+    )
+
+
+def _held_out(
+    name: str, x: np.ndarray, y: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns training data less a tenth, and that tenth."""
+    held_out = min(len(x) // 10, _MOST_HELD_OUT)
+    if not held_out:
+        return {}
+    order = seeds.generator(_SPLIT_SEED, f"{name} split").permutation(len(x))
+    rows = {
+        "train": np.sort(order[held_out:]),
+        "validation": np.sort(order[:held_out]),
+    }
+    return {part: (x[r], y[r]) for part, r in rows.items()}
+
+
+def _split(name: str, images: np.ndarray, labels: np.ndarray) -> Split:
+    x = images.astype(np.float32)
+    x /= np.float32(255)
+    if name in CHANNELS:
+        mean, deviation = CHANNELS[name]
+        x -= np.array(mean, np.float32)
+        x /= np.array(deviation, np.float32)
+    return Split(x, labels)

@@ -1,0 +1,56 @@
+"""This module knows which shapes of examples a network takes."""
+
+from typing import Any
+
+import numpy as np
+
+
+def require(name: str, shape: Any) -> None:
+    """Raises unless this is the shape of one example.
+
+    Args:
+        name: The network's name, for the message.
+        shape: One whole number per axis, each 1 or more.
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    if not _is_shape(shape):
+        raise ValueError(
+            f"`input_shape` of {name} must be whole numbers of 1 or more, one "
+            f"per axis of an example; got {shape!r}. Leave out the batch axis, "
+            "such as (28, 28, 1)."
+        )
+
+
+def require_image(name: str, shape: Any, halvings: int = 0) -> None:
+    """Raises unless this is the shape of an image that is large enough.
+
+    Args:
+        name: The network's name, for the message.
+        shape: (rows, columns, channels).
+        halvings: How often poolings halve rows and columns.
+
+    Raises:
+        ValueError: It is no image, or a pooling would leave nothing of it.
+    """
+    if not _is_shape(shape) or len(shape) != 3:
+        raise ValueError(
+            f"`input_shape` of {name} must be (rows, columns, channels), whole "
+            f"numbers of 1 or more; got {shape!r}. Grey images have a channel "
+            "too: (28, 28, 1); examples that are no images are for "
+            "lenet_300_100."
+        )
+    least = 2**halvings
+    if min(shape[:2]) < least:
+        raise ValueError(
+            f"`input_shape` of {name} must have {least} rows and {least} "
+            f"columns or more, or its poolings leave nothing; got {shape!r}. "
+            "Pad or resize the images, or take a network with fewer poolings."
+        )
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, tuple | list) and all(
+        isinstance(size, int | np.integer) and size >= 1 for size in shape
+    )

@@ -1,0 +1,181 @@
+"""This module knows networks on their way from start to end."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tf_lottery.training import interim
+from tf_lottery.training.feed import Batch, Window
+from tf_lottery.training.job import Job
+from tf_lottery.training.log import Log
+from tf_lottery.training.measure import Figures
+from tf_lottery.training.run import Run
+from tf_lottery.training.state import State
+
+SECONDS_BETWEEN_FILES = 30
+
+
+class Networks(Protocol):
+    """Networks in training, however they are computed.
+
+    Attributes:
+        values: All that training has changed so far, of all networks. It is
+            never changed, only replaced.
+    """
+
+    values: Any
+
+    def run(self, window: Window, start: int, stop: int) -> np.ndarray:
+        """Takes steps; returns each network's sum of losses, `[networks]`."""
+
+    def evaluate(self, values: Any, batches: Sequence[Batch]) -> list[Figures]:
+        """Returns each network's figures on a split."""
+
+    def better(self, improved: Sequence[bool], before: Any) -> Any:
+        """Returns `values` of the networks that improved, else those before."""
+
+    def states(self, values: Any, step: int) -> list[State]:
+        """Returns values as states."""
+
+    def packed(self, states: Sequence[State]) -> Any:
+        """Returns states as values."""
+
+
+class Course:
+    """Networks that train side by side, and what is known of them so far.
+
+    Args:
+        networks: The networks, where `jobs` or `kept` start.
+        jobs: What is trained.
+        splits: What is evaluated on, by name.
+        curves: Names of the splits that are evaluated again and again; the
+            others only at the end, and at the early-stop step.
+        kept: Where an earlier process left each job; empty if it did not.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        jobs: Sequence[Job],
+        splits: Mapping[str, Sequence[Batch]],
+        curves: Sequence[str],
+        kept: Sequence[interim.Interim],
+    ) -> None:
+        self.networks, self._jobs = networks, jobs
+        self._splits, self._curves = splits, curves
+        self.step = kept[0].state.step if kept else jobs[0].start.step
+        self.logs = [Log() for _ in jobs]
+        self._best: Any = None
+        self._captured: list[State | None] = [
+            job.start if job.capture == job.start.step else None for job in jobs
+        ]
+        self._totals = np.zeros(len(jobs))
+        self._seconds = 0.0
+        if kept:
+            self._go_on(kept)
+        self._began = self._written = time.perf_counter()
+
+    def _go_on(self, kept: Sequence[interim.Interim]) -> None:
+        for log, k in zip(self.logs, kept, strict=True):
+            log.curve = k.curve
+        best = [k.best for k in kept if k.best]
+        self._best = self.networks.packed(best) if best else None
+        self._captured = [k.captured for k in kept]
+        self._totals = np.array([k.total for k in kept])
+        self._seconds = max(k.seconds for k in kept)
+
+    def advance(self, window: Window, stop: int) -> np.ndarray:
+        """Trains to a step of the window; returns each network's mean loss."""
+        first, steps = window.first, stop - self.step
+        losses = self.networks.run(window, self.step - first, stop - first)
+        self.step = stop
+        self._totals += losses
+        if any(job.capture == stop for job in self._jobs):
+            states = self.networks.states(self.networks.values, stop)
+            for i, job in enumerate(self._jobs):
+                if job.capture == stop:
+                    self._captured[i] = states[i]
+        return losses / steps
+
+    def evaluate(self) -> None:
+        """Evaluates the networks as they are."""
+        figures = self._figures(self.networks.values, self._curves)
+        improved = []
+        for log, total, splits in zip(
+            self.logs, self._totals, figures, strict=True
+        ):
+            start = log.curve[-1]["step"] if log.curve else self._start
+            loss = total / (self.step - start)
+            improved.append(log.add(self.step, loss, splits))
+        self._totals[:] = 0
+        if any(improved):
+            self._best = self.networks.better(improved, self._best)
+
+    @property
+    def _start(self) -> int:
+        return self._jobs[0].start.step
+
+    def save_if_due(self) -> None:
+        """Keeps where the networks are, every now and then."""
+        if time.perf_counter() - self._written < SECONDS_BETWEEN_FILES:
+            return
+        states = self.networks.states(self.networks.values, self.step)
+        best: Sequence[State | None] = [None] * len(states)
+        if self._best is not None:
+            best = self.networks.states(self._best, 0)
+        for i, job in enumerate(self._jobs):
+            if job.folder is None:
+                continue
+            kept = interim.Interim(
+                job=job.digest,
+                state=states[i],
+                best=best[i],
+                captured=self._captured[i],
+                curve=self.logs[i].curve,
+                total=float(self._totals[i]),
+                seconds=self._elapsed,
+            )
+            interim.save(job.folder, kept)
+        self._written = time.perf_counter()
+
+    def runs(self) -> list[Run]:
+        """Returns the records of the networks, whose training has ended."""
+        values = self.networks.values
+        last = self._figures(values, list(self._splits))
+        held_out = [name for name in self._splits if name != "train"]
+        stopped: list[dict[str, Figures]] = [{} for _ in self._jobs]
+        if self._best is not None:
+            stopped = self._figures(self._best, held_out)
+        trained = self.networks.states(values, self.step)
+        return [
+            Run(
+                trained=trained[i].weights,
+                metrics={
+                    "steps": self.step,
+                    **log.summary(stopped[i], last[i]),
+                    "seconds": self._elapsed / len(self._jobs),
+                },
+                curve=tuple(log.curve),
+                correct={s: f.correct for s, f in stopped[i].items()},
+                captured=self._captured[i],
+            )
+            for i, log in enumerate(self.logs)
+        ]
+
+    @property
+    def _elapsed(self) -> float:
+        return self._seconds + time.perf_counter() - self._began
+
+    def _figures(
+        self, values: Any, splits: Sequence[str]
+    ) -> list[dict[str, Figures]]:
+        each = {
+            name: self.networks.evaluate(values, self._splits[name])
+            for name in splits
+        }
+        return [
+            {name: figures[i] for name, figures in each.items()}
+            for i in range(len(self._jobs))
+        ]

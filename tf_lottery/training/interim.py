@@ -1,0 +1,133 @@
+"""This module knows how a training that is under way is kept.
+
+A process may be killed at any moment; the next one goes on from the file that
+was whole last, and comes to the same bytes.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_lottery import archive
+from tf_lottery.training.state import State
+
+_KEPT = 2  # files: should the newest be damaged, there is one before it
+_KIND = "training under way"
+_DIGITS = 12  # of a job's digest, in the name of its files
+_HEADER = ("job", "curve", "total", "seconds")
+_STATES = ("state", "best", "captured")
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Interim:
+    """A training under way.
+
+    Attributes:
+        job: Digest of what is trained; only the same job goes on from it.
+        state: Where it is.
+        best: The state at the early-stop step so far, without slots, or None.
+        captured: The state that was to be captured, or None.
+        curve: The evaluations so far.
+        total: The sum of the losses since the last evaluation.
+        seconds: How long it has trained.
+    """
+
+    job: str
+    state: State
+    best: State | None
+    captured: State | None
+    curve: list[dict[str, float]]
+    total: float
+    seconds: float
+
+
+def save(folder: pathlib.Path, interim: Interim) -> None:
+    """Writes a file of its own, and removes all but the one before it."""
+    header: dict[str, Any] = {name: getattr(interim, name) for name in _HEADER}
+    arrays: dict[str, np.ndarray] = {}
+    for name in _STATES:
+        state = getattr(interim, name)
+        if state is None:
+            continue
+        header[name] = state.step
+        for part in ("weights", "slots"):
+            values = getattr(state, part).items()
+            arrays |= {f"{name}/{part}/{key}": v for key, v in values}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _path(folder, interim.job, interim.state.step)
+    archive.write(path, _KIND, header, arrays, compress=False)
+    for step in sorted(_steps(folder, interim.job))[:-_KEPT]:
+        _path(folder, interim.job, step).unlink()
+
+
+def found(jobs: Sequence[tuple[pathlib.Path | None, str]]) -> list[Interim]:
+    """Returns where an earlier process left jobs that train side by side.
+
+    Args:
+        jobs: Of each its folder, and its digest.
+
+    Returns:
+        Of each the newest whole file at a step they all have; empty if there
+        is no such step. What is damaged, or of another job, stays, and a
+        warning names it.
+    """
+    places = [(folder, job) for folder, job in jobs if folder is not None]
+    if len(places) < len(jobs):
+        return []
+    for folder, job in places:
+        for path in sorted(folder.glob("*")):
+            if not path.name.startswith((f"{job[:_DIGITS]}_", ".")):
+                _log.warning("Left out, for it is of another job: %s", path)
+    common = set.intersection(*(_steps(*place) for place in places))
+    for step in sorted(common, reverse=True):
+        loaded = [_load(_path(*place, step)) for place in places]
+        whole = [each for each in loaded if each is not None]
+        if len(whole) == len(jobs):
+            return whole
+    return []
+
+
+def _load(path: pathlib.Path) -> Interim | None:
+    try:
+        header, arrays = archive.read(path, _KIND)
+    except (OSError, ValueError) as error:
+        _log.warning("Left out, for it is damaged: %s", error)
+        return None
+    states = {
+        name: State(
+            header.pop(name),
+            _under(f"{name}/weights", arrays),
+            _under(f"{name}/slots", arrays),
+        )
+        for name in _STATES
+        if name in header
+    }
+    return Interim(
+        state=states["state"],
+        best=states.get("best"),
+        captured=states.get("captured"),
+        **{name: header[name] for name in _HEADER},
+    )
+
+
+def _path(folder: pathlib.Path, job: str, step: int) -> pathlib.Path:
+    return folder / f"{job[:_DIGITS]}_{step}"
+
+
+def _steps(folder: pathlib.Path, job: str) -> set[int]:
+    names = [path.name for path in folder.glob(f"{job[:_DIGITS]}_*")]
+    return {int(name.partition("_")[2]) for name in names}
+
+
+def _under(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    start = len(name) + 1
+    return {
+        key[start:]: value
+        for key, value in arrays.items()
+        if key.startswith(f"{name}/")
+    }
