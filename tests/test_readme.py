@@ -34,8 +34,9 @@ def test_the_commands_are_those_that_ci_runs():
         "pip install .",
         "tf-lottery run lenet_mnist --scale quick --run_dir runs/lenet",
     ]
-    assert second[1:] == ["pip install '.[test]'", "pytest"]
-    for command in ("tf-lottery run lenet_mnist --scale quick", "pytest"):
+    tests = "pytest -n 2 --dist loadfile"
+    assert second[1:] == ["pip install '.[test]'", tests]
+    for command in ("tf-lottery run lenet_mnist --scale quick", tests):
         assert command in ci
 
 

@@ -116,7 +116,8 @@ class _Worker:
         )
         there.close()
         self.connection = multiprocessing.connection.Connection(here.detach())
-        self.connection.send((build, threads))
+        self._send(threads)
+        self._send(build)
 
     def start(self, job: Job) -> None:
         """Gives it a job."""

@@ -17,9 +17,10 @@ def main(descriptor: int) -> None:
 
     connection = multiprocessing.connection.Connection(descriptor)
     try:
-        build, threads = connection.recv()
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_intra_op_parallelism_threads(connection.recv())
         tf.config.threading.set_inter_op_parallelism_threads(1)
+        # To unpickle this may import code that uses TensorFlow.
+        build = connection.recv()
         trainer = None
         while True:
             job = connection.recv()
