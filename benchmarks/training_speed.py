@@ -28,6 +28,7 @@ from typing import Any
 import own_loop
 import rivals_keras
 import rivals_open_lth
+import rivals_torch
 import workload
 
 Result = dict[str, Any]
@@ -62,12 +63,12 @@ CONTENDERS = {
     ),
     "keras_fit": Contender(
         "keras fit, as called",
-        3.5,
+        4.0,
         lambda flags: rivals_keras.fit_as_called(flags.steps, flags.mnist),
     ),
     "keras_fit_best": Contender(
         "keras fit, best setting",
-        1.4,
+        1.6,
         lambda flags: rivals_keras.fit_best_setting(flags.steps, flags.mnist),
     ),
     "tfmot": Contender(
@@ -75,9 +76,14 @@ CONTENDERS = {
         4.0,
         lambda flags: rivals_keras.tfmot_in_fit(flags.steps, flags.mnist),
     ),
+    "torch": Contender(
+        "PyTorch tuned by hand, in memory, fused Adam",
+        2.2,
+        lambda flags: rivals_torch.train(flags.steps, flags.mnist),
+    ),
     "open_lth": Contender(
         "open_lth, its own train()",
-        12.0,
+        14.0,
         lambda flags: rivals_open_lth.train(
             flags.steps, flags.mnist, flags.open_lth
         ),
@@ -94,9 +100,14 @@ def main() -> None:
         print("\n" + json.dumps(CONTENDERS[flags.worker].measure(flags)))
         return
     names = list(CONTENDERS)
+    if flags.torch_python is None:
+        print("PyTorch is skipped: give a python that has it, --torch_python.")
+        names.remove("torch")
     if flags.open_lth is None:
         print("open_lth is skipped: give a checkout of it as --open_lth PATH.")
         names.remove("open_lth")
+    elif flags.torch_python is None:
+        parser.error("--open_lth needs --torch_python.")
     elif not (flags.open_lth / "training" / "train.py").is_file():
         parser.error(
             f"--open_lth: {flags.open_lth} is no checkout of open_lth."
@@ -125,10 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--open_lth", type=pathlib.Path, help="checkout of open_lth")
     add(
-        "--open_lth_python",
-        default=sys.executable,
-        help="python with PyTorch, Pillow and, best, torchvision;\n"
-        "default: this one",
+        "--torch_python",
+        help="python with PyTorch and, for open_lth, Pillow and torchvision",
     )
     add("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     add("--mnist", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -154,11 +163,11 @@ def _measure_round(
 
 
 def _run_worker(name: str, flags: argparse.Namespace) -> Result:
-    is_open_lth = name == "open_lth"
-    python = flags.open_lth_python if is_open_lth else sys.executable
+    is_torch = name in ("torch", "open_lth")
+    python = flags.torch_python if is_torch else sys.executable
     command = [python, __file__, f"--worker={name}", f"--steps={flags.steps}"]
     command.append(f"--mnist={flags.mnist}")
-    if is_open_lth:
+    if name == "open_lth":
         command.append(f"--open_lth={flags.open_lth}")
     done = subprocess.run(
         command,

@@ -128,8 +128,8 @@ class TicketSearch:
     def fit(
         self,
         x: Any,
-        y: Any,
-        batch_size: int = 60,
+        y: Any = None,
+        batch_size: int | None = None,
         length: str | Duration = "50000it",
         evaluate_every: int = 100,
         validation_data: Any = None,
@@ -141,14 +141,16 @@ class TicketSearch:
         """Searches, and keeps every trained network in the run directory.
 
         Args:
-            x: Training inputs, `[examples, ...]`.
-            y: Training targets.
-            batch_size: Examples a step.
+            x: Training inputs, `[examples, ...]`; or a `tf.data.Dataset` of
+                batches `(x, y)`, read once, as `data.from_arrays` says.
+            y: Training targets; None if `x` holds them.
+            batch_size: Examples a step. None: 60, or that of the
+                `tf.data.Dataset`. Batches are drawn anew each epoch.
             length: How long each network trains, as a `Duration`.
             evaluate_every: Steps between evaluations.
-            validation_data: `(x, y)` to find the early-stop step on; a verdict
-                needs it.
-            test_data: `(x, y)` to report on. It decides nothing.
+            validation_data: `(x, y)`, or a `tf.data.Dataset`, to find the
+                early-stop step on; a verdict needs it.
+            test_data: The same to report on. It decides nothing.
             run_dir: Where to keep the run. The same call again goes on where
                 it stopped. None: nowhere; the search lives in memory.
             verbose: Show progress.
@@ -168,7 +170,7 @@ class TicketSearch:
         """
         dataset = data.from_arrays(x, y, validation_data, test_data)
         recipe = self._recipe(
-            batch_size=batch_size,
+            batch_size=data.batch_size(x) if batch_size is None else batch_size,
             length=Duration(length),
             evaluate_every=evaluate_every,
         )

@@ -5,8 +5,12 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from tf_lottery.data import stream
 from tf_lottery.data.augmentation import Augmentation
+
+_ROWS = 4_096  # looked at in one go: what is checked may not fit into memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,27 +61,40 @@ class Dataset:
         for split in (self.train, self.validation, self.test):
             for array in (split.x, split.y) if split else ():
                 hasher.update(f"{array.shape}{array.dtype}".encode())
-                hasher.update(np.ascontiguousarray(array).data)
+                for i in range(0, len(array), _ROWS):
+                    rows = array[i : i + _ROWS]
+                    hasher.update(np.ascontiguousarray(rows).data)
         return hasher.hexdigest()
 
 
 def from_arrays(
-    x: Any, y: Any, validation_data: Any = None, test_data: Any = None
+    x: Any, y: Any = None, validation_data: Any = None, test_data: Any = None
 ) -> Dataset:
-    """Returns a data set of the user's arrays.
+    """Returns a data set of the user's arrays, or `tf.data.Dataset`s.
+
+    A `tf.data.Dataset` is read once, and need not fit into memory: see
+    `data.stream`. What it does at random happens that once; augmentation that
+    shall differ from epoch to epoch is `Dataset.augment`.
 
     Args:
-        x: Training inputs, `[examples, ...]`. Floats become float32.
-        y: Training targets. Integers become int32, floats float32; a column
-            of integer labels becomes a vector.
-        validation_data: `(x, y)` to find the early-stop step on.
-        test_data: `(x, y)` to report on.
+        x: Training inputs, `[examples, ...]`, a `np.memmap` for one. Floats
+            become float32. Or a `tf.data.Dataset` of batches `(x, y)`.
+        y: Training targets; None if `x` holds them. Integers become int32,
+            floats float32; a column of integer labels becomes a vector.
+        validation_data: `(x, y)` to find the early-stop step on, or a
+            `tf.data.Dataset`.
+        test_data: `(x, y)` to report on, or a `tf.data.Dataset`.
 
     Raises:
         ValueError: Lengths or shapes differ, a split is empty, or inputs hold
             nan or infinity; the message names the split.
     """
-    splits = {"x, y": _split("x, y", (x, y))}
+    if isinstance(x, tf.data.Dataset):
+        if y is not None:
+            raise ValueError("`x` is a tf.data.Dataset: leave out `y`.")
+        splits = {"x, y": _split("x", x)}
+    else:
+        splits = {"x, y": _split("x, y", (x, y))}
     train = splits["x, y"]
     for name, pair in (
         ("validation_data", validation_data),
@@ -105,9 +122,12 @@ def from_arrays(
 
 
 def _split(name: str, pair: Any) -> Split:
+    if isinstance(pair, tf.data.Dataset):
+        pair = stream.read(name, pair)
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(
-            f"{name} must be a pair (x, y); got {type(pair).__qualname__}."
+            f"{name} must be a pair (x, y) or a tf.data.Dataset; got "
+            f"{type(pair).__qualname__}."
         )
     x, y = (_numbers(name, array) for array in pair)
     if x.ndim == 0 or len(x) == 0:
@@ -125,7 +145,10 @@ def _split(name: str, pair: Any) -> Split:
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
     for what, array in (("inputs", x), ("targets", y)):
-        bad = array.size - int(np.isfinite(array).sum())
+        bad = sum(
+            int((~np.isfinite(array[i : i + _ROWS])).sum())
+            for i in range(0, len(array), _ROWS)
+        )
         if bad:
             raise ValueError(
                 f"The {what} of {name} hold {bad} nan or infinite values. "
@@ -137,7 +160,7 @@ def _split(name: str, pair: Any) -> Split:
 def _numbers(name: str, given: Any) -> np.ndarray:
     """Returns an array of numbers, floats as float32."""
     try:
-        array = np.asarray(given)
+        array = np.asarray(given, order="C")
     except ValueError as error:
         raise ValueError(f"{name} is no array of numbers: {error}") from None
     if array.dtype.kind not in "fiub":

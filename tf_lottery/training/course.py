@@ -1,7 +1,7 @@
 """This module knows networks on their way from start to end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +30,7 @@ class Networks(Protocol):
     def run(self, window: Window, start: int, stop: int) -> np.ndarray:
         """Takes steps; returns each network's sum of losses, `[networks]`."""
 
-    def evaluate(self, values: Any, batches: Sequence[Batch]) -> list[Figures]:
+    def evaluate(self, values: Any, batches: Iterable[Batch]) -> list[Figures]:
         """Returns each network's figures on a split."""
 
     def better(self, improved: Sequence[bool], before: Any) -> Any:
@@ -59,7 +59,7 @@ class Course:
         self,
         networks: Networks,
         jobs: Sequence[Job],
-        splits: Mapping[str, Sequence[Batch]],
+        splits: Mapping[str, Iterable[Batch]],
         curves: Sequence[str],
         kept: Sequence[interim.Interim],
     ) -> None:

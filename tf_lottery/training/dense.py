@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,19 +159,19 @@ class DenseNetworks:
         each = self._arrangement.unpack(totals)
         return np.array([float(total) for total in each])
 
-    def evaluate(self, values: Any, batches: Sequence[Batch]) -> list[Figures]:
+    def evaluate(self, values: Any, batches: Iterable[Batch]) -> list[Figures]:
         """Returns of each network its figures on a split."""
         run = self._programs.evaluation(self._arrangement)
         measures = self._programs.measures
         totals = self._arrangement.pack([measures.zeros()] * self._count)
-        losses, rights = [], []
+        losses, rights, new = [], [], []
         for batch in batches:
             loss, right, totals = run(
                 values, totals, batch.x, batch.y, batch.counts
             )
             losses.append(self._arrangement.unpack(loss))
             rights.append(self._arrangement.unpack(right))
-        new = [batch.counts.numpy() > 0 for batch in batches]
+            new.append(batch.counts.numpy() > 0)
         figures = []
         for i, total in enumerate(self._arrangement.unpack(totals)):
             loss, right = (

@@ -1,6 +1,6 @@
 """This module knows a network that trains on its survivors alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,7 @@ import numpy as np
 from tf_lottery import sparse_training
 from tf_lottery.data import Dataset, Split
 from tf_lottery.sparse_training import SparseTraining
+from tf_lottery.training import feed
 from tf_lottery.training.feed import Batch, Window
 from tf_lottery.training.measure import Figures, Measures
 from tf_lottery.training.state import State
@@ -33,8 +34,12 @@ def refusal(
         return f"metric {measures.metrics[0].name!r} needs the dense outputs"
     if data.augment is not None:
         return "its inputs are varied at random"
+    if feed.streams(data.train):
+        return "its data stream, and which inputs are always 0 is not known"
     if data.train.x.dtype != np.float32:
         return f"inputs are {data.train.x.dtype}, not float32"
+    if not data.train.x.flags.c_contiguous:
+        return "inputs do not lie in memory one after the other"
     kept = sum(int(mask.sum()) for mask in masks.values())
     size = sum(mask.size for mask in masks.values())
     if not size or kept / size > BREAK_EVEN:
@@ -67,21 +72,20 @@ class SparseNetwork:
         self._measures = measures
         self._others = state.weights
         self.values: Any = self._build(state)
-        self._flat: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def run(self, window: Window, start: int, stop: int) -> np.ndarray:
         """Takes steps; returns the sum of losses, `[1]`."""
         (order,) = window.orders
-        x = self._rows(window.split)
+        x = _rows(window.split)
         loss = self.values.run(x, window.split.y, order[start:stop])
         return np.array([loss * (stop - start)])
 
-    def evaluate(self, values: Any, batches: Sequence[Batch]) -> list[Figures]:
+    def evaluate(self, values: Any, batches: Iterable[Batch]) -> list[Figures]:
         """Returns the figures on a split."""
         losses, rights = [], []
         for batch in batches:
             split = batch.split
-            loss, right = values.evaluate(self._rows(split), split.y)
+            loss, right = values.evaluate(_rows(split), split.y)
             new = batch.counts.numpy() > 0
             losses.append(loss[new])
             rights.append(right[new])
@@ -106,10 +110,7 @@ class SparseNetwork:
         (state,) = states
         return self._build(state)
 
-    def _rows(self, split: Split) -> np.ndarray:
-        """Returns inputs as `[examples, inputs]`, the same array each time."""
-        key = id(split)
-        if key not in self._flat:
-            flat = np.ascontiguousarray(split.x).reshape(len(split), -1)
-            self._flat[key] = split.x, flat
-        return self._flat[key][1]
+
+def _rows(split: Split) -> np.ndarray:
+    """Returns the inputs as `[examples, inputs]`, where they lie."""
+    return split.x.reshape(len(split), -1)

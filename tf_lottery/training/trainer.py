@@ -68,7 +68,7 @@ class Trainer:
                 augmentation.augment, augmentation=data.augment
             )
         self._programs = DensePrograms(self.network, measures, augment)
-        self._feed = feed.Resident(data.train, recipe.batch_size)
+        self._feed = feed.feed(data.train, recipe.batch_size)
         self._splits = {
             name: feed.evaluation_batches(split)
             for name in ("train", "validation", "test")
