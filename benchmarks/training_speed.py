@@ -118,7 +118,7 @@ def main() -> None:
         workload.write_mnist(flags.mnist)
         rounds = [_measure_round(names, i, flags) for i in range(flags.rounds)]
     print("\n".join(_table(names, rounds)))
-    print("\n".join(_circumstances(rounds, time.perf_counter() - started)))
+    print("\n".join(circumstances(rounds, time.perf_counter() - started)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -200,22 +200,22 @@ def _table(names: list[str], rounds: list[dict[str, Result]]) -> list[str]:
         ]
         goal = f">= {row.goal:g}" if row.goal else ""
         lines.append(
-            f"| {row.label} | {_spread(speeds, 0)} | {_spread(ratios, 2)} "
+            f"| {row.label} | {spread(speeds, 0)} | {spread(ratios, 2)} "
             f"| {goal} |"
         )
     return lines
 
 
-def _spread(values: list[float], digits: int) -> str:
+def spread(values: list[float], digits: int) -> str:
+    """Returns median [min max]."""
     median, low, high = (
         f"{f(values):.{digits}f}" for f in (statistics.median, min, max)
     )
     return f"{median} [{low} {high}]"
 
 
-def _circumstances(
-    rounds: list[dict[str, Result]], seconds: float
-) -> list[str]:
+def circumstances(rounds: list[dict[str, Result]], seconds: float) -> list[str]:
+    """Returns what a reader needs to judge, and to repeat, the figures."""
     versions = {"python": platform.python_version()}
     for result in rounds[0].values():
         versions.update(result["versions"])

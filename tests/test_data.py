@@ -559,7 +559,10 @@ def test_bad_arrays_are_refused_by_the_name_of_their_split(name, x, y, message):
         ((X[:, 0], Y), r"have shape \(\) an example"),
         (X, "NAME must be a pair"),
         ((X, Y, Y), "NAME must be a pair"),
-        ({"x": X, "y": Y}, r"must be a pair \(x, y\) or a tf.data.Dataset; got dict"),
+        (
+            {"x": X, "y": Y},
+            r"must be a pair \(x, y\) or a tf.data.Dataset; got dict",
+        ),
     ],
     ids=["fewer features", "more axes", "vectors", "array", "triple", "dict"],
 )

@@ -528,3 +528,38 @@ def test_augmentation_is_a_function_of_seed_and_step():
     plain = Trainer(model, toy.recipe(), toy.dataset(), kernels)
     other = plain.train([Job(job.start, job.masks, 1)])[0]
     assert not toy.same(whole.trained, other.trained)
+
+
+def test_a_killed_run_of_two_processes_ends_in_the_same_tickets(tmp_path):
+    """The command itself, killed when networks end, against one left alone."""
+
+    def launch(folder):
+        return subprocess.Popen(
+            [sys.executable, "-m", "tf_lottery", "run", "lenet_mnist"]
+            + ["--replicates=2", "--levels=1", "--steps=60", "--workers=2"]
+            + [f"--run_dir={folder}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = launch(whole)
+    assert b"level 1" in process.communicate()[0]
+    for lines in (1, 2):
+        process = launch(killed)
+        for line in process.stdout:
+            lines -= b"early stop" in line
+            if lines == 0:
+                process.kill()
+                break
+        process.stdout.close()
+        assert process.wait() == -signal.SIGKILL
+    assert launch(killed).communicate()
+    names = sorted(
+        path.relative_to(whole)
+        for path in whole.rglob("*")
+        if path.name in ("ticket", "trained") and path.is_file()
+    )
+    assert len(names) == 2 * 3 * 2  # replicates; dense, ticket, reinit; files
+    for name in names:
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()

@@ -184,7 +184,9 @@ class Study:
                 self._keep(task.replicate, run.captured)
             theta_k = self._restored(task.replicate, self._rewind)
             run = dataclasses.replace(run, captured=theta_k)
-        trained = dataclasses.replace(ticket, metrics=run.metrics)
+        # A ticket is the same bytes however long it took.
+        metrics = {k: v for k, v in run.metrics.items() if k != "seconds"}
+        trained = dataclasses.replace(ticket, metrics=metrics)
         self._directory.save(task.replicate, trained, run)
         self._progress.end(task.replicate, ticket, run.metrics)
         return run
