@@ -311,6 +311,7 @@ def test_files_of_another_job_are_named_and_left(tmp_path, monkeypatch, caplog):
     assert sorted(tmp_path.iterdir()) == before
 
 
+# K31, with dropout.
 def test_a_killed_process_is_resumed_to_the_same_bytes(tmp_path):
     """Kills a real process, with dropout, at moments it does not choose."""
     script = tmp_path / "train.py"

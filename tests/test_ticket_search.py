@@ -408,6 +408,22 @@ def test_callbacks_meet_a_level_as_an_epoch(tmp_path):
     assert list((tmp_path / "board").rglob("events.*"))
 
 
+def test_callbacks_meet_an_evaluation_as_a_batch(tmp_path):
+    seen = []
+    search = prepare(levels=1, controls=["reinit"])
+    log = lambda step, logs: seen.append((step, logs))  # noqa: E731
+    fit(
+        search,
+        run_dir=tmp_path,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=log)],
+    )
+    curves = [r.curve for r in search.records if r.variant == "ticket"]
+    for name in ("step", "loss", "validation_accuracy"):
+        expected = [value for curve in curves for value in curve[name]]
+        assert [logs[name] for _, logs in seen] == expected
+    assert [step for step, _ in seen] == [logs["step"] for _, logs in seen]
+
+
 def test_units_without_inputs_are_counted_as_dead():
     counts = []
     search = prepare(levels=1, rate=0.97)

@@ -1,7 +1,7 @@
 """This module knows how a long run shows that it is alive."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tqdm.auto
@@ -18,11 +18,19 @@ class Progress:
         steps: Steps of the whole run.
         verbose: Whether to show anything.
         replicates: How many there are; of one alone nobody need be told.
+        evaluated: Called with a ticket, the step and the figures of each
+            evaluation.
     """
 
     def __init__(
-        self, steps: int, verbose: bool = True, replicates: int = 1
+        self,
+        steps: int,
+        verbose: bool = True,
+        replicates: int = 1,
+        evaluated: Callable[[Ticket, int, Mapping[str, float]], None]
+        | None = None,
     ) -> None:
+        self._evaluated = evaluated
         self._verbose, self._replicates = verbose, replicates
         self._steps: dict[tuple[int, int, str], int] = {}
         self._bar = tqdm.auto.tqdm(
@@ -54,6 +62,8 @@ class Progress:
         else:
             self._bar.update(step - self._steps[name])
         self._steps[name] = step
+        if self._evaluated and figures:
+            self._evaluated(ticket, step, figures)
         if "validation_loss" in figures:
             self._bar.set_postfix_str(
                 f"validation loss {figures['validation_loss']:.4f}"

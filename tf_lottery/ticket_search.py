@@ -156,8 +156,10 @@ class TicketSearch:
             verbose: Show progress.
             callbacks: Keras callbacks, to which a level is an epoch: they are
                 given its density, its dead units (without any input left) and
-                its figures. `CSVLogger`, `TensorBoard` and `LambdaCallback`
-                work; what changes the model changes nothing here.
+                its figures. The end of a batch is an evaluation: they are
+                given the step and its figures. `CSVLogger`, `TensorBoard` and
+                `LambdaCallback` work; what changes the model changes nothing
+                here.
 
         Returns:
             A Keras history with one epoch per level: `history.history` maps
@@ -181,12 +183,19 @@ class TicketSearch:
                 run_dir, self._settings(recipe, dataset), identity.versions()
             )
             trainer = self.trainer(recipe, dataset)
-            progress = Progress(self.networks * trainer.steps, verbose)
+            listeners = self._listeners(recipe, callbacks)
+
+            def evaluated(ticket: Ticket, step: int, figures: Any) -> None:
+                if ticket.variant == "ticket":
+                    listeners.on_train_batch_end(step, dict(figures))
+
+            progress = Progress(
+                self.networks * trainer.steps, verbose, evaluated=evaluated
+            )
             stack.callback(progress.close)
             stack.enter_context(_weights_restored(self._model))
             study = Study(trainer, directory, self.rewind(trainer), progress)
             self.tickets = []
-            listeners = self._listeners(recipe, callbacks)
             listeners.on_train_begin()
             listeners.on_epoch_begin(0)
 
