@@ -16,6 +16,7 @@ class Network:
     row: dict
     correct: dict
     replicate: int = 0
+    curve: dict = dataclasses.field(default_factory=dict)
 
 
 def network(level, accuracy, stop, variant="ticket", examples=5000, seed=0):

@@ -198,16 +198,29 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _write_report(directory: "RunDirectory") -> None:
-    from tf_lottery.analysis import figures, report, table
+    from tf_lottery.analysis import claims, figures, report, table
+    from tf_lottery.experiment import presets
 
     records = directory.records()
     if not records:
         raise ValueError(f"{str(directory.path)!r} holds no trained network.")
     drawn = figures.draw(records)
-    name = directory.config["about"].get("preset") or directory.path.name
+    about = directory.config["about"]
+    name = about.get("preset") or directory.path.name
+    settings = about.get("settings", {})
+    findings = claims.check(
+        records,
+        settings.get("model", ""),
+        settings.get("dataset", ""),
+        presets.is_published(settings),
+    )
     directory.write_report(
         report.render(
-            f"Lottery tickets: {name}", records, drawn, directory.config
+            f"Lottery tickets: {name}",
+            records,
+            drawn,
+            directory.config,
+            findings,
         ),
         drawn,
     )
@@ -215,6 +228,8 @@ def _write_report(directory: "RunDirectory") -> None:
     print()
     for line in report.sentences(records):
         print(line)
+    for finding in findings:
+        print(finding)
     print(f"\n{directory.path / 'report.html'}")
 
 

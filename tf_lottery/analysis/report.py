@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_lottery.analysis import table, winning
+import numpy as np
+
+from tf_lottery.analysis import replicates, table, winning
+from tf_lottery.analysis.claims import Finding
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; margin: 2rem auto;
@@ -30,6 +33,7 @@ def render(
     networks: Sequence[Any],
     figures: Mapping[str, bytes],
     config: Mapping[str, Any],
+    findings: Sequence[Finding] = (),
 ) -> str:
     """Returns the report as HTML, figures within.
 
@@ -38,6 +42,7 @@ def render(
         networks: Records of all replicates.
         figures: Name to PNG, as `figures.draw` returns.
         config: What determines the run, and versions.
+        findings: What the run says of the paper's claims.
     """
     images = "\n".join(
         f'<img alt="{html.escape(name.replace("_", " "))} against density" '
@@ -68,6 +73,8 @@ def render(
 <p>Accuracy at the early-stop step, the step of minimum validation loss
 (Frankle &amp; Carbin 2019, App. C); means over replicates, bars from lowest to
 highest.</p>
+{_comparisons(networks)}
+{_claims(findings)}
 <h2>Configuration</h2>
 <pre>{settings}</pre>
 </body>
@@ -76,18 +83,83 @@ highest.</p>
 
 
 def sentences(networks: Sequence[Any]) -> list[str]:
-    """Returns the verdict on each replicate, or why there is none."""
-    replicates = sorted({n.replicate for n in networks})
-    lines = []
-    for replicate in replicates:
-        own = [n for n in networks if n.replicate == replicate]
-        try:
-            line = winning.sentence(own)
-        except ValueError as error:
-            line = f"No verdict: {error}"
-        prefix = f"Replicate {replicate}: " if len(replicates) > 1 else ""
-        lines.append(prefix + line)
-    return lines
+    """Returns the verdict on the run, or why there is none.
+
+    Several replicates are judged together; of one alone, what its two trained
+    networks differ by is said.
+    """
+    if len({n.replicate for n in networks}) > 1:
+        return [replicates.sentence(networks)]
+    try:
+        return [winning.sentence(networks)]
+    except ValueError as error:
+        return [f"No verdict: {error}"]
+
+
+def _comparisons(networks: Sequence[Any]) -> str:
+    """Returns the verdicts over replicates, and tickets against controls."""
+    verdicts = replicates.judge(networks)
+    if len({n.replicate for n in networks}) < 2 or not verdicts:
+        return ""
+    rows = [
+        [
+            f"{v.comparison.level}",
+            v.outcome + (f", about {v.needed} more" if v.needed else ""),
+            *_cells(v.comparison),
+        ]
+        for v in verdicts
+    ]
+    parts = [
+        "<h2>Tickets against the dense network, over replicates</h2>",
+        _rows(("level", "verdict", "points gained", "steps, as a share"), rows),
+    ]
+    for control in table.variants(networks)[1:]:
+        rows = [
+            [f"{c.level}", *_cells(c)]
+            for c in replicates.compare(networks, "ticket", control)
+        ]
+        parts += [
+            f"<h2>Tickets against {html.escape(control)}</h2>",
+            _rows(("level", "points gained", "steps, as a share"), rows),
+        ]
+    parts.append(
+        "<p>Validation accuracy and early-stop step, paired by replicate: mean "
+        "and interval of Student's t, with 95 % confidence in all levels of a "
+        "table together (Bonferroni). A ticket wins that is shown to stop no "
+        f"later and to lose less than {100 * winning.MARGIN:.1f} points.</p>"
+    )
+    return "\n".join(parts)
+
+
+def _cells(comparison: replicates.Comparison) -> list[str]:
+    gain, sooner = comparison.gain, comparison.sooner
+    points = [f"{100 * v:+.2f}" for v in (gain.mean, gain.low, gain.high)]
+    shares = [
+        f"{np.exp(-v):.2f}" for v in (sooner.mean, sooner.high, sooner.low)
+    ]
+    return [f"{m} ({low} to {high})" for m, low, high in (points, shares)]
+
+
+def _claims(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return ""
+    lines = "".join(f"<li>{html.escape(str(f))}</li>" for f in findings)
+    return (
+        "<h2>The paper's claims</h2>"
+        f"<ul>{lines}</ul><p>Frankle &amp; Carbin 2019. Means over replicates "
+        "and their 95 % intervals, one claim at a time.</p>"
+    )
+
+
+def _rows(head: Sequence[str], rows: Sequence[list[str]]) -> str:
+    cells = "".join(f"<th>{name}</th>" for name in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    )
 
 
 def _table(networks: Sequence[Any]) -> str:

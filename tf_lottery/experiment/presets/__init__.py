@@ -3,6 +3,9 @@
 A preset is one file named network_dataset, and one line in `PRESETS`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from tf_lottery import lookup
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.presets import lenet_mnist
@@ -16,3 +19,11 @@ PRESETS: dict[str, dict[str, Config]] = {
 def find(name: str, scale: str) -> Config:
     """Returns a preset at a scale, or says which there are."""
     return lookup.find(lookup.find(PRESETS, name, "preset"), scale, "scale")
+
+
+def is_published(settings: Mapping[str, Any]) -> bool:
+    """Returns whether settings are a preset's at paper scale, any seed."""
+    if not settings:
+        return False
+    digest = Config().replace({**settings, "seed": 0}).digest
+    return any(scales["paper"].digest == digest for scales in PRESETS.values())
