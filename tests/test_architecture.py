@@ -96,6 +96,7 @@ TABLE = {
         "duration",
         "identity",
         "lookup",
+        "masking",
         "models",
         "progress",
         "seeds",

@@ -1,14 +1,19 @@
 """Experiments: named settings, run and kept."""
 
 import csv
+import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 from tfds_copies import prepare_small_copy
 
-from tf_lottery import experiment
+from tf_lottery import experiment, masking
 from tf_lottery.experiment import presets
 from tf_lottery.experiment.config import Config
+from tf_lottery.experiment.optimizer import optimizer
+from tf_lottery.experiment.runner import build_trainer
+from tf_lottery.training import Job
 
 TINY = Config().replace(
     {"length": "40it", "levels": 1, "evaluate_every": 20, "rate": 0.5}
@@ -81,27 +86,147 @@ def test_the_paper_scale_is_the_papers_lenet():
     assert config.replicates == 5
 
 
+# By level, in percent: what the paper's rates come to, as on its axes.
+DENSITIES = {
+    "lenet_mnist": {1: 80.04, 3: 51.28, 7: 21.07, 15: 3.58, 21: 0.96},
+    "conv_2_cifar10": {1: 80.10, 3: 51.41, 7: 21.23, 11: 8.81, 21: 1.02},
+    "conv_4_cifar10": {1: 81.08, 4: 43.63, 12: 9.18, 21: 2.01},
+    "conv_6_cifar10": {1: 82.54, 7: 26.61, 10: 15.29, 21: 2.13},
+    "resnet_18_cifar10": {2: 64.43, 4: 41.66, 6: 27.09, 10: 11.79, 16: 3.96},
+    "vgg_19_cifar10": {1: 80.01, 6: 26.23, 15: 3.54, 19: 1.47, 24: 0.50},
+}
+
+
 @pytest.mark.parametrize("name", presets.PRESETS)
 @pytest.mark.parametrize("scale", ["quick", "paper"])
 def test_every_preset_prunes_its_network_to_its_last_level(name, scale):
-    from tf_lottery import masking, models, search
+    from tf_lottery import models, search
     from tf_lottery.pruning import rates
     from tf_lottery.tickets import Ticket
     from tf_lottery.training import State
 
     config = presets.find(name, scale)
-    model = models.build_model(config.model)
+    model = models.build_model(config.model, **config.model_options)
     masks = masking.get_masks(model)
     how = search.Pruning(
         config.levels,
         rates.rates_by_path(masking.kernels(model), config.rate, config.rates),
+        allocation=config.allocation,
     )
+    whole = sum(masks[p].size for p, rate in how.rates.items() if not rate)
     dense = Ticket(level=0, masks=masks, origin=State(0, {}, {}))
+    total = sum(mask.size for mask in masks.values())
     for level in range(config.levels + 1):
         kept = search.budgets(dense, how, level)
         assert min(kept.values()) >= 1
+        if scale == "paper" and level in DENSITIES[name]:
+            share = 100 * (whole + sum(kept.values())) / total
+            assert round(share, 2) == DENSITIES[name][level]
     if (name, scale) == ("lenet_mnist", "paper"):
         assert sum(kept.values()) == 2556
+
+
+SETTINGS = {
+    "conv_2_cifar10": ("adam", 2e-4, 0.0, 60, "20000it", 0.0, "layerwise"),
+    "conv_4_cifar10": ("adam", 3e-4, 0.0, 60, "25000it", 0.0, "layerwise"),
+    "conv_6_cifar10": ("adam", 3e-4, 0.0, 60, "30000it", 0.0, "layerwise"),
+    "resnet_18_cifar10": ("sgd", 0.03, 0.9, 128, "30000it", 1e-4, "global"),
+    "vgg_19_cifar10": ("sgd", 0.1, 0.9, 64, "160ep", 1e-4, "global"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_paper_scale_is_the_papers(name):
+    c = presets.find(name, "paper")
+    assert SETTINGS[name] == (
+        c.optimizer,
+        c.learning_rate,
+        c.momentum,
+        c.batch_size,
+        c.length,
+        c.weight_decay,
+        c.allocation,
+    )
+
+
+def test_what_is_published_is_known_by_its_settings():
+    paper = dataclasses.asdict(presets.find("conv_2_cifar10", "paper"))
+    assert presets.is_published(paper)
+    assert presets.is_published({**paper, "seed": 3, "levels": 2})
+    assert not presets.is_published({**paper, "learning_rate": 0.1})
+    assert not presets.is_published({})
+    quick = dataclasses.asdict(presets.find("lenet_mnist", "quick"))
+    assert not presets.is_published(quick)
+
+
+def test_the_rate_warms_up_and_falls_to_a_tenth_at_each_milestone():
+    config = presets.find("vgg_19_cifar10", "paper")
+    rate = optimizer(config, steps_per_epoch=703).learning_rate
+    made = optimizer(config, 703)
+    assert made.momentum == 0.9
+    for step, expected in (
+        (0, 0.0),
+        (1, 0.1 / 10_000),
+        (5_000, 0.05),
+        (10_000, 0.1),
+        (56_239, 0.1),
+        (56_240, 0.01),
+        (84_360, 0.001),
+        (112_479, 0.001),
+    ):
+        schedule = made._learning_rate
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
+        again = type(schedule).from_config(schedule.get_config())
+        assert float(again(step)) == float(schedule(step))
+    assert float(rate) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"momentum": 0.9}, "`momentum` is for the optimizer 'sgd'"),
+        (
+            {"optimizer": "sgd", "milestones": ("20it", "10it")},
+            r"`milestones` must rise; got steps \[20, 10\]",
+        ),
+    ],
+)
+def test_optimizers_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        optimizer(Config().replace(settings), 10)
+
+
+def test_weight_decay_shrinks_kernels_by_its_share_of_the_rate():
+    """PyTorch's: the gradient of a kernel grows by weight_decay · w."""
+    ends = {}
+    for decay in (0.0, 0.5):
+        config = Config(
+            optimizer="sgd",
+            learning_rate=0.1,
+            length="1it",
+            weight_decay=decay,
+            model_options={"units": (4,)},
+        )
+        trainer = build_trainer(config)
+        start = trainer.initial(trainer.model, 0)
+        ones = masking.get_masks(trainer.model)
+        (run,) = trainer.train([Job(start, ones)])
+        ends[decay] = run.trained
+    for path, start_value in start.weights.items():
+        shrunk = 0.1 * 0.5 * start_value if path.endswith("kernel") else 0.0
+        np.testing.assert_allclose(
+            ends[0.5][path], ends[0.0][path] - shrunk, atol=1e-6
+        )
+
+
+def test_a_penalised_network_is_not_trained_without_its_penalty():
+    config = Config(weight_decay=0.5)
+    trainer = build_trainer(config)
+    none = {
+        path: np.zeros(mask.shape, bool)
+        for path, mask in masking.get_masks(trainer.model).items()
+    }
+    assert "kernel_regularizer" in trainer.why_dense(none)
 
 
 def test_an_unknown_preset_or_scale_lists_the_known():

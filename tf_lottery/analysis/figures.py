@@ -94,7 +94,12 @@ def _learning_curves(tickets: Sequence[Drawn]) -> bytes:
     axes.set_xlabel("training steps")
     axes.set_ylabel("validation accuracy (%)")
     _plain(axes)
-    axes.legend(frameon=False, title="weights remaining")
+    axes.legend(
+        frameon=False,
+        title="weights remaining",
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     return _png(figure)
 
 

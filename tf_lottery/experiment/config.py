@@ -16,11 +16,17 @@ class Config:
 
     Attributes:
         model: Name of a model.
+        model_options: What else `models.build_model` takes for it.
         dataset: Name of a data set.
         augmentation: What happens to training images; a name of
             `data.augmentation.AUGMENTATIONS`.
         optimizer: Name of a Keras optimizer.
         learning_rate: Its learning rate, > 0.
+        momentum: Of the optimizer `"sgd"`, in [0, 1).
+        warmup: How long the learning rate rises, linearly from 0.
+        milestones: After which lengths it falls to a tenth.
+        weight_decay: λ of the penalty λ/2 · ||w||² on kernels, >= 0: the
+            weight decay of He et al. 2016, not that of AdamW.
         batch_size: Examples a step.
         length: How long each network trains.
         evaluate_every: Steps between evaluations.
@@ -38,10 +44,15 @@ class Config:
     """
 
     model: str = "lenet_300_100"
+    model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     dataset: str = "mnist"
     augmentation: str = "none"
     optimizer: str = "adam"
     learning_rate: float = 1.2e-3
+    momentum: float = 0.0
+    warmup: str = "0it"
+    milestones: tuple[str, ...] = ()
+    weight_decay: float = 0.0
     batch_size: int = 60
     length: str = "50000it"
     evaluate_every: int = 100
@@ -114,8 +125,11 @@ def _read(name: str, value: Any, kind: type) -> Any:
         value = tuple(value)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise _wrong(name, value, kind)
-    if name in ("length", "rewind"):
+    if name in ("length", "rewind", "warmup"):
         Duration(str(value))
+    if name == "milestones" and isinstance(value, tuple):
+        for length in value:
+            Duration(length)
     return value
 
 

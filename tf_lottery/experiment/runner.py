@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import controls, data, identity, models, seeds
+from tf_lottery import controls, data, identity, masking, models, seeds
 from tf_lottery.crews import Crew, Here, Processes, side_by_side
 from tf_lottery.data import augmentation
 from tf_lottery.duration import Duration
 from tf_lottery.experiment.config import Config
+from tf_lottery.experiment.optimizer import optimizer
 from tf_lottery.progress import Progress
 from tf_lottery.store import RunDirectory
 from tf_lottery.study import Study
@@ -132,17 +133,17 @@ def _on_gpu() -> bool:
 
 def build_trainer(config: Config, data_dir: data.DataDir = None) -> Trainer:
     """Returns what trains the networks of an experiment."""
+    dataset = dataclasses.replace(
+        data.load_dataset(config.dataset, data_dir),
+        augment=augmentation.find(config.augmentation),
+    )
     recipe = Recipe(
-        optimizer=_optimizer(config),
+        optimizer=optimizer(config, len(dataset.train) // config.batch_size),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=("accuracy",),
         batch_size=config.batch_size,
         length=Duration(config.length),
         evaluate_every=config.evaluate_every,
-    )
-    dataset = dataclasses.replace(
-        data.load_dataset(config.dataset, data_dir),
-        augment=augmentation.find(config.augmentation),
     )
     return _search(config, 0).trainer(recipe, dataset)
 
@@ -158,7 +159,7 @@ def _side_by_side(config: Config, steps: int) -> int:
 def _search(config: Config, replicate: int) -> TicketSearch:
     seed = seeds.integer(config.seed, "replicate", replicate)
     return TicketSearch(
-        models.build_model(config.model, seed=seed),
+        _model(config, seed),
         levels=config.levels,
         rate=config.rate,
         rates=config.rates,
@@ -172,17 +173,16 @@ def _search(config: Config, replicate: int) -> TicketSearch:
     )
 
 
-def _optimizer(config: Config) -> keras.optimizers.Optimizer:
-    if config.learning_rate <= 0:
+def _model(config: Config, seed: int) -> keras.Model:
+    model = models.build_model(config.model, seed=seed, **config.model_options)
+    if config.weight_decay < 0:
         raise ValueError(
-            f"`learning_rate` must be above 0; got {config.learning_rate}."
+            f"`weight_decay` must be 0 or more; got {config.weight_decay}."
         )
-    try:
-        optimizer = keras.optimizers.get(config.optimizer)
-    except ValueError:
-        raise ValueError(
-            f"Unknown optimizer {config.optimizer!r}. Known: those of "
-            "keras.optimizers, such as 'adam', 'sgd', 'adamw'."
-        ) from None
-    optimizer.learning_rate = config.learning_rate
-    return optimizer
+    if config.weight_decay:
+        penalty = keras.regularizers.L2(config.weight_decay / 2)
+        for kernel in masking.kernels(model).values():
+            # The layer's is looked at when it is built or saved.
+            kernel.layer.kernel_regularizer = penalty
+            kernel.variable.regularizer = penalty
+    return model

@@ -8,10 +8,28 @@ from typing import Any
 
 from tf_lottery import lookup
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.presets import lenet_mnist
+from tf_lottery.experiment.presets import (
+    conv_2_cifar10,
+    conv_4_cifar10,
+    conv_6_cifar10,
+    lenet_mnist,
+    resnet_18_cifar10,
+    vgg_19_cifar10,
+)
 
 PRESETS: dict[str, dict[str, Config]] = {
-    "lenet_mnist": {"quick": lenet_mnist.QUICK, "paper": lenet_mnist.PAPER},
+    module.__name__.rpartition(".")[2]: {
+        "quick": module.QUICK,
+        "paper": module.PAPER,
+    }
+    for module in (
+        lenet_mnist,
+        conv_2_cifar10,
+        conv_4_cifar10,
+        conv_6_cifar10,
+        resnet_18_cifar10,
+        vgg_19_cifar10,
+    )
 }
 """Every preset by name, at every scale: the published setting, and minutes."""
 

@@ -1,0 +1,35 @@
+"""Conv-6 on CIFAR-10: Frankle & Carbin 2019, Sec. 3, Figs. 2 and 5.
+
+`tf-lottery run conv_6_cifar10 --scale paper --run_dir runs/conv_6`
+
+With dropout, Fig. 6: `--set 'model_options={"dropout": 0.5}'`, three times the
+length and `--set learning_rate=2e-4` (App. H.5).
+"""
+
+from tf_lottery.experiment.config import Config
+
+PAPER = Config(
+    model="conv_6",
+    dataset="cifar10",
+    optimizer="adam",
+    learning_rate=3e-4,
+    batch_size=60,
+    length="30000it",
+    levels=22,
+    rate=0.2,
+    rates={"conv": 0.15, "output": 0.1},
+    replicates=5,
+    controls=("reinit",),
+)
+
+# The same, coarser: two large rounds, and training too short to be judged by.
+QUICK = PAPER.replace(
+    {
+        "length": "300it",
+        "evaluate_every": 100,
+        "levels": 2,
+        "rate": 0.5,
+        "rates": {"conv": 0.4, "output": 0.25},
+        "replicates": 1,
+    }
+)
