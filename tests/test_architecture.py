@@ -43,7 +43,7 @@ TABLE = {
         "rewinding",
         "training",
     ),
-    "search": ("masks", "pruning", "tickets", "training"),
+    "search": ("lookup", "masks", "pruning", "tickets", "training"),
     "controls": (
         "lookup",
         "masking",

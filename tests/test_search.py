@@ -1,5 +1,6 @@
 """The algorithm of the paper, on its own and in the loop."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -206,3 +207,38 @@ def test_real_training_restarts_from_theta_k(step):
 def test_a_kernel_is_never_emptied():
     with pytest.raises(ValueError, match="No weight of a/kernel"):
         walk(search.Pruning(30, {"a/kernel": 0.6, "b/kernel": 0.1}))
+
+
+def test_rewinding_the_learning_rate_alone_keeps_the_trained_weights():
+    found = walk(search.Pruning(2, RATES, rewinds="learning_rate"))
+    for (_, before), (ticket, _) in itertools.pairwise(found):
+        for path, weight in before.trained.items():
+            mask = ticket.masks[path] if path in ticket.masks else True
+            assert np.array_equal(ticket.start.weights[path], weight * mask)
+        assert ticket.start.step == 0
+    masks = [ticket.masks for ticket, _ in found]
+    assert [m.counts for m in masks] == [
+        ticket.masks.counts for ticket, _ in walk(search.Pruning(2, RATES))
+    ]
+
+
+def test_all_but_the_weights_restarts_from_step_k():
+    slots = {"a/kernel/momentum": np.ones((5, 8), "f"), "iteration": 7}
+    start = dense_ticket().origin
+
+    def train(ticket):
+        captured = State(7, start.weights, slots)
+        return dataclasses.replace(fake_training(ticket), captured=captured)
+
+    found = walk(search.Pruning(1, RATES, rewinds="learning_rate"), train)
+    (_, before), (ticket, _) = found
+    mask = ticket.masks["a/kernel"]
+    assert ticket.start.step == ticket.start.slots["iteration"] == 7
+    assert np.array_equal(ticket.start.slots["a/kernel/momentum"], mask)
+    trained = before.trained["a/kernel"] * mask
+    assert np.array_equal(ticket.start.weights["a/kernel"], trained)
+
+
+def test_what_else_could_be_rewound_is_not_known():
+    with pytest.raises(ValueError, match="Known: weights, learning_rate"):
+        search.Pruning(1, RATES, rewinds="biases")

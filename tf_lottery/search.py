@@ -15,12 +15,21 @@ With θk of an early step k in place of θ0 this is rewinding (Frankle et al.
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping
 
-from tf_lottery import pruning
+from tf_lottery import lookup, pruning
 from tf_lottery.masks import Masks
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import schedule as schedules
 from tf_lottery.tickets import Ticket
-from tf_lottery.training import Run
+from tf_lottery.training import Run, State
+
+
+REWINDS: dict[str, Callable[[State, Run], State]] = {
+    "weights": lambda theta_k, run: theta_k,
+    "learning_rate": lambda theta_k, run: dataclasses.replace(
+        theta_k, weights=run.trained
+    ),
+}
+"""By name: from θk and the run that was pruned to what a ticket restarts from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +45,11 @@ class Pruning:
             with seed 0, `pruning.Random(seed)` with another.
         allocation: Shares a group's budget among its kernels.
         schedule: How much is left at each level, and which level scores.
+        rewinds: `"weights"`: a ticket restarts from θk, which is weight
+            rewinding. `"learning_rate"`: it keeps its trained weights, and all
+            else restarts from step k: learning-rate rewinding (Renda et al.
+            2020, arXiv:2003.02389); with k = 0, the continued training of
+            Frankle & Carbin 2019, App. B, Strategy 2.
     """
 
     levels: int
@@ -43,6 +57,10 @@ class Pruning:
     criterion: str | pruning.Criterion = "magnitude"
     allocation: str | allocations.Allocation = "layerwise"
     schedule: str | schedules.Schedule = "geometric"
+    rewinds: str = "weights"
+
+    def __post_init__(self) -> None:
+        lookup.find(REWINDS, self.rewinds, "value of `rewinds`")
 
 
 def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
@@ -79,8 +97,9 @@ def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
         )
         kept = budgets(dense, how, level, within)
         masks = pruning.keep_best(scores, within, kept)
+        origin = REWINDS[how.rewinds](theta_k, scored)
         run = yield dataclasses.replace(
-            dense, level=level, masks=masks, origin=theta_k
+            dense, level=level, masks=masks, origin=origin
         )
 
 

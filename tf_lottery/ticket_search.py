@@ -47,6 +47,8 @@ class TicketSearch:
         schedule: `"geometric"` (iterative) or `"one_shot"`.
         rewind: How far from the start tickets restart, as a `Duration`: `"0it"`
             is the paper's reset to θ0, `"500it"` or `"1ep"` a later θk.
+        rewinds: What goes back there: `"weights"`, or `"learning_rate"` alone,
+            as `search.Pruning` says.
         seed: Seed of data order, layers' randomness, controls and the
             criterion `"random"`, >= 0.
         controls: Names of `controls.CONTROLS`, trained at every level >= 1.
@@ -75,6 +77,7 @@ class TicketSearch:
         allocation: str | allocations.Allocation = "layerwise",
         schedule: str | schedules.Schedule = "geometric",
         rewind: str | Duration = "0it",
+        rewinds: str = "weights",
         seed: int = 0,
         controls: Sequence[str] = (),
         theta_0: str | pathlib.Path | None = None,
@@ -96,6 +99,7 @@ class TicketSearch:
             pruning.find_criterion(criterion, seed),
             allocations.find(allocation),
             schedules.find(schedule),
+            rewinds,
         )
         self._controls = {name: controls_.find(name) for name in controls}
         self._rewind = Duration(rewind)
@@ -327,6 +331,11 @@ class TicketSearch:
             "allocation": describe(self._pruning.allocation),
             "schedule": describe(self._pruning.schedule),
             "rewind": str(self._rewind),
+            **(
+                {"rewinds": self._pruning.rewinds}
+                if self._pruning.rewinds != "weights"
+                else {}
+            ),
             "theta_0": None if self._theta_0 is None else str(self._theta_0),
             "seed": self._seed,
         }

@@ -37,6 +37,7 @@ class Config:
         allocation: How the budget is shared among kernels.
         schedule: `"geometric"` or `"one_shot"`.
         rewind: What tickets restart from: θ at this point of training.
+        rewinds: What goes back there: `"weights"` or `"learning_rate"`.
         controls: Names of the controls, trained at every level.
         replicates: How often everything is done, under seeds of their own.
         seed: The seed from which those of all replicates derive.
@@ -63,6 +64,7 @@ class Config:
     allocation: str = "layerwise"
     schedule: str = "geometric"
     rewind: str = "0it"
+    rewinds: str = "weights"
     controls: tuple[str, ...] = ("reinit",)
     replicates: int = 1
     seed: int = 0

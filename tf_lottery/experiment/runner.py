@@ -167,6 +167,7 @@ def _search(config: Config, replicate: int) -> TicketSearch:
         allocation=config.allocation,
         schedule=config.schedule,
         rewind=config.rewind,
+        rewinds=config.rewinds,
         seed=seed,
         controls=config.controls,
         theta_0=config.theta_0 or None,
