@@ -12,7 +12,7 @@ import toy
 from tf_lottery import controls, masking
 from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket
-from tf_lottery.training import State
+from tf_lottery.training import Job, State, Trainer
 
 L = keras.layers
 
@@ -48,21 +48,39 @@ def workplace(kind):
         provenance={"seed": 0},
     )
     run = toy.train(trainer, ticket.start, ticket.masks)
-    return dataclasses.replace(ticket, trained=run.trained), trainer
+    whole = toy.train(trainer, trainer.initial(model, 0), dense).trained
+    return (
+        dataclasses.replace(ticket, trained=run.trained, dense_trained=whole),
+        trainer,
+    )
 
 
 every_ticket = pytest.mark.parametrize("kind", ["mlp", "regular", "rewound"])
-every_control = pytest.mark.parametrize("name", controls.CONTROLS)
+ANOTHER_MODEL = {"small_dense": "it is no ticket of the same network"}
+every_control = pytest.mark.parametrize(
+    "name", [name for name in controls.CONTROLS if name not in ANOTHER_MODEL]
+)
 
 # Which promises a row makes. A new control takes its place in each of them.
-KEEPS_MASKS = {"reinit", "reinit_sampled", "reinit_sign", "noise"}
-KEEPS_COUNTS = KEEPS_MASKS | {"shuffle", "initial_magnitude"}
+KEEPS_MASKS = {
+    "reinit",
+    "reinit_sampled",
+    "reinit_sign",
+    "noise",
+    "data_order",
+}
+KEEPS_COUNTS = KEEPS_MASKS | {"shuffle", "initial_magnitude", "inverted"}
 """Of each kernel. All keep the total."""
 STARTS_ANEW = {"reinit", "reinit_sign"}
 """At step 0; the others at the ticket's step k."""
-FROM_A_FILE = {"reinit", "reinit_sampled", "reinit_sign"}
+FROM_A_FILE = {"reinit", "reinit_sampled", "reinit_sign", "data_order"}
 """Need no value of a pruned weight, which a file does not hold."""
-DRAWS_NOTHING = {"initial_magnitude": "it is a function of the weights"}
+DRAWS_NOTHING = {
+    "initial_magnitude": "it is a function of the weights",
+    "inverted": "it is a function of the trained weights",
+    "data_order": "it draws an order, and nothing of the ticket",
+}
+KEEPS_START = {"data_order": "it is the very ticket, trained otherwise"}
 
 
 def starts(ticket):
@@ -113,7 +131,9 @@ def test_a_control_keeps_as_many_weights(name, kind):
 def test_a_control_differs_from_its_ticket(name, kind):
     ticket, _ = workplace(kind)
     made = controls.find(name)(ticket, seed=0)
-    assert made.start.digest != ticket.start.digest
+    moved = made.start.digest != ticket.start.digest
+    assert moved == (name not in KEEPS_START)
+    assert (made.data_seed is not None) == (name in KEEPS_START)
     if name not in KEEPS_MASKS:
         assert made.masks.jaccard(ticket.masks) < 0.6
 
@@ -172,6 +192,7 @@ def test_every_kernel_draws_for_itself(name):
     mask, kernel = draw.random((36, 36)) < 0.4, draw.normal(size=(36, 36))
     ticket = dataclasses.replace(
         ticket,
+        dense_trained=dict.fromkeys(paths, kernel),
         masks=Masks(dict.fromkeys(paths, mask)),
         origin=State(
             0,
@@ -573,6 +594,96 @@ def test_shuffle_moves_the_masks_and_keeps_the_weights():
     for path, mask in made.masks.items():
         start = made.start.weights[path]
         assert np.array_equal(start, ticket.origin.weights[path] * mask)
+
+
+def test_inverted_keeps_what_came_out_smallest():
+    ticket, _ = workplace("mlp")
+    made = controls.inverted(ticket, seed=0)
+    for path, mask in made.masks.items():
+        size = np.abs(ticket.dense_trained[path])
+        assert size[mask].max() <= size[~mask].min()
+
+
+def test_inverted_needs_the_trained_dense_network():
+    ticket, _ = workplace("mlp")
+    with pytest.raises(ValueError, match="needs the trained dense network"):
+        controls.inverted(dataclasses.replace(ticket, dense_trained=None), 0)
+
+
+def test_draws_of_a_control_differ_and_are_numbered():
+    ticket, _ = workplace("mlp")
+    found = controls.variants(["reinit*3", "shuffle"])
+    assert list(found) == ["reinit", "reinit.2", "reinit.3", "shuffle"]
+    made = [control(ticket, 0) for control in found.values()]
+    assert [each.variant for each in made] == list(found)
+    assert len({each.start.digest for each in made}) == 4
+    assert made[0].start.digest == controls.reinit(ticket, 0).start.digest
+
+
+@pytest.mark.parametrize("name", ["reinit*", "reinit*0", "reinit*x"])
+def test_a_control_is_drawn_a_whole_number_of_times(name):
+    with pytest.raises(ValueError, match="as in 'reinit.3'"):
+        controls.variants([name])
+
+
+@every_ticket
+def test_a_small_dense_network_has_as_many_weights_at_most(kind):
+    ticket, _ = workplace(kind)
+    made = controls.small_dense(ticket, seed=0)
+    assert (made.variant, made.level) == ("small_dense", ticket.level)
+    assert (made.trained, made.metrics, made.masks.density) == (None, {}, 1)
+    # One unit more in every layer would be too many.
+    assert 0.6 * ticket.masks.kept < made.masks.kept <= ticket.masks.kept
+    assert made.density == made.masks.kept / ticket.masks.size
+    model = made.template()
+    assert model.output_shape == ticket.template().output_shape
+    for path, variable in masking.variables_by_path(model).items():
+        assert made.start.weights[path].shape == tuple(variable.shape)
+    assert made.start.step == 0
+
+
+def test_a_small_dense_network_is_a_function_of_seed_and_level():
+    ticket, _ = workplace("mlp")
+    higher = dataclasses.replace(ticket, level=ticket.level + 1)
+    digests = [
+        controls.small_dense(t, seed).start.digest
+        for t, seed in ((ticket, 0), (ticket, 0), (ticket, 1), (higher, 0))
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_a_small_dense_network_trains_as_its_ticket_does():
+    ticket, trainer = workplace("regular")
+    made = controls.small_dense(ticket, seed=0)
+    job = Job(made.start, made.masks, architecture=made.architecture)
+    of_ticket = Job(ticket.start, ticket.masks)
+    small, large = trainer.train([job, of_ticket])
+    assert small.metrics["steps"] == large.metrics["steps"]
+    model = made.template()
+    own = Trainer(model, trainer.recipe, trainer.data, tuple(made.masks))
+    (alone,) = own.train([Job(made.start, made.masks)])
+    assert toy.same(small.trained, alone.trained)
+    (again,) = trainer.train([of_ticket])
+    assert toy.same(large.trained, again.trained)
+
+
+def test_what_cannot_be_narrowed_is_named():
+    inputs = keras.Input((6, 6, 1))
+    x = L.Reshape((4, 9))(L.Dense(36)(L.Flatten()(inputs)))
+    model = keras.Model(inputs, L.Dense(3)(L.Flatten()(x)), name="fixed")
+    ticket = test_tickets.make(model)
+    with pytest.raises(ValueError, match="'fixed' cannot be narrowed") as error:
+        controls.small_dense(ticket, seed=0)
+    assert "\n" not in str(error.value)
+
+
+def test_a_ticket_smaller_than_any_network_is_named():
+    ticket, _ = workplace("mlp")
+    bits = {p: np.zeros(s, bool) for p, s in ticket.masks.shapes.items()}
+    bits["dense/kernel"].flat[:5] = True
+    with pytest.raises(ValueError, match="one unit a layer.*the 5 weights"):
+        controls.small_dense(dataclasses.replace(ticket, masks=Masks(bits)), 0)
 
 
 def test_initial_magnitude_keeps_the_largest_of_each_kernel():

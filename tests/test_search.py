@@ -213,7 +213,7 @@ def test_rewinding_the_learning_rate_alone_keeps_the_trained_weights():
     found = walk(search.Pruning(2, RATES, rewinds="learning_rate"))
     for (_, before), (ticket, _) in itertools.pairwise(found):
         for path, weight in before.trained.items():
-            mask = ticket.masks[path] if path in ticket.masks else True
+            mask = ticket.masks.get(path, True)
             assert np.array_equal(ticket.start.weights[path], weight * mask)
         assert ticket.start.step == 0
     masks = [ticket.masks for ticket, _ in found]

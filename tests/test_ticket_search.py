@@ -219,9 +219,14 @@ def test_every_control_is_trained_at_every_level(rewind, tmp_path, monkeypatch):
         for level in (1, 2)
         for variant in ("ticket", *controls.CONTROLS)
     }
-    for (level, _), row in found.items():
-        kept = search.tickets[level].masks.kept
-        assert row["weights_kept"] == kept
+    for (level, variant), row in found.items():
+        ticket = search.tickets[level]
+        if variant == "small_dense":
+            assert row["weights_kept"] <= ticket.masks.kept
+            assert row["density"] == row["weights_kept"] / ticket.masks.size
+        else:
+            assert row["weights_kept"] == ticket.masks.kept
+            assert row["density"] == ticket.density
     trainings = Trainings(monkeypatch)
     fit(prepare(toy.convnet(), **settings), tmp_path / "run", **length)
     assert trainings.count == 0

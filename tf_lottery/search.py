@@ -22,14 +22,13 @@ from tf_lottery.pruning import schedule as schedules
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import Run, State
 
-
 REWINDS: dict[str, Callable[[State, Run], State]] = {
     "weights": lambda theta_k, run: theta_k,
     "learning_rate": lambda theta_k, run: dataclasses.replace(
         theta_k, weights=run.trained
     ),
 }
-"""By name: from θk and the run that was pruned to what a ticket restarts from."""
+"""By name: from θk and the run that was pruned to where a ticket restarts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,11 @@ def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
         masks = pruning.keep_best(scores, within, kept)
         origin = REWINDS[how.rewinds](theta_k, scored)
         run = yield dataclasses.replace(
-            dense, level=level, masks=masks, origin=origin
+            dense,
+            level=level,
+            masks=masks,
+            origin=origin,
+            dense_trained=dense_run.trained,
         )
 
 

@@ -297,8 +297,11 @@ def _order(row: Mapping[str, Any]) -> tuple[int, int, bool, str]:
 
 
 def started_from(ticket: Ticket) -> dict[str, str]:
-    """Returns the digests that tell one ticket from another."""
-    return {"masks": ticket.masks.digest, "start": ticket.start.digest}
+    """Returns what tells the training of one ticket from that of another."""
+    told = {"masks": ticket.masks.digest, "start": ticket.start.digest}
+    if ticket.data_seed is not None:
+        told["data_seed"] = str(ticket.data_seed)
+    return told
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -158,9 +158,12 @@ class Study:
         job = Job(
             ticket.start,
             ticket.masks,
-            task.seed,
+            task.seed if ticket.data_seed is None else ticket.data_seed,
             capture=self._rewind if is_dense else None,
             folder=self._directory.unfinished(task.replicate, ticket),
+            architecture=ticket.architecture
+            if ticket.architecture != task.of.architecture
+            else None,
         )
         return job, ticket
 

@@ -51,7 +51,8 @@ class TicketSearch:
             as `search.Pruning` says.
         seed: Seed of data order, layers' randomness, controls and the
             criterion `"random"`, >= 0.
-        controls: Names of `controls.CONTROLS`, trained at every level >= 1.
+        controls: Names of `controls.CONTROLS`, trained at every level >= 1;
+            `"reinit*3"` trains three draws of one.
         theta_0: A checkpoint, `.weights.h5` or `.keras` file to take the
             initial weights from, in place of the model's own.
         include: Glob patterns of the kernels to prune. None: all.
@@ -101,7 +102,7 @@ class TicketSearch:
             schedules.find(schedule),
             rewinds,
         )
-        self._controls = {name: controls_.find(name) for name in controls}
+        self._controls = controls_.variants(controls)
         self._rewind = Duration(rewind)
         self._model, self._kernels, self._seed = model, tuple(kernels), seed
         self._theta_0 = theta_0

@@ -31,6 +31,13 @@ class Ticket:
         trained: Path to value of the model's variables at the end of that
             training. Not part of the ticket's file.
         provenance: Where it comes from: seed, settings, versions.
+        data_seed: Seed of the order of the data that it is trained on; None:
+            that of its search. Not part of the file.
+        dense_size: How many maskable weights the dense network has. None: as
+            many as the masks have places. Not part of the file.
+        dense_trained: Path to value of the dense network's variables at the
+            end of training, to hold tickets of a search against. Not part of
+            the file.
     """
 
     level: int
@@ -41,16 +48,19 @@ class Ticket:
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trained: Arrays | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data_seed: int | None = None
+    dense_size: int | None = None
+    dense_trained: Arrays | None = None
 
     @property
     def density(self) -> float:
-        """The fraction of maskable weights kept, in (0, 1]."""
-        return self.masks.density
+        """The fraction of the dense network's weights kept, in (0, 1]."""
+        return self.masks.kept / (self.dense_size or self.masks.size)
 
     @property
     def sparsity(self) -> float:
         """1 - density."""
-        return self.masks.sparsity
+        return 1 - self.density
 
     @property
     def start(self) -> State:

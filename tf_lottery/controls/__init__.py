@@ -5,16 +5,17 @@ A control is a function from a ticket and a seed to a ticket, and one line in
 because of both, then taking either away must cost it the win. Controls that
 change the weights keep the masks, and the other way round.
 
-Three of the literature's controls are not in this table, because they need
-more than a ticket and a seed: another data order (the same ticket under
-another seed of the search), a small dense network with as many weights
-(another model), and inverted scores (the criterion `"small_final"`).
+Of one that draws, several draws can be asked for: `"reinit*3"` names the
+variants `reinit`, `reinit.2` and `reinit.3` of each ticket, as Frankle &
+Carbin 2019 draw three.
 """
 
-from collections.abc import Callable
+import dataclasses
+import re
+from collections.abc import Callable, Iterable
 
-from tf_lottery import lookup
-from tf_lottery.controls.initial_magnitude import initial_magnitude
+from tf_lottery import lookup, seeds
+from tf_lottery.controls.data_order import data_order
 from tf_lottery.controls.noisy import noise
 from tf_lottery.controls.random_masks import random_erk, random_evenly
 from tf_lottery.controls.reinitialised import (
@@ -22,15 +23,18 @@ from tf_lottery.controls.reinitialised import (
     reinit_sampled,
     reinit_sign,
 )
+from tf_lottery.controls.scored import initial_magnitude, inverted
 from tf_lottery.controls.shuffled import shuffle, shuffle_global
+from tf_lottery.controls.small_dense import small_dense
 from tf_lottery.tickets import Ticket
 
 Control = Callable[[Ticket, int], Ticket]
 """From a ticket and a seed, >= 0, to the ticket that should lose.
 
 Its variant is the control's name, its level that of the ticket; it keeps as
-many weights in all, and kernels that the ticket leaves whole stay whole. The
-draw is a function of seed, level and kernel path.
+many weights in all, and kernels that the ticket leaves whole stay whole (but
+for `small_dense`, which has no more weights, and another shape). The draw is
+a function of seed, level and kernel path.
 """
 
 CONTROLS: dict[str, Control] = {
@@ -45,6 +49,11 @@ CONTROLS: dict[str, Control] = {
     "random_evenly": random_evenly,
     "random_erk": random_erk,
     "initial_magnitude": initial_magnitude,
+    "inverted": inverted,
+    # Neither: as many weights in a narrower network.
+    "small_dense": small_dense,
+    # The same of both: how far two trainings lie apart anyway.
+    "data_order": data_order,
 }
 """Every control by name."""
 
@@ -54,11 +63,45 @@ def find(name: str) -> Control:
     return lookup.find(CONTROLS, name, "control")
 
 
+def variants(names: Iterable[str]) -> dict[str, Control]:
+    """Returns what is trained beside each ticket, by the variant's name.
+
+    Args:
+        names: Names of controls; `"reinit*3"` is three draws of one.
+
+    Raises:
+        ValueError: A name is unknown, or draws no whole number of times.
+    """
+    found = {}
+    for name in names:
+        base, times, count = name.partition("*")
+        control = find(base)
+        if times and not re.fullmatch("[1-9][0-9]*", count):
+            raise ValueError(
+                f"How often a control is drawn is a whole number, as in "
+                f"'reinit*3'; got {name!r}."
+            )
+        for draw in range(1, int(count or 1) + 1):
+            variant = base if draw == 1 else f"{base}.{draw}"
+            found[variant] = control if draw == 1 else _drawn(control, draw)
+    return found
+
+
+def _drawn(control: Control, draw: int) -> Control:
+    def drawn(ticket: Ticket, seed: int) -> Ticket:
+        made = control(ticket, seeds.integer(seed, "draw", draw))
+        return dataclasses.replace(made, variant=f"{made.variant}.{draw}")
+
+    return drawn
+
+
 __all__ = [
     "CONTROLS",
     "Control",
+    "data_order",
     "find",
     "initial_magnitude",
+    "inverted",
     "noise",
     "random_erk",
     "random_evenly",
@@ -67,4 +110,6 @@ __all__ = [
     "reinit_sign",
     "shuffle",
     "shuffle_global",
+    "small_dense",
+    "variants",
 ]

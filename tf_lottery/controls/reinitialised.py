@@ -25,7 +25,7 @@ def reinit(ticket: Ticket, seed: int) -> Ticket:
         ValueError: The ticket's model cannot be rebuilt, or has a weight
             without an initialiser of its own.
     """
-    return variant(ticket, "reinit", origin=_fresh(ticket, seed, "reinit"))
+    return variant(ticket, "reinit", origin=fresh(ticket, seed, "reinit"))
 
 
 def reinit_sign(ticket: Ticket, seed: int) -> Ticket:
@@ -43,7 +43,7 @@ def reinit_sign(ticket: Ticket, seed: int) -> Ticket:
     Raises:
         ValueError: As `reinit`.
     """
-    origin = _fresh(ticket, seed, "reinit_sign")
+    origin = fresh(ticket, seed, "reinit_sign")
     weights = dict(origin.weights)
     for path in ticket.masks:
         weights[path] = np.copysign(weights[path], ticket.origin.weights[path])
@@ -86,8 +86,18 @@ def _taken(array: np.ndarray, to: np.ndarray, of: np.ndarray) -> np.ndarray:
     return flat.reshape(array.shape)
 
 
-def _fresh(ticket: Ticket, seed: int, control: str) -> State:
-    """Returns a state at step 0, drawn from the layers' initialisers."""
+def fresh(ticket: Ticket, seed: int, control: str) -> State:
+    """Returns a state at step 0, drawn from the layers' initialisers.
+
+    Args:
+        ticket: Whose model is initialised.
+        seed: Seed of the draw, >= 0; levels and controls draw differently.
+        control: The control it is for.
+
+    Raises:
+        ValueError: The ticket's model cannot be rebuilt, or has a weight
+            without an initialiser of its own.
+    """
     weights = dict(ticket.origin.weights)
     for path, layer in layers_by_path(ticket.template()).items():
         for variable in layer.variables:
@@ -99,8 +109,8 @@ def _fresh(ticket: Ticket, seed: int, control: str) -> State:
             else:
                 key = seeds.integer(seed, control, ticket.level, name)
                 initializer = _initializer(layer, variable, name, control)
-                fresh = _seeded(initializer, key)
-                value = fresh(variable.shape, dtype=variable.dtype)
+                draw = _seeded(initializer, key)
+                value = draw(variable.shape, dtype=variable.dtype)
                 weights[name] = value.numpy()
     return State(0, weights, {})
 

@@ -12,6 +12,8 @@ def variant(
     name: str,
     masks: Masks | None = None,
     origin: State | None = None,
+    data_seed: int | None = None,
+    architecture: str | None = None,
 ) -> Ticket:
     """Returns the ticket under another name, as not trained yet.
 
@@ -20,12 +22,18 @@ def variant(
         name: The control's name.
         masks: What the control keeps. None: what the ticket keeps.
         origin: What the control restarts from. None: what the ticket does.
+        data_seed: The order of its data. None: that of the ticket.
+        architecture: Another model, of which masks and origin are then. None:
+            that of the ticket.
     """
     return dataclasses.replace(
         ticket,
         variant=name,
         masks=ticket.masks if masks is None else masks,
         origin=ticket.origin if origin is None else origin,
+        data_seed=ticket.data_seed if data_seed is None else data_seed,
+        architecture=architecture or ticket.architecture,
+        dense_size=ticket.dense_size or ticket.masks.size,
         metrics={},
         trained=None,
     )

@@ -56,8 +56,6 @@ def run_experiment(
         ValueError: Settings are wrong or do not fit together, the directory
             holds another run, or a loss became nan.
     """
-    for name in config.controls:
-        controls.find(name)
     if config.replicates < 1:
         raise ValueError(
             f"`replicates` must be 1 or more; got {config.replicates}."
@@ -101,7 +99,7 @@ def explain(
         data_dir: As `run_experiment` takes it.
     """
     trainer = build_trainer(config, data_dir)
-    chains = config.replicates * (1 + len(config.controls))
+    chains = config.replicates * _chains(config)
     networks = config.replicates * _search(config, 0).networks
     steps = networks * trainer.steps
     count = workers or _side_by_side(config, steps)
@@ -150,10 +148,13 @@ def build_trainer(config: Config, data_dir: data.DataDir = None) -> Trainer:
 
 def _side_by_side(config: Config, steps: int) -> int:
     """Returns how many processes: never more than have something to do."""
-    chains = config.replicates
-    if config.levels:
-        chains *= 1 + len(config.controls)
-    return side_by_side(chains, steps)
+    chains = _chains(config) if config.levels else 1
+    return side_by_side(config.replicates * chains, steps)
+
+
+def _chains(config: Config) -> int:
+    """Returns how many networks of a level do not wait for each other."""
+    return 1 + len(controls.variants(config.controls))
 
 
 def _search(config: Config, replicate: int) -> TicketSearch:

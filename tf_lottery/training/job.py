@@ -23,6 +23,8 @@ class Job:
         capture: A step whose state goes into the record, or None.
         folder: Where training keeps its state as it goes, to go on from after
             a crash. None: nowhere.
+        architecture: The model as JSON, if it is another one than that of the
+            trainer, whose kernels it then has under the same paths.
     """
 
     start: State
@@ -30,6 +32,7 @@ class Job:
     seed: int = 0
     capture: int | None = None
     folder: pathlib.Path | None = None
+    architecture: str | None = None
 
     @property
     def augmentation_key(self) -> int:

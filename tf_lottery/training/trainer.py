@@ -56,6 +56,7 @@ class Trainer:
         kernels: Sequence[str] = (),
     ) -> None:
         self.model, self.recipe, self.data = model, recipe, data
+        self._other: tuple[str, Trainer] | None = None
         loss = measure.resolve_loss(recipe.loss)
         measures = measure.resolve(loss, recipe.metrics)
         fit.require_fit(model, recipe, data, loss)
@@ -138,14 +139,27 @@ class Trainer:
         """
         for job in jobs:
             job.require_obedience()
-        starts = sorted({job.start.step for job in jobs})
+        kinds: dict[tuple[str | None, int], dict[int, Job]] = {}
+        for i, job in enumerate(jobs):
+            kind = job.architecture, job.start.step
+            kinds.setdefault(kind, {})[i] = job
         runs: dict[int, Run] = {}
-        for step in starts:
-            together = {
-                i: job for i, job in enumerate(jobs) if job.start.step == step
-            }
-            runs |= self._train_together(together, progress)
+        for (architecture, _), together in kinds.items():
+            trainer = self._of(architecture)
+            runs |= trainer._train_together(together, progress)
         return [runs[i] for i in range(len(jobs))]
+
+    def _of(self, architecture: str | None) -> "Trainer":
+        """Returns what trains a model in the same way; the last one is kept."""
+        if architecture is None:
+            return self
+        if self._other is None or self._other[0] != architecture:
+            self._other = None  # Its data make room.
+            model = keras.models.model_from_json(architecture)
+            kernels = tuple(self.network.masked)
+            trainer = Trainer(model, self.recipe, self.data, kernels)
+            self._other = architecture, trainer
+        return self._other[1]
 
     def arrangement(self, networks: int) -> tuple[str, str]:
         """Returns how so many networks would lie side by side, and why so."""
