@@ -43,6 +43,7 @@ TABLE = {
         "rewinding",
         "training",
     ),
+    "stability": (),
     "search": ("lookup", "masks", "pruning", "tickets", "training"),
     "controls": (
         "lookup",
@@ -65,6 +66,7 @@ TABLE = {
         "crews",
         "progress",
         "search",
+        "stability",
         "store",
         "tickets",
         "training",
@@ -100,6 +102,7 @@ TABLE = {
         "models",
         "progress",
         "seeds",
+        "stability",
         "store",
         "study",
         "ticket_search",
@@ -263,6 +266,7 @@ def test_the_public_names_are_frozen():
         "pruning",
         "run_experiment",
         "set_masks",
+        "stability",
         "strip_masks",
     ]
     for name in tf_lottery.__all__:

@@ -38,7 +38,7 @@ def workplace(kind):
     dense = masking.get_masks(model)
     origin = trainer.state
     if kind == "rewound":
-        origin = toy.train(trainer, origin, dense, capture=9).captured
+        origin = toy.train(trainer, origin, dense, capture=9).captured[0]
     ticket = Ticket(
         level=3,
         masks=Masks(masks),

@@ -95,8 +95,8 @@ def test_an_unstackable_model_says_why():
 def test_networks_that_start_at_different_steps_train_too():
     trainer = toy.trainer()
     early = jobs(trainer, 1)[0]
-    run = trainer.train([Job(early.start, early.masks, capture=20)])[0]
-    late = Job(run.captured, early.masks)
+    run = trainer.train([Job(early.start, early.masks, capture=(20,))])[0]
+    late = Job(run.captured[0], early.masks)
     first, second = trainer.train([early, late])
     for path, value in first.trained.items():
         np.testing.assert_allclose(second.trained[path], value, atol=1e-6)
@@ -217,7 +217,7 @@ def test_an_overflow_skips_the_step_and_halves_the_scale():
     ones = masking.get_masks(trainer.model)
     run = toy.train(trainer, start, ones, capture=1)
     assert toy.same(run.trained, start.weights)
-    assert run.captured.slots["dynamic_scale"] == np.float32(1.5e38)
+    assert run.captured[0].slots["dynamic_scale"] == np.float32(1.5e38)
 
 
 def killed(trainer, made, monkeypatch, at):
@@ -248,7 +248,7 @@ def test_a_resumed_network_is_the_uninterrupted_one(
     plain = jobs(trainer, count)
     whole = trainer.train(plain)
     made = [
-        Job(job.start, job.masks, job.seed, 20, tmp_path / str(i))
+        Job(job.start, job.masks, job.seed, (10, 20), tmp_path / str(i))
         for i, job in enumerate(plain)
     ]
     killed(trainer, made, monkeypatch, at=40)
@@ -259,7 +259,7 @@ def test_a_resumed_network_is_the_uninterrupted_one(
     for one, two in zip(whole, rest, strict=True):
         assert toy.same(one.trained, two.trained)
         assert one.curve == two.curve
-        assert two.captured.step == 20
+        assert [state.step for state in two.captured] == [10, 20]
         for key, value in one.metrics.items():
             assert key == "seconds" or value == two.metrics[key]
         for split, right in one.correct.items():
@@ -434,13 +434,13 @@ def test_test_data_is_evaluated_when_asked_for_only():
 def test_interim_reads_what_it_wrote(tmp_path):
     trainer = toy.trainer(toy.mlp(dropout=0.2))
     masks = masking.get_masks(trainer.model)
-    state = toy.train(trainer, trainer.state, masks, capture=7).captured
+    state = toy.train(trainer, trainer.state, masks, capture=7).captured[0]
     written = interim.Interim(
         "f" * 64, state, None, state, [{"step": 5, "loss": 0.1}], 0.25, 3.0
     )
     interim.save(tmp_path, written)
     (read,) = interim.found([(tmp_path, "f" * 64)])
-    assert read.state.digest == read.captured.digest == state.digest
+    assert read.state.digest == read.captured[0].digest == state.digest
     assert read.best is None
     assert (read.curve, read.total) == (written.curve, written.total)
 
@@ -456,7 +456,7 @@ def test_a_trainer_leaves_the_model_alone():
         assert np.array_equal(one, other.numpy())
 
 
-def sparse_job(trainer, folder=None, capture=None):
+def sparse_job(trainer, folder=None, capture=()):
     masks = toy.random_masks(trainer.model, density=0.2)
     start = rewinding.rewind(trainer.initial(trainer.model, 0), masks)
     return Job(start, masks, capture=capture, folder=folder)
@@ -464,7 +464,7 @@ def sparse_job(trainer, folder=None, capture=None):
 
 def test_survivors_alone_train_as_the_whole_network(monkeypatch):
     trainer = toy.trainer(length="100it")
-    job = sparse_job(trainer, capture=50)
+    job = sparse_job(trainer, capture=(50,))
     assert trainer.why_dense(job.masks) is None
     alone = trainer.train([job])[0]
     monkeypatch.setattr(sparse, "BREAK_EVEN", 0.0)
@@ -472,8 +472,8 @@ def test_survivors_alone_train_as_the_whole_network(monkeypatch):
     assert alone.curve != whole.curve  # or the same code ran twice
     for path, value in whole.trained.items():
         np.testing.assert_allclose(alone.trained[path], value, atol=1e-5)
-    for name, value in whole.captured.slots.items():
-        found = alone.captured.slots[name]
+    for name, value in whole.captured[0].slots.items():
+        found = alone.captured[0].slots[name]
         np.testing.assert_allclose(found, value, atol=1e-5)
     assert alone.metrics["early_stop_step"] == whole.metrics["early_stop_step"]
     assert np.array_equal(alone.correct["test"], whole.correct["test"])
@@ -523,8 +523,8 @@ def test_augmentation_is_a_function_of_seed_and_step():
     kernels = tuple(masking.kernels(model))
     trainer = Trainer(model, toy.recipe(), images, kernels)
     job = jobs(trainer, 1)[0]
-    whole = trainer.train([Job(job.start, job.masks, 1, capture=30)])[0]
-    rest = trainer.train([Job(whole.captured, job.masks, 1)])[0]
+    whole = trainer.train([Job(job.start, job.masks, 1, capture=(30,))])[0]
+    rest = trainer.train([Job(whole.captured[0], job.masks, 1)])[0]
     assert toy.same(whole.trained, rest.trained)
     plain = Trainer(model, toy.recipe(), toy.dataset(), kernels)
     other = plain.train([Job(job.start, job.masks, 1)])[0]

@@ -196,7 +196,7 @@ def test_real_training_restarts_from_theta_k(step):
         return toy.train(trainer, ticket.start, ticket.masks, capture)
 
     found = list(search.follow(search.find_tickets(dense, how), train))
-    theta_k = found[0][1].captured
+    (theta_k,) = found[0][1].captured
     assert theta_k.step == step
     for ticket, run in found[1:]:
         assert ticket.origin.digest == theta_k.digest
@@ -227,7 +227,7 @@ def test_all_but_the_weights_restarts_from_step_k():
     start = dense_ticket().origin
 
     def train(ticket):
-        captured = State(7, start.weights, slots)
+        captured = (State(7, start.weights, slots),)
         return dataclasses.replace(fake_training(ticket), captured=captured)
 
     found = walk(search.Pruning(1, RATES, rewinds="learning_rate"), train)

@@ -108,14 +108,14 @@ def test_a_hundred_steps_are_those_of_the_dense_loop(name, dense, monkeypatch):
     whole = trainer.state
     for density in (1.0, 0.5, 0.25):
         masks, start = start_of(trainer, density)
-        (run,) = trainer.train([Job(start, masks, capture=100)])
+        (run,) = trainer.train([Job(start, masks, capture=(100,))])
         training = sparse(trainer, masks, start)
         x, y = flat(trainer.data.train)
         training.run(x, y, batches(trainer, 0, 90))
         loss = training.run(x, y, batches(trainer, 90, 100))
         weights, slots = training.state()
-        require_same(weights, run.captured.weights)
-        require_same(slots, run.captured.slots, 1e-5)
+        require_same(weights, run.captured[0].weights)
+        require_same(slots, run.captured[0].slots, 1e-5)
         moved = [np.abs(weights[p] - start.weights[p]).max() for p in weights]
         assert max(moved) > 0.01
         assert loss == pytest.approx(run.curve[9]["loss"], rel=1e-5)

@@ -20,7 +20,7 @@ def make(model=None, step=0, density=0.4):
     origin = trainer.state
     ones = masking.get_masks(trainer.model)
     if step:
-        origin = toy.train(trainer, origin, ones, capture=step).captured
+        origin = toy.train(trainer, origin, ones, capture=step).captured[0]
     return Ticket(
         level=3,
         masks=toy.random_masks(trainer.model, density),

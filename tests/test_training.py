@@ -45,7 +45,7 @@ def test_pruned_weights_and_their_slots_stay_zero(name, model):
     for path, mask in masks.items():
         assert (run.trained[path][~mask] == 0).all()
         assert (run.trained[path][mask] != start.weights[path][mask]).any()
-        for slot, value in run.captured.slots.items():
+        for slot, value in run.captured[0].slots.items():
             if slot.startswith(path) and value.shape == mask.shape:
                 assert (value[~mask] == 0).all()
 
@@ -106,8 +106,8 @@ def test_dropout_is_on_in_training():
 def test_a_run_continued_from_a_captured_state_is_the_same_run(step, model):
     trainer = toy.trainer(model())
     whole = toy.train(trainer, trainer.state, ones(trainer), capture=step)
-    rest = toy.train(trainer, whole.captured, ones(trainer))
-    assert whole.captured.step == step
+    rest = toy.train(trainer, whole.captured[0], ones(trainer))
+    assert whole.captured[0].step == step
     assert toy.same(whole.trained, rest.trained)
 
 
@@ -115,7 +115,7 @@ def test_the_captured_state_is_that_of_a_plain_run_stopped_there():
     trainer = toy.trainer(length="60it")
     captured = toy.train(
         trainer, trainer.state, ones(trainer), capture=25
-    ).captured
+    ).captured[0]
     short = toy.trainer(length="25it")
     stopped = toy.train(short, short.state, ones(short))
     assert toy.same(captured.weights, stopped.trained)
@@ -294,7 +294,7 @@ def test_checkpoints_hold_the_whole_state(tmp_path):
     trainer = toy.trainer(toy.mlp(dropout=0.3))
     captured = toy.train(
         trainer, trainer.state, ones(trainer), capture=11
-    ).captured
+    ).captured[0]
     checkpoint.save(trainer, captured, tmp_path / "theta")
     other = toy.trainer(toy.mlp(dropout=0.3, seed=5))
     assert checkpoint.load(other, tmp_path / "theta").digest == captured.digest

@@ -80,7 +80,8 @@ def trainer(model=None, **settings):
 
 def train(trainer, start, masks, capture=None, seed=0, folder=None):
     """Returns the run of one network; its weights stay in the model."""
-    (run,) = trainer.train([Job(start, masks, seed, capture, folder)])
+    steps = () if capture is None else (capture,)
+    (run,) = trainer.train([Job(start, masks, seed, steps, folder)])
     trainer.state = State(0, run.trained, {})
     return run
 

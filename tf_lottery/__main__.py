@@ -110,6 +110,12 @@ def _parser() -> _Parser:
     )
     report = add("report", _report, "draw the report of a run again")
     report.add_argument("run_dir", metavar="DIR")
+    connect = add(
+        "stability", _stability, "measure the barrier between copies of a run"
+    )
+    connect.add_argument("run_dir", metavar="DIR")
+    connect.add_argument("--level", type=int, metavar="L", help="default: all")
+    connect.add_argument("--data_dir", metavar="D")
     export = add("export", _export, "write a ticket of a run to serve")
     export.add_argument("run_dir", metavar="DIR")
     export.add_argument("--level", type=int, required=True, metavar="L")
@@ -195,6 +201,26 @@ def _report(arguments: argparse.Namespace) -> None:
     with _quiet():
         from tf_lottery.store import RunDirectory
     _write_report(RunDirectory.open(arguments.run_dir))
+
+
+def _stability(arguments: argparse.Namespace) -> None:
+    with _quiet():
+        from tf_lottery import experiment
+        from tf_lottery.store import RunDirectory
+    lines = experiment.connect(
+        RunDirectory.open(arguments.run_dir),
+        arguments.level,
+        arguments.data_dir,
+    )
+    for replicate, level, line in lines:
+        barriers = "  ".join(
+            f"{split} {100 * line.barrier(split):6.2f}" for split in line.errors
+        )
+        print(
+            f"replicate {replicate}  level {level:>2}  barrier in points: "
+            f"{barriers}  distance {line.distance:.2f}",
+            flush=True,
+        )
 
 
 def _write_report(directory: "RunDirectory") -> None:

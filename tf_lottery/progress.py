@@ -84,6 +84,16 @@ class Progress:
         seconds = f"{metrics['seconds']:.1f} s"
         self._write(replicate, ticket, metrics, seconds)
 
+    def expect(self, steps: int) -> None:
+        """Says that there is more to do than was known."""
+        self._bar.total += steps
+        self._bar.refresh()
+
+    def say(self, line: str) -> None:
+        """Says something in a line of its own."""
+        if self._verbose:
+            self._bar.write(line, file=sys.stderr)
+
     def close(self) -> None:
         """Leaves the terminal as it was."""
         self._bar.close()
@@ -95,9 +105,7 @@ class Progress:
         metrics: Mapping[str, Any],
         how: str,
     ) -> None:
-        if self._verbose:
-            line = f"{self._line(replicate, ticket, metrics)}  {how}"
-            self._bar.write(line, file=sys.stderr)
+        self.say(f"{self._line(replicate, ticket, metrics)}  {how}")
 
     def _named(self, replicate: int, ticket: Ticket) -> str:
         name = f"level {ticket.level:>2}  {ticket.variant:<8}"

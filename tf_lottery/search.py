@@ -27,6 +27,7 @@ REWINDS: dict[str, Callable[[State, Run], State]] = {
     "learning_rate": lambda theta_k, run: dataclasses.replace(
         theta_k, weights=run.trained
     ),
+    "nothing": lambda theta_k, run: State(theta_k.step, run.trained, run.slots),
 }
 """By name: from θk and the run that was pruned to where a ticket restarts."""
 
@@ -48,7 +49,9 @@ class Pruning:
             rewinding. `"learning_rate"`: it keeps its trained weights, and all
             else restarts from step k: learning-rate rewinding (Renda et al.
             2020, arXiv:2003.02389); with k = 0, the continued training of
-            Frankle & Carbin 2019, App. B, Strategy 2.
+            Frankle & Carbin 2019, App. B, Strategy 2. `"nothing"`: the
+            optimizer goes on too, at the learning rate at which it ended, for
+            as many steps: fine-tuning, as Renda et al. compare it.
     """
 
     levels: int
@@ -84,7 +87,7 @@ def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
     schedule = schedules.find(how.schedule)
     _require_survivors(dense, how)
     run = dense_run = yield dense
-    theta_k = dense.origin if run.captured is None else run.captured
+    theta_k = run.captured[0] if run.captured else dense.origin
     masks = dense.masks
     for level in range(1, how.levels + 1):
         scored, within = run, masks

@@ -3,8 +3,10 @@
 ```
 config.json                      what determines the run; and versions
 results.csv                      one row per trained network
+rewind.json                      how the first stable step was found, if it was
 report.html, figures/*.png       drawn from the records
 replicate_0/theta_0/             θ0, and θk, as TensorFlow checkpoints
+replicate_0/level_3/line.json    what lies between a ticket and its copy
 replicate_0/level_3/.ticket.unfinished/     where a training under way is
 replicate_0/level_3/ticket/      of each trained network, by level and variant:
     ticket                       its ticket file
@@ -138,6 +140,16 @@ class RunDirectory:
         prefix = self.checkpoint(replicate, step)
         _write_folder(prefix.parent, lambda beside: write(beside / prefix.name))
 
+    @property
+    def rewind(self) -> dict[str, Any] | None:
+        """How the step was found that tickets restart from, if it was."""
+        path = self.path / "rewind.json"
+        return _read_json(path) if path.exists() else None
+
+    @rewind.setter
+    def rewind(self, found: dict[str, Any]) -> None:
+        _write_json(self.path / "rewind.json", found)
+
     def save(self, replicate: int, ticket: Ticket, run: Run) -> None:
         """Keeps a trained network, and brings results.csv up to date."""
         row = {
@@ -161,6 +173,7 @@ class RunDirectory:
             },
         }
         arrays = pack("weights", run.trained, ticket.masks)
+        arrays |= pack("slots", run.slots, ticket.masks)
         arrays |= {
             f"correct/{s}": np.packbits(c) for s, c in run.correct.items()
         }
@@ -201,6 +214,7 @@ class RunDirectory:
         points = zip(*record.curve.values(), strict=True)
         return Run(
             trained=unpack("weights", arrays, ticket.masks),
+            slots=unpack("slots", arrays, ticket.masks),
             metrics={name: record.row[name] for name in names},
             curve=tuple(
                 dict(zip(record.curve, p, strict=True)) for p in points
@@ -221,6 +235,18 @@ class RunDirectory:
         _, arrays = archive.read(folder / "trained", "trained")
         trained = unpack("weights", arrays, ticket.masks)
         return dataclasses.replace(ticket, trained=trained)
+
+    def line(self, replicate: int, level: int) -> dict[str, Any] | None:
+        """Returns what lies between a ticket and its copy, if it is kept."""
+        path = self._replicate(replicate) / f"level_{level}" / "line.json"
+        return _read_json(path) if path.exists() else None
+
+    def save_line(
+        self, replicate: int, level: int, content: Mapping[str, Any]
+    ) -> None:
+        """Keeps what lies between a ticket and its copy."""
+        path = self._replicate(replicate) / f"level_{level}" / "line.json"
+        _write_json(path, content)
 
     def records(self) -> list[Record]:
         """Returns the records of all networks trained so far."""

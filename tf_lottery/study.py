@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tf_lottery import controls, stability
 from tf_lottery.controls import Control
 from tf_lottery.crews import Crew
 from tf_lottery.progress import Progress
@@ -16,6 +17,7 @@ from tf_lottery.search import Pruning, find_tickets
 from tf_lottery.store import RunDirectory
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import Job, Run, State, Trainer, checkpoint
+from tf_lottery.training.state import Arrays
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,18 +30,25 @@ class Task:
         control: What makes the control of the ticket; None: the ticket
             itself is trained.
         seed: Seed of its training, and of the control.
+        keeps_slots: Whether what follows needs the optimizer at the end.
     """
 
     replicate: int
     of: Ticket
     control: Control | None
     seed: int
+    keeps_slots: bool = False
 
     def ticket(self) -> Ticket:
         """Returns what is trained: made anew each time, for many may wait."""
         if self.control is None:
             return self.of
         return self.control(self.of, self.seed)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is the dense network, of which θk is a state."""
+        return self.control is None and self.of.level == 0
 
 
 class Walk:
@@ -49,7 +58,7 @@ class Walk:
         replicate: Under which replicate it is kept.
         dense: The ticket of level 0.
         pruning: How it prunes.
-        controls: For every level from 1 on.
+        variants: What is trained beside each ticket, by name.
         seed: Seed of training and of the controls.
         found: Called with the ticket of each level once it is trained.
     """
@@ -59,17 +68,16 @@ class Walk:
         replicate: int,
         dense: Ticket,
         pruning: Pruning,
-        controls: Sequence[Control],
+        variants: Mapping[str, Control],
         seed: int,
         found: Callable[[Ticket], None] | None = None,
     ) -> None:
         self.replicate = replicate
-        self._controls, self._seed, self._found = controls, seed, found
+        self._pruning, self._seed, self._found = pruning, seed, found
+        self._of_tickets = tuple(variants.values())
+        self._of_dense = tuple(controls.of_dense(variants).values())
         self._search = find_tickets(dense, pruning)
-
-    def first(self) -> Task:
-        """Returns the dense network."""
-        return self._task(next(self._search))
+        self.dense = self._task(next(self._search))
 
     def after(self, task: Task, run: Run) -> list[Task]:
         """Returns what can be trained now that a network of the walk is."""
@@ -81,15 +89,24 @@ class Walk:
                     task.of, metrics=run.metrics, trained=run.trained
                 )
             )
-        controls = self._controls if task.of.level else ()
-        tasks = [self._task(task.of, control) for control in controls]
+        if task.is_dense:
+            at_k = parting(task.of, run.captured[0])
+            tasks = [self._task(at_k, control) for control in self._of_dense]
+        else:
+            tasks = [self._task(task.of, made) for made in self._of_tickets]
         try:
             return [self._task(self._search.send(run)), *tasks]
         except StopIteration:
             return tasks
 
     def _task(self, ticket: Ticket, control: Control | None = None) -> Task:
-        return Task(self.replicate, ticket, control, self._seed)
+        needs_slots = self._pruning.rewinds == "nothing" and control is None
+        return Task(self.replicate, ticket, control, self._seed, needs_slots)
+
+
+def parting(dense: Ticket, theta_k: State) -> Ticket:
+    """Returns the dense network at step k, from where copies part."""
+    return dataclasses.replace(dense, origin=theta_k)
 
 
 class Study:
@@ -100,7 +117,8 @@ class Study:
             checkpoints, and need not be what trains.
         directory: Where networks are kept, and found if they are there.
         rewind: The step k of the dense network's training that tickets
-            restart from; its state is kept beside the tickets.
+            restart from; its state is kept beside the tickets. None: the
+            first stable one, which `settle` finds.
         progress: Told how it goes.
     """
 
@@ -108,11 +126,15 @@ class Study:
         self,
         trainer: Trainer,
         directory: RunDirectory,
-        rewind: int,
+        rewind: int | None,
         progress: Progress,
     ) -> None:
         self._trainer, self._directory = trainer, directory
         self._rewind, self._progress = rewind, progress
+        self._captures = (
+            stability.candidates(trainer.steps) if rewind is None else (rewind,)
+        )
+        self._settled: dict[int, Run] = {}
 
     def theta_0(self, replicate: int, initial: State) -> State:
         """Returns θ0: the run directory's, if it keeps one."""
@@ -120,10 +142,96 @@ class Study:
             self._keep(replicate, initial)
         return self._restored(replicate, 0)
 
+    def settle(self, walks: Sequence[Walk], crew: Crew) -> None:
+        """Finds the step that tickets restart from, if it is not given.
+
+        It is the first from which the dense network of the first search is
+        stable, judged on validation data (else on training data), never on
+        test data. Differs from Frankle et al. 2020 (arXiv:1912.05671), who
+        look at each sparse subnetwork too: in their Table of networks those
+        are stable no later than the dense ones, and cost a search each.
+
+        Args:
+            walks: The searches.
+            crew: Who trains.
+
+        Raises:
+            ValueError: No step is stable.
+        """
+        if self._rewind is not None:
+            return
+        found = self._directory.rewind
+        if found is None:
+            found = self._first_stable(walks, crew)
+            self._directory.rewind = found
+        self._rewind = found["step"]
+        self._progress.say(
+            f"Tickets restart from step {found['step']:,}, the first stable "
+            f"one: {len(found['barriers'])} copies of the dense network, "
+            f"{found['steps_trained']:,} steps, were trained to find it."
+        )
+
+    def _first_stable(
+        self, walks: Sequence[Walk], crew: Crew
+    ) -> dict[str, Any]:
+        runs = self._train([walk.dense for walk in walks], crew)
+        self._settled = {
+            walk.replicate: run for walk, run in zip(walks, runs, strict=True)
+        }
+        task, dense = walks[0].dense, runs[0].trained
+        has_validation = self._trainer.data.validation is not None
+        split = "validation" if has_validation else "train"
+
+        def errors(weights: Arrays, between: bool) -> dict[str, float]:
+            return self._trainer.errors(weights, [split], anew=between)
+
+        def barrier(step: int) -> float:
+            def probe(ticket: Ticket, seed: int) -> Ticket:
+                made = controls.data_order(ticket, seed)
+                return dataclasses.replace(made, variant=f"probe_{step}")
+
+            at_k = parting(task.of, self._restored(task.replicate, step))
+            copy = Task(task.replicate, at_k, probe, task.seed)
+            self._progress.expect(self._trainer.steps - step)
+            (run,) = self._train([copy], crew)
+            line = stability.connect(dense, run.trained, errors)
+            return line.barrier(split)
+
+        step, barriers = stability.first_stable(self._captures, barrier)
+        return {
+            "step": step,
+            "split": split,
+            "barriers": {str(k): barriers[k] for k in sorted(barriers)},
+            "steps_trained": sum(self._trainer.steps - k for k in barriers),
+        }
+
+    def _train(self, tasks: Sequence[Task], crew: Crew) -> list[Run]:
+        """Trains what nothing else waits for."""
+        runs: dict[Task, Run] = {}
+
+        def done(task: Task, run: Run) -> list[Task]:
+            runs[task] = run
+            return []
+
+        self._work(list(tasks), crew, done)
+        return [runs[task] for task in tasks]
+
     def work_off(self, walks: Sequence[Walk], crew: Crew) -> None:
         """Trains everything, or what of it is not done yet."""
+        self.settle(walks, crew)
         by_replicate = {walk.replicate: walk for walk in walks}
-        new = [walk.first() for walk in walks]
+        self._work(
+            [walk.dense for walk in walks],
+            crew,
+            lambda task, run: by_replicate[task.replicate].after(task, run),
+        )
+
+    def _work(
+        self,
+        new: list[Task],
+        crew: Crew,
+        after: Callable[[Task, Run], list[Task]],
+    ) -> None:
         waiting: list[Task] = []
         under_way: dict[Job, tuple[Task, Ticket]] = {}
 
@@ -138,7 +246,7 @@ class Study:
                 if run is None:
                     waiting.append(task)
                 else:
-                    new += by_replicate[task.replicate].after(task, run)
+                    new += after(task, run)
             # Nobody waits for a control; the next level waits for a ticket.
             waiting.sort(key=lambda task: task.control is not None)
             while waiting and (room := crew.room(len(waiting))):
@@ -150,16 +258,16 @@ class Study:
             for job, run in crew.finished(tell) if under_way else ():
                 task, ticket = under_way.pop(job)
                 run = self._save(task, ticket, run)
-                new += by_replicate[task.replicate].after(task, run)
+                new += after(task, run)
 
     def _job(self, task: Task) -> tuple[Job, Ticket]:
         ticket = task.ticket()
-        is_dense = ticket.level == 0
         job = Job(
             ticket.start,
             ticket.masks,
             task.seed if ticket.data_seed is None else ticket.data_seed,
-            capture=self._rewind if is_dense else None,
+            capture=self._captures if task.is_dense else (),
+            keeps_slots=task.keeps_slots,
             folder=self._directory.unfinished(task.replicate, ticket),
             architecture=ticket.architecture
             if ticket.architecture != task.of.architecture
@@ -168,31 +276,37 @@ class Study:
         return job, ticket
 
     def _kept(self, task: Task) -> Run | None:
+        if task.is_dense and task.replicate in self._settled:
+            return self._with_theta_k(task, self._settled[task.replicate])
         ticket = task.ticket()
         run = self._directory.load(task.replicate, ticket)
-        if run is None or ticket.level:
-            theta_k = None
-        elif self._directory.has_checkpoint(task.replicate, self._rewind):
-            theta_k = self._restored(task.replicate, self._rewind)
-        else:
-            run = None
         if run is None:
             return None
+        has = self._directory.has_checkpoint
+        if task.is_dense and not all(
+            has(task.replicate, step) for step in self._captures
+        ):
+            return None
         self._progress.kept(task.replicate, ticket, run.metrics)
-        return dataclasses.replace(run, captured=theta_k)
+        return self._with_theta_k(task, run)
 
     def _save(self, task: Task, ticket: Ticket, run: Run) -> Run:
-        if run.captured is not None:
-            if self._rewind:
-                self._keep(task.replicate, run.captured)
-            theta_k = self._restored(task.replicate, self._rewind)
-            run = dataclasses.replace(run, captured=theta_k)
+        for state in run.captured:
+            if state.step:
+                self._keep(task.replicate, state)
         # A ticket is the same bytes however long it took.
         metrics = {k: v for k, v in run.metrics.items() if k != "seconds"}
         trained = dataclasses.replace(ticket, metrics=metrics)
         self._directory.save(task.replicate, trained, run)
         self._progress.end(task.replicate, ticket, run.metrics)
-        return run
+        return self._with_theta_k(task, run)
+
+    def _with_theta_k(self, task: Task, run: Run) -> Run:
+        """Gives the dense network's run θk, as it is kept, once k is known."""
+        if not task.is_dense or self._rewind is None:
+            return run
+        theta_k = self._restored(task.replicate, self._rewind)
+        return dataclasses.replace(run, captured=(theta_k,))
 
     def _keep(self, replicate: int, state: State) -> None:
         def write(prefix: pathlib.Path) -> None:

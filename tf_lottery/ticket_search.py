@@ -47,8 +47,10 @@ class TicketSearch:
         schedule: `"geometric"` (iterative) or `"one_shot"`.
         rewind: How far from the start tickets restart, as a `Duration`: `"0it"`
             is the paper's reset to θ0, `"500it"` or `"1ep"` a later θk.
-        rewinds: What goes back there: `"weights"`, or `"learning_rate"` alone,
-            as `search.Pruning` says.
+            `"auto"`: the first step from which training is stable, which
+            `Study.settle` finds by training a few copies more.
+        rewinds: What goes back there: `"weights"`, `"learning_rate"` alone, or
+            `"nothing"`, as `search.Pruning` says.
         seed: Seed of data order, layers' randomness, controls and the
             criterion `"random"`, >= 0.
         controls: Names of `controls.CONTROLS`, trained at every level >= 1;
@@ -103,7 +105,7 @@ class TicketSearch:
             rewinds,
         )
         self._controls = controls_.variants(controls)
-        self._rewind = Duration(rewind)
+        self._rewind = None if rewind == "auto" else Duration(rewind)
         self._model, self._kernels, self._seed = model, tuple(kernels), seed
         self._theta_0 = theta_0
         self._compiled: dict[str, Any] | None = None
@@ -219,14 +221,22 @@ class TicketSearch:
     @property
     def networks(self) -> int:
         """How many networks a search trains, controls included."""
-        return 1 + self._pruning.levels * (1 + len(self._controls))
+        beside = self._pruning.levels * len(self._controls)
+        return (
+            1
+            + self._pruning.levels
+            + beside
+            + len(controls_.of_dense(self._controls))
+        )
 
     def trainer(self, recipe: Recipe, dataset: data.Dataset) -> Trainer:
         """Returns what trains the networks of the search."""
         return Trainer(self._model, recipe, dataset, self._kernels)
 
-    def rewind(self, trainer: Trainer) -> int:
-        """Returns the step that tickets restart from."""
+    def rewind(self, trainer: Trainer) -> int | None:
+        """Returns the step that tickets restart from; None: it is sought."""
+        if self._rewind is None:
+            return None
         step = self._rewind.steps_at(trainer.steps_per_epoch)
         if step >= trainer.steps:
             raise ValueError(
@@ -262,9 +272,8 @@ class TicketSearch:
             architecture=masking.architecture_of(self._model),
             provenance={"seed": self._seed, **identity.versions()},
         )
-        controls = list(self._controls.values())
         return Walk(
-            replicate, dense, self._pruning, controls, self._seed, found
+            replicate, dense, self._pruning, self._controls, self._seed, found
         )
 
     def winning_ticket(self) -> Ticket:
@@ -331,7 +340,7 @@ class TicketSearch:
             "criterion": describe(self._pruning.criterion),
             "allocation": describe(self._pruning.allocation),
             "schedule": describe(self._pruning.schedule),
-            "rewind": str(self._rewind),
+            "rewind": str(self._rewind or "auto"),
             **(
                 {"rewinds": self._pruning.rewinds}
                 if self._pruning.rewinds != "weights"

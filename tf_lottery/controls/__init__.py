@@ -12,7 +12,7 @@ Carbin 2019 draw three.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from tf_lottery import lookup, seeds
 from tf_lottery.controls.data_order import data_order
@@ -58,6 +58,10 @@ CONTROLS: dict[str, Control] = {
 """Every control by name."""
 
 
+OF_DENSE = ("data_order",)
+"""Controls that the dense network has too, of its training from step k on."""
+
+
 def find(name: str) -> Control:
     """Returns the control of that name."""
     return lookup.find(CONTROLS, name, "control")
@@ -87,6 +91,15 @@ def variants(names: Iterable[str]) -> dict[str, Control]:
     return found
 
 
+def of_dense(variants: Mapping[str, Control]) -> dict[str, Control]:
+    """Returns those of a ticket's variants that the dense network has too."""
+    return {
+        name: control
+        for name, control in variants.items()
+        if name.partition(".")[0] in OF_DENSE
+    }
+
+
 def _drawn(control: Control, draw: int) -> Control:
     def drawn(ticket: Ticket, seed: int) -> Ticket:
         made = control(ticket, seeds.integer(seed, "draw", draw))
@@ -103,6 +116,7 @@ __all__ = [
     "initial_magnitude",
     "inverted",
     "noise",
+    "of_dense",
     "random_erk",
     "random_evenly",
     "reinit",

@@ -71,5 +71,8 @@ def _best(ticket: Ticket, scores: Mapping[str, np.ndarray]) -> Masks:
         path: np.full(mask.shape, counts[path] > 0)
         for path, mask in ticket.masks.items()
     }
-    budgets = {(path,): count for path, count in counts.items() if count}
-    return pruning.keep_best(scores, Masks(every), budgets)
+    return pruning.keep_best(
+        scores,
+        Masks(every),
+        {(path,): count for path, count in counts.items() if count},
+    )

@@ -36,8 +36,10 @@ class Config:
         criterion: What scores weights.
         allocation: How the budget is shared among kernels.
         schedule: `"geometric"` or `"one_shot"`.
-        rewind: What tickets restart from: θ at this point of training.
-        rewinds: What goes back there: `"weights"` or `"learning_rate"`.
+        rewind: What tickets restart from: θ at this point of training;
+            `"auto"`: at the first stable one.
+        rewinds: What goes back there: `"weights"`, `"learning_rate"` or
+            `"nothing"`.
         controls: Names of the controls, trained at every level.
         replicates: How often everything is done, under seeds of their own.
         seed: The seed from which those of all replicates derive.
@@ -109,6 +111,9 @@ class Config:
         return dataclasses.replace(self, **changed)
 
 
+_AUTO = "rewind", "auto"
+
+
 def _default(field: dataclasses.Field) -> Any:
     return getattr(Config(), field.name)
 
@@ -127,7 +132,7 @@ def _read(name: str, value: Any, kind: type) -> Any:
         value = tuple(value)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise _wrong(name, value, kind)
-    if name in ("length", "rewind", "warmup"):
+    if name in ("length", "rewind", "warmup") and (name, value) != _AUTO:
         Duration(str(value))
     if name == "milestones" and isinstance(value, tuple):
         for length in value:

@@ -68,8 +68,9 @@ class Course:
         self.step = kept[0].state.step if kept else jobs[0].start.step
         self.logs = [Log() for _ in jobs]
         self._best: Any = None
-        self._captured: list[State | None] = [
-            job.start if job.capture == job.start.step else None for job in jobs
+        self._captured: list[tuple[State, ...]] = [
+            (job.start,) if job.start.step in job.capture else ()
+            for job in jobs
         ]
         self._totals = np.zeros(len(jobs))
         self._seconds = 0.0
@@ -92,11 +93,11 @@ class Course:
         losses = self.networks.run(window, self.step - first, stop - first)
         self.step = stop
         self._totals += losses
-        if any(job.capture == stop for job in self._jobs):
+        if any(stop in job.capture for job in self._jobs):
             states = self.networks.states(self.networks.values, stop)
             for i, job in enumerate(self._jobs):
-                if job.capture == stop:
-                    self._captured[i] = states[i]
+                if stop in job.capture:
+                    self._captured[i] += (states[i],)
         return losses / steps
 
     def evaluate(self) -> None:
@@ -159,6 +160,7 @@ class Course:
                 },
                 curve=tuple(log.curve),
                 correct={s: f.correct for s, f in stopped[i].items()},
+                slots=trained[i].slots if self._jobs[i].keeps_slots else {},
                 captured=self._captured[i],
             )
             for i, log in enumerate(self.logs)

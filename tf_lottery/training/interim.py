@@ -19,7 +19,7 @@ _KEPT = 2  # files: should the newest be damaged, there is one before it
 _KIND = "training under way"
 _DIGITS = 12  # of a job's digest, in the name of its files
 _HEADER = ("job", "curve", "total", "seconds")
-_STATES = ("state", "best", "captured")
+_CAPTURED = "captured/"  # and the step
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +31,7 @@ class Interim:
         job: Digest of what is trained; only the same job goes on from it.
         state: Where it is.
         best: The state at the early-stop step so far, without slots, or None.
-        captured: The state that was to be captured, or None.
+        captured: The states captured so far, in order.
         curve: The evaluations so far.
         total: The sum of the losses since the last evaluation.
         seconds: How long it has trained.
@@ -40,7 +40,7 @@ class Interim:
     job: str
     state: State
     best: State | None
-    captured: State | None
+    captured: tuple[State, ...]
     curve: list[dict[str, float]]
     total: float
     seconds: float
@@ -50,11 +50,12 @@ def save(folder: pathlib.Path, interim: Interim) -> None:
     """Writes a file of its own, and removes all but the one before it."""
     header: dict[str, Any] = {name: getattr(interim, name) for name in _HEADER}
     arrays: dict[str, np.ndarray] = {}
-    for name in _STATES:
-        state = getattr(interim, name)
-        if state is None:
-            continue
-        header[name] = state.step
+    states = {"state": interim.state}
+    if interim.best is not None:
+        states["best"] = interim.best
+    states |= {f"{_CAPTURED}{s.step}": s for s in interim.captured}
+    header["states"] = {name: state.step for name, state in states.items()}
+    for name, state in states.items():
         for part in ("weights", "slots"):
             values = getattr(state, part).items()
             arrays |= {f"{name}/{part}/{key}": v for key, v in values}
@@ -100,17 +101,17 @@ def _load(path: pathlib.Path) -> Interim | None:
         return None
     states = {
         name: State(
-            header.pop(name),
+            step,
             _under(f"{name}/weights", arrays),
             _under(f"{name}/slots", arrays),
         )
-        for name in _STATES
-        if name in header
+        for name, step in header["states"].items()
     }
+    captured = [s for name, s in states.items() if name.startswith(_CAPTURED)]
     return Interim(
         state=states["state"],
         best=states.get("best"),
-        captured=states.get("captured"),
+        captured=tuple(sorted(captured, key=lambda state: state.step)),
         **{name: header[name] for name in _HEADER},
     )
 

@@ -20,7 +20,9 @@ class Job:
         masks: Kernel path to bool array shaped as the kernel, one for each
             kernel that carries masks.
         seed: Seed of data order and augmentation, >= 0.
-        capture: A step whose state goes into the record, or None.
+        capture: Steps whose states go into the record.
+        keeps_slots: Whether the optimizer's variables at the end go into the
+            record too.
         folder: Where training keeps its state as it goes, to go on from after
             a crash. None: nowhere.
         architecture: The model as JSON, if it is another one than that of the
@@ -30,8 +32,9 @@ class Job:
     start: State
     masks: Mapping[str, np.ndarray]
     seed: int = 0
-    capture: int | None = None
+    capture: tuple[int, ...] = ()
     folder: pathlib.Path | None = None
+    keeps_slots: bool = False
     architecture: str | None = None
 
     @property
@@ -41,7 +44,7 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over where it starts, masks, seed and captured step."""
+        """SHA-256 over where it starts, masks, seed and captured steps."""
         parts = (self.start.digest, digest(self.masks), self.seed, self.capture)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 

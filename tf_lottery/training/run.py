@@ -25,11 +25,14 @@ class Run:
         curve: One row for each evaluation, with its `step`.
         correct: `"validation"` and `"test"` to whether each example was
             classified right at the early-stop step, bool `[examples]`.
-        captured: The state at the step that was to be captured, if any.
+        slots: Name to value of every variable of the optimizer at the end, if
+            they were to be kept.
+        captured: The states at the steps that were to be captured, in order.
     """
 
     trained: Arrays
     metrics: Mapping[str, Any]
     curve: tuple[Row, ...]
     correct: Mapping[str, np.ndarray]
-    captured: State | None = None
+    slots: Arrays = dataclasses.field(default_factory=dict)
+    captured: tuple[State, ...] = ()

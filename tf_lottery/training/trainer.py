@@ -12,7 +12,16 @@ import tensorflow as tf
 
 from tf_lottery import masking, seeds
 from tf_lottery.data import Dataset, augmentation
-from tf_lottery.training import feed, fit, interim, measure, program, sparse
+from tf_lottery.training import (
+    feed,
+    fit,
+    interim,
+    measure,
+    program,
+    sparse,
+    statistics,
+)
+from tf_lottery.training.arrangement import Single
 from tf_lottery.training.course import Course, Networks
 from tf_lottery.training.dense import DenseNetworks, DensePrograms
 from tf_lottery.training.feed import Window
@@ -21,7 +30,7 @@ from tf_lottery.training.network import Network
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.run import Run
 from tf_lottery.training.sparse import SparseNetwork
-from tf_lottery.training.state import State, values
+from tf_lottery.training.state import Arrays, State, values
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -161,6 +170,39 @@ class Trainer:
             self._other = architecture, trainer
         return self._other[1]
 
+    def errors(
+        self,
+        weights: Arrays,
+        splits: Sequence[str] = (),
+        anew: bool = False,
+    ) -> dict[str, float]:
+        """Returns the fraction of examples that a network classifies wrong.
+
+        Args:
+            weights: Path to value of every variable of the model.
+            splits: Names of splits. Empty: all there are.
+            anew: Whether the moving statistics of BatchNorm are estimated
+                anew first, on training data.
+        """
+        if anew:
+            batches = self._splits["train"]
+            weights = statistics.reestimated(self.model, weights, batches)
+        every = {
+            path: np.ones(weights[path].shape, bool)
+            for path in self.network.masked
+        }
+        state = State(0, weights, {})
+        networks = DenseNetworks(
+            self._programs, Single(), [state], [every], [0]
+        )
+        return {
+            name: 1 - float(figures.correct.mean())
+            for name in splits or self._splits
+            for figures in networks.evaluate(
+                networks.values, self._splits[name]
+            )
+        }
+
     def arrangement(self, networks: int) -> tuple[str, str]:
         """Returns how so many networks would lie side by side, and why so."""
         found, reason = self._arrangement(networks)
@@ -263,12 +305,12 @@ class Trainer:
         Where the points lie depends on no clock, or sums would differ.
         """
         every = (self.recipe.evaluate_every, self._longest)
-        captures = {job.capture for job in jobs} - {None}
+        captures = {step for job in jobs for step in job.capture}
         for window in self._feed.windows([job.seed for job in jobs], step):
             while step < window.stop:
                 stops = [window.stop, self.steps]
                 stops += [step - step % n + n for n in every]
-                stops += [c for c in captures if c is not None and c > step]
+                stops += [c for c in captures if c > step]
                 step = min(stops)
                 yield window, step
                 if step == self.steps:

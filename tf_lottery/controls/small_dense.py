@@ -1,0 +1,96 @@
+"""This module knows the small dense network with as many weights."""
+
+import bisect
+
+import keras
+
+from tf_lottery import masking
+from tf_lottery.controls.reinitialised import fresh
+from tf_lottery.controls.variant import variant
+from tf_lottery.masks import Masks
+from tf_lottery.tickets import Ticket
+from tf_lottery.training import State
+from tf_lottery.training.state import values
+
+_WIDTHS = ("units", "filters")
+_STEPS = 1_000  # widths are tried in steps of a thousandth
+
+
+def small_dense(ticket: Ticket, seed: int) -> Ticket:
+    """Returns a narrower network, dense, with as many weights as the ticket.
+
+    All layers but the output are narrowed by one factor, the largest under
+    which the masked kernels together have no more weights than the ticket
+    keeps: what whoever wants a small network would train without pruning
+    (Liu et al. 2019, arXiv:1810.05270). Weights are drawn from the layers'
+    initialisers, and training starts at step 0. Its density is that of its
+    weights among those of the ticket's network.
+
+    Args:
+        ticket: The ticket to match, of a model that Keras rebuilds.
+        seed: Seed of the weights, >= 0; levels draw differently.
+
+    Raises:
+        ValueError: The model cannot be rebuilt or narrowed, or is too large
+            even at one unit a layer.
+    """
+    model = ticket.template()
+    output = {
+        k.layer.name
+        for k in masking.kernels(model).values()
+        if k.role == "output"
+    }
+
+    def narrowed(step: int) -> keras.Model:
+        return _narrowed(model, step / _STEPS, output)
+
+    def too_large(step: int) -> bool:
+        small = masking.variables_by_path(narrowed(step))
+        return _size(small, ticket.masks) > ticket.masks.kept
+
+    steps = range(1, _STEPS + 1)
+    step = bisect.bisect_left(steps, True, key=too_large)
+    if step == 0:
+        raise ValueError(
+            f"With one unit a layer {model.name!r} still has more than the "
+            f"{ticket.masks.kept:,} weights of the ticket at level "
+            f"{ticket.level}. Leave out the control 'small_dense'."
+        )
+    small = narrowed(steps[step - 1])
+    variables = masking.variables_by_path(small)
+    shapes = {path: tuple(variables[path].shape) for path in ticket.masks}
+    made = variant(
+        ticket,
+        "small_dense",
+        masks=Masks.ones(shapes),
+        origin=State(0, values(variables), {}),
+        architecture=masking.architecture_of(small),
+    )
+    return variant(made, "small_dense", origin=fresh(made, seed, "small_dense"))
+
+
+def _narrowed(
+    model: keras.Model, share: float, output: set[str]
+) -> keras.Model:
+    def narrow(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if layer.name not in output:
+            for key in _WIDTHS:
+                if key in config:
+                    config[key] = max(1, round(share * config[key]))
+        return type(layer).from_config(config)
+
+    try:
+        return keras.models.clone_model(model, clone_function=narrow)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{model.name!r} cannot be narrowed: {reason} Leave out the "
+            "control 'small_dense'."
+        ) from None
+
+
+def _size(variables: dict[str, keras.Variable], masks: Masks) -> int:
+    return sum(
+        int(variables[path].value.shape.num_elements()) for path in masks
+    )
