@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import test_ticket_search
 from tfds_copies import prepare_small_copy
 
 from tf_lottery import experiment, masking
@@ -318,3 +319,81 @@ def test_a_run_refuses_other_data_of_the_same_name(tmp_path):
             FASHION, run, verbose=False, data_dir=tmp_path / "50"
         )
     assert records_of(run) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [
+        ({"rate": 0.1}, [""]),
+        ({"rate": "[0.1, 0.2]"}, ["rate=0.1", "rate=0.2"]),
+        ({"optimizer": ["adam", "sgd"]}, ["optimizer=adam", "optimizer=sgd"]),
+        ({"controls": ["reinit", "shuffle"]}, [""]),
+        ({"controls": [["reinit"], []]}, ["controls=reinit", "controls="]),
+        (
+            {"model_options": '[{"units": [25, 9]}, {"sigma": 0.1}]'},
+            ["model_options=units=25-9", "model_options=sigma=0.1"],
+        ),
+        (
+            {"rate": [0.1, 0.2], "length": ["2it", "1ep"], "seed": "3"},
+            [
+                "rate=0.1,length=2it",
+                "rate=0.1,length=1ep",
+                "rate=0.2,length=2it",
+                "rate=0.2,length=1ep",
+            ],
+        ),
+    ],
+)
+def test_lists_of_values_are_sweeps(settings, labels):
+    assert list(experiment.expand(Config(), settings)) == labels
+
+
+def test_a_sweep_of_one_value_twice_is_refused():
+    with pytest.raises(ValueError, match="are both 'rate=0.1'"):
+        experiment.expand(Config(), {"rate": [0.1, 0.1]})
+    with pytest.raises(ValueError, match="begins as a list"):
+        experiment.expand(Config(), {"rate": "[0.1, 0.2"})
+
+
+def test_what_runs_of_a_sweep_share_is_trained_once(tmp_path, monkeypatch):
+    trainings = test_ticket_search.Trainings(monkeypatch)
+    config = TINY.replace({"levels": 2, "controls": ""})
+    settings = {"schedule": ["geometric", "one_shot"], "rewind": ["0it", "5it"]}
+    configs = experiment.expand(config, settings)
+    runs = experiment.run_sweep(configs, tmp_path / "s", verbose=False)
+    # The dense network; level 1 of both steps k, and level 2 of both schedules.
+    assert trainings.count == 1 + 2 + 2 * 2
+    for run, each in zip(runs, configs.values(), strict=True):
+        alone = experiment.run_experiment(
+            each, tmp_path / "alone" / run.path.name, verbose=False
+        )
+        for one, other in zip(run.records(), alone.records(), strict=True):
+            assert one.digests == other.digests
+            assert one.curve == other.curve
+        assert len(results(run)) == 3
+    before = trainings.count
+    experiment.run_sweep(configs, tmp_path / "s", verbose=False)
+    assert trainings.count == before
+    assert list(experiment.members(tmp_path / "s")) == sorted(configs)
+
+
+def results(run):
+    with open(run.path / "results.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_runs_that_train_otherwise_share_nothing(tmp_path, monkeypatch):
+    trainings = test_ticket_search.Trainings(monkeypatch)
+    config = TINY.replace({"levels": 0, "controls": ""})
+    configs = experiment.expand(config, {"learning_rate": [1e-3, 2e-3]})
+    one, two = experiment.run_sweep(configs, tmp_path / "s", verbose=False)
+    assert trainings.count == 2
+    assert one.records()[0].digests != two.records()[0].digests
+
+
+def test_a_sweep_does_not_go_into_a_run(tmp_path):
+    config = TINY.replace({"levels": 0, "length": "2it"})
+    experiment.run_experiment(config, tmp_path / "r", verbose=False)
+    configs = experiment.expand(config, {"rate": [0.1, 0.2]})
+    with pytest.raises(ValueError, match="holds a single run"):
+        experiment.run_sweep(configs, tmp_path / "r", verbose=False)

@@ -106,7 +106,7 @@ def _parser() -> _Parser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other setting; may be repeated",
+        help="any other setting; may be repeated; a list of values is a sweep",
     )
     report = add("report", _report, "draw the report of a run again")
     report.add_argument("run_dir", metavar="DIR")
@@ -175,26 +175,33 @@ def _run(arguments: argparse.Namespace) -> None:
     with _quiet():
         from tf_lottery import experiment
         from tf_lottery.experiment import presets
-    config = presets.find(arguments.preset, arguments.scale).replace(settings)
+    configs = experiment.expand(
+        presets.find(arguments.preset, arguments.scale), settings
+    )
     if arguments.workers is not None and arguments.workers < 1:
         raise ValueError(
             f"--workers must be 1 or more; got {arguments.workers}."
         )
     if arguments.explain:
-        for line in experiment.explain(
-            config, arguments.workers, arguments.data_dir
-        ):
-            print(line)
+        for config in configs.values():
+            for line in experiment.explain(
+                config, arguments.workers, arguments.data_dir
+            ):
+                print(line)
         return
-    directory = experiment.run_experiment(
-        config,
+    run: Callable[..., object] = experiment.run_sweep
+    what: object = configs
+    if "" in configs:
+        run, what = experiment.run_experiment, configs[""]
+    run(
+        what,
         arguments.run_dir,
         arguments.preset,
         workers=arguments.workers,
         data_dir=arguments.data_dir,
         deterministic=arguments.deterministic,
     )
-    _write_report(directory)
+    _report(arguments)
 
 
 def _report(arguments: argparse.Namespace) -> None:

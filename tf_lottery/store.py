@@ -25,7 +25,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,8 @@ class RunDirectory:
         identity: What determines the results. A directory that was begun with
             another identity is refused.
         about: What else is worth knowing: the preset's name, versions.
+        siblings: Runs whose networks are trained in the same way: what they
+            keep is taken over where this run asks for the same.
 
     Raises:
         ValueError: The directory holds another run or other files, or cannot
@@ -96,7 +98,9 @@ class RunDirectory:
         path: str | os.PathLike[str],
         identity: Mapping[str, Any],
         about: Mapping[str, Any],
+        siblings: "Sequence[RunDirectory]" = (),
     ) -> None:
+        self._siblings = tuple(siblings)
         self.path = pathlib.Path(path)
         config = {"identity": dict(identity), "about": dict(about)}
         # As JSON gives it back, so that old and new compare.
@@ -122,6 +126,7 @@ class RunDirectory:
         """
         directory = cls.__new__(cls)
         directory.path = pathlib.Path(path)
+        directory._siblings = ()
         directory.config = _read_config(directory.path)
         return directory
 
@@ -130,8 +135,13 @@ class RunDirectory:
         return self._replicate(replicate) / f"theta_{step}" / "checkpoint"
 
     def has_checkpoint(self, replicate: int, step: int) -> bool:
-        """Returns whether θ of that step is kept."""
-        return self.checkpoint(replicate, step).parent.exists()
+        """Returns whether θ of that step is kept, here or by a sibling."""
+        folder = self.checkpoint(replicate, step).parent
+        for sibling in self._siblings:
+            theirs = sibling.checkpoint(replicate, step).parent
+            if theirs.exists() and not folder.exists():
+                _copy_folder(theirs, folder)
+        return folder.exists()
 
     def save_checkpoint(
         self, replicate: int, step: int, write: Callable[[pathlib.Path], None]
@@ -203,11 +213,16 @@ class RunDirectory:
         came out differently, nothing that follows from it is reused.
         """
         folder = self._cell(replicate, ticket.level, ticket.variant)
-        if not (folder / "record.json").exists():
-            return None
-        record = self._record(folder)
-        started = started_from(ticket)
-        if any(record.digests.get(k) != v for k, v in started.items()):
+        record = self._record_of(replicate, ticket)
+        for sibling in self._siblings:
+            if record is None:
+                record = sibling._record_of(replicate, ticket)
+                if record is not None:
+                    cell = replicate, ticket.level, ticket.variant
+                    _copy_folder(sibling._cell(*cell), folder)
+                    self._rows[_order(record.row)] = dict(record.row)
+                    self._write_results()
+        if record is None:
             return None
         _, arrays = archive.read(folder / "trained", "trained")
         names = [k for k in record.row if k not in COLUMNS[:6]]
@@ -221,6 +236,17 @@ class RunDirectory:
             ),
             correct=record.correct,
         )
+
+    def _record_of(self, replicate: int, ticket: Ticket) -> Record | None:
+        """Returns the record of the training of this very ticket."""
+        folder = self._cell(replicate, ticket.level, ticket.variant)
+        if not (folder / "record.json").exists():
+            return None
+        record = self._record(folder)
+        started = started_from(ticket)
+        if any(record.digests.get(k) != v for k, v in started.items()):
+            return None
+        return record
 
     def ticket(
         self, replicate: int, level: int, variant: str = "ticket"
@@ -366,6 +392,13 @@ def _short(value: Any) -> str:
 def _write_json(path: pathlib.Path, content: Any) -> None:
     text = json.dumps(content, indent=2, sort_keys=True)
     archive.write_bytes(path, f"{text}\n".encode())
+
+
+def _copy_folder(source: pathlib.Path, folder: pathlib.Path) -> None:
+    def write(beside: pathlib.Path) -> None:
+        shutil.copytree(source, beside, dirs_exist_ok=True)
+
+    _write_folder(folder, write)
 
 
 def _write_folder(

@@ -120,6 +120,7 @@ class Study:
             restart from; its state is kept beside the tickets. None: the
             first stable one, which `settle` finds.
         progress: Told how it goes.
+        captures: Further steps of which the dense network's state is kept.
     """
 
     def __init__(
@@ -128,12 +129,14 @@ class Study:
         directory: RunDirectory,
         rewind: int | None,
         progress: Progress,
+        captures: Sequence[int] = (),
     ) -> None:
         self._trainer, self._directory = trainer, directory
         self._rewind, self._progress = rewind, progress
-        self._captures = (
+        self._candidates = (
             stability.candidates(trainer.steps) if rewind is None else (rewind,)
         )
+        self._captures = tuple(sorted({*self._candidates, *captures}))
         self._settled: dict[int, Run] = {}
 
     def theta_0(self, replicate: int, initial: State) -> State:
@@ -197,7 +200,7 @@ class Study:
             line = stability.connect(dense, run.trained, errors)
             return line.barrier(split)
 
-        step, barriers = stability.first_stable(self._captures, barrier)
+        step, barriers = stability.first_stable(self._candidates, barrier)
         return {
             "step": step,
             "split": split,

@@ -3,5 +3,14 @@
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.connect import connect
 from tf_lottery.experiment.runner import explain, run_experiment
+from tf_lottery.experiment.sweep import expand, members, run_sweep
 
-__all__ = ["Config", "connect", "explain", "run_experiment"]
+__all__ = [
+    "Config",
+    "connect",
+    "expand",
+    "explain",
+    "members",
+    "run_experiment",
+    "run_sweep",
+]

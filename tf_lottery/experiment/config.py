@@ -87,6 +87,18 @@ class Config:
             and getattr(self, field.name) != _default(field)
         }
 
+    def training(self) -> dict[str, Any]:
+        """Returns those of them that determine how a network is trained.
+
+        Runs that share these share networks that start alike: pruning says
+        only which networks there are.
+        """
+        return {
+            name: value
+            for name, value in self.identity().items()
+            if name not in _PRUNING
+        }
+
     @property
     def digest(self) -> str:
         """The first 12 digits of SHA-256 over the identity."""
@@ -112,6 +124,17 @@ class Config:
 
 
 _AUTO = "rewind", "auto"
+_PRUNING = frozenset(
+    {
+        "rate",
+        "rates",
+        "criterion",
+        "allocation",
+        "schedule",
+        "rewind",
+        "rewinds",
+    }
+)
 
 
 def _default(field: dataclasses.Field) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -30,6 +31,8 @@ def run_experiment(
     workers: int | None = None,
     data_dir: data.DataDir = None,
     deterministic: bool = False,
+    siblings: Sequence[RunDirectory] = (),
+    captures: Sequence[str] = (),
 ) -> RunDirectory:
     """Runs an experiment, or what of it is not done yet.
 
@@ -48,6 +51,11 @@ def run_experiment(
         deterministic: Have TensorFlow choose operations that give the same
             bytes every time, in this process from here on. On a CPU results
             are the same bytes without it.
+
+        siblings: Runs whose networks are trained in the same way, on the
+            same data: what they have trained is taken over.
+        captures: Lengths, as `rewind`, at which θ is kept for such runs to
+            come.
 
     Returns:
         The run directory.
@@ -72,10 +80,16 @@ def run_experiment(
         **identity.versions(),
     }
     determines = {**config.identity(), "data": trainer.data.digest}
-    directory = RunDirectory(run_dir, determines, about)
+    directory = RunDirectory(run_dir, determines, about, siblings)
     steps = config.replicates * searches[0].networks * trainer.steps
     progress = Progress(steps, verbose, config.replicates)
-    study = Study(trainer, directory, searches[0].rewind(trainer), progress)
+    study = Study(
+        trainer,
+        directory,
+        searches[0].rewind(trainer),
+        progress,
+        _steps(captures, trainer),
+    )
     walks = [s.walk(study, trainer, r) for r, s in enumerate(searches)]
     count = workers or _side_by_side(config, steps)
     with contextlib.ExitStack() as stack:
@@ -86,6 +100,15 @@ def run_experiment(
             crew = stack.enter_context(Processes(build, count))
         study.work_off(walks, crew)
     return directory
+
+
+def _steps(lengths: Sequence[str], trainer: Trainer) -> list[int]:
+    """Returns lengths of training as steps; `"auto"` is none."""
+    return [
+        Duration(length).steps_at(trainer.steps_per_epoch)
+        for length in lengths
+        if length != "auto"
+    ]
 
 
 def explain(

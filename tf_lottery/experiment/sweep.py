@@ -1,0 +1,135 @@
+"""This module knows sweeps: one experiment under several settings."""
+
+import itertools
+import json
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tf_lottery.experiment.config import Config
+from tf_lottery.experiment.runner import run_experiment
+from tf_lottery.store import RunDirectory
+
+
+def expand(config: Config, settings: Mapping[str, Any]) -> dict[str, Config]:
+    """Returns the configurations that settings describe, by label.
+
+    A setting that is a list of values stands for each of them; several such
+    settings for every combination. Of a setting that is a list itself
+    (`controls`, `milestones`), a list of lists.
+
+    Args:
+        config: What the settings change.
+        settings: As `Config.replace` takes them.
+
+    Returns:
+        Label, such as `"rate=0.1"`, to configuration; the label of a single
+        one is `""`.
+
+    Raises:
+        ValueError: As `Config.replace`, or two values have one label.
+
+    Example:
+        >>> list(expand(Config(), {"rate": "[0.1, 0.2]", "batch_size": 60}))
+        ['rate=0.1', 'rate=0.2']
+    """
+    axes = {
+        name: values
+        for name, value in settings.items()
+        if (values := _values(config, name, value)) is not None
+    }
+    found: dict[str, Config] = {}
+    for point in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, point, strict=True))
+        label = ",".join(f"{n}={_text(v)}" for n, v in chosen.items())
+        if label in found:
+            raise ValueError(f"Two values of the sweep are both {label!r}.")
+        found[label] = config.replace({**settings, **chosen})
+    return found
+
+
+def _values(config: Config, name: str, value: Any) -> list[Any] | None:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError(
+                f"`{name}` begins as a list of values and is none: {value!r}."
+            ) from None
+    if not isinstance(value, list) or not value:
+        return None
+    is_list = isinstance(getattr(config, name, None), tuple)
+    if is_list and not all(isinstance(each, list) for each in value):
+        return None
+    return value
+
+
+def _text(value: Any) -> str:
+    """Returns a value as the name of a folder can hold it."""
+    text = json.dumps(value, separators=("-", "="), sort_keys=True)
+    return re.sub(r"[^\w.=+-]", "", text)
+
+
+def run_sweep(
+    configs: Mapping[str, Config],
+    run_dir: str | os.PathLike[str],
+    preset: str = "",
+    verbose: bool = True,
+    **how: Any,
+) -> list[RunDirectory]:
+    """Runs an experiment under several settings, one run directory for each.
+
+    What two of them have in common is trained once: the dense network of all
+    pruning rates, criteria, allocations and steps to rewind to, and every
+    ticket with the same masks and start.
+
+    Args:
+        configs: Label to settings, as `expand` returns.
+        run_dir: The folder of the run directories, named by label.
+        preset: The preset's name, for the records.
+        verbose: Show progress.
+        **how: What else `run_experiment` takes.
+
+    Returns:
+        The run directories.
+
+    Raises:
+        ValueError: As `run_experiment`; or `run_dir` is a single run.
+    """
+    folder = pathlib.Path(run_dir)
+    if (folder / "config.json").exists():
+        raise ValueError(
+            f"{str(folder)!r} holds a single run, and this is a sweep of "
+            f"{len(configs)}. Choose another run directory."
+        )
+    done: dict[str, RunDirectory] = {}
+    for label, config in configs.items():
+        if verbose:
+            print(label, file=sys.stderr, flush=True)
+        alike = {
+            name: other
+            for name, other in configs.items()
+            if other.training() == config.training()
+        }
+        done[label] = run_experiment(
+            config,
+            folder / label,
+            preset,
+            verbose,
+            siblings=[d for name, d in done.items() if name in alike],
+            captures=sorted({c.rewind for c in alike.values()}),
+            **how,
+        )
+    return list(done.values())
+
+
+def members(run_dir: str | os.PathLike[str]) -> dict[str, RunDirectory]:
+    """Returns the runs of a sweep by label; none if it is no sweep."""
+    folder = pathlib.Path(run_dir)
+    if (folder / "config.json").exists():
+        return {}
+    found = sorted(path.parent for path in folder.glob("*=*/config.json"))
+    return {path.name: RunDirectory.open(path) for path in found}
