@@ -369,7 +369,9 @@ def test_what_runs_of_a_sweep_share_is_trained_once(tmp_path, monkeypatch):
         )
         for one, other in zip(run.records(), alone.records(), strict=True):
             assert one.digests == other.digests
-            assert one.curve == other.curve
+            for name, values in one.curve.items():
+                # Losses are summed up to where a state is captured.
+                np.testing.assert_allclose(values, other.curve[name], 1e-6)
         assert len(results(run)) == 3
     before = trainings.count
     experiment.run_sweep(configs, tmp_path / "s", verbose=False)
