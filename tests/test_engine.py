@@ -328,7 +328,7 @@ trainer = toy.trainer(toy.mlp(dropout=0.3), length="3000it")
 masks = masking.get_masks(trainer.model)
 folder = pathlib.Path(sys.argv[1])
 (run,) = trainer.train(
-    [Job(trainer.state, masks, 0, None, folder)],
+    [Job(trainer.state, masks, 0, folder=folder)],
     lambda _, step, __: print(step, flush=True),
 )
 pathlib.Path(sys.argv[2]).write_bytes(pickle.dumps(run.trained))
@@ -436,7 +436,7 @@ def test_interim_reads_what_it_wrote(tmp_path):
     masks = masking.get_masks(trainer.model)
     state = toy.train(trainer, trainer.state, masks, capture=7).captured[0]
     written = interim.Interim(
-        "f" * 64, state, None, state, [{"step": 5, "loss": 0.1}], 0.25, 3.0
+        "f" * 64, state, None, (state,), [{"step": 5, "loss": 0.1}], 0.25, 3.0
     )
     interim.save(tmp_path, written)
     (read,) = interim.found([(tmp_path, "f" * 64)])
