@@ -56,7 +56,7 @@ TABLE = {
     # hand-over
     "export": ("masking", "tickets"),
     # bookkeeping
-    "store": ("archive", "tickets", "training"),
+    "store": ("archive", "masks", "tickets", "training"),
     "identity": (),
     "progress": ("tickets",),
     "crews": ("training",),

@@ -13,7 +13,9 @@ from absl.flags import argparse_flags
 from tf_lottery.version import __version__
 
 if TYPE_CHECKING:
-    from tf_lottery.store import RunDirectory
+    from tf_lottery.analysis.anatomy import Anatomy
+    from tf_lottery.experiment.config import Config
+    from tf_lottery.store import Record, RunDirectory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,7 +155,8 @@ def _list(arguments: argparse.Namespace) -> None:
         print(f"{kind + ':':<13} {', '.join(table)}")
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _config(arguments: argparse.Namespace) -> "Config":
+    """Returns the settings that the arguments of `run` ask for."""
     settings = {}
     for pair in arguments.set:
         key, equals, value = pair.partition("=")
@@ -167,9 +170,14 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.steps is not None:
         settings["length"] = f"{arguments.steps}it"
     with _quiet():
-        from tf_lottery import experiment
         from tf_lottery.experiment import presets
-    config = presets.find(arguments.preset, arguments.scale).replace(settings)
+    return presets.find(arguments.preset, arguments.scale).replace(settings)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    config = _config(arguments)
+    from tf_lottery import experiment
+
     if arguments.workers is not None and arguments.workers < 1:
         raise ValueError(
             f"--workers must be 1 or more; got {arguments.workers}."
@@ -198,31 +206,32 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _write_report(directory: "RunDirectory") -> None:
-    from tf_lottery.analysis import claims, figures, report, table
-    from tf_lottery.experiment import presets
+    from tf_lottery.analysis import claims, figures, published, report, table
+    from tf_lottery.experiment import command, presets
 
     records = directory.records()
     if not records:
         raise ValueError(f"{str(directory.path)!r} holds no trained network.")
-    drawn = figures.draw(records)
     about = directory.config["about"]
-    name = about.get("preset") or directory.path.name
-    settings = about.get("settings", {})
-    findings = claims.check(
+    preset, settings = about.get("preset", ""), about.get("settings", {})
+    is_published = presets.is_published(settings)
+    findings = claims.check(records, settings, is_published)
+    drawn = figures.draw(
         records,
-        settings.get("model", ""),
-        settings.get("dataset", ""),
-        presets.is_published(settings),
+        published.bands(settings),
+        is_published,
+        _anatomy(directory, records),
     )
     directory.write_report(
         report.render(
-            f"Lottery tickets: {name}",
+            f"Lottery tickets: {preset or directory.path.name}",
             records,
             drawn,
             directory.config,
             findings,
+            command.command(preset, settings),
         ),
-        drawn,
+        figures.files(drawn),
     )
     print(table.text(records))
     print()
@@ -231,6 +240,32 @@ def _write_report(directory: "RunDirectory") -> None:
     for finding in findings:
         print(finding)
     print(f"\n{directory.path / 'report.html'}")
+
+
+def _anatomy(
+    directory: "RunDirectory", records: Sequence["Record"]
+) -> "Anatomy | None":
+    """Returns the tickets of the replicate that has most levels, taken apart.
+
+    None where that is the dense network alone.
+    """
+    from tf_lottery.analysis.anatomy import Anatomy
+
+    levels: dict[int, list[int]] = {}
+    for record in records:
+        if record.variant == "ticket":
+            levels.setdefault(record.replicate, []).append(record.level)
+    replicate = max(levels, key=lambda r: len(levels[r]))
+    if len(levels[replicate]) < 2:
+        return None
+    dense = directory.ticket(replicate, 0)
+    initial, trained = dense.origin.weights, dense.trained or {}
+    return Anatomy(
+        replicate,
+        {path: initial[path] for path in dense.masks},
+        {path: trained[path] for path in dense.masks},
+        {n: directory.masks(replicate, n) for n in levels[replicate]},
+    )
 
 
 def _export(arguments: argparse.Namespace) -> None:

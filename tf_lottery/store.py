@@ -3,7 +3,7 @@
 ```
 config.json                      what determines the run; and versions
 results.csv                      one row per trained network
-report.html, figures/*.png       drawn from the records
+report.html, figures/            drawn from the records
 replicate_0/theta_0/             θ0, and θk, as TensorFlow checkpoints
 replicate_0/level_3/.ticket.unfinished/     where a training under way is
 replicate_0/level_3/ticket/      of each trained network, by level and variant:
@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery import archive
+from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket, pack, unpack
 from tf_lottery.training import Run
 from tf_lottery.training.state import digest
@@ -222,17 +223,26 @@ class RunDirectory:
         trained = unpack("weights", arrays, ticket.masks)
         return dataclasses.replace(ticket, trained=trained)
 
+    def masks(self, replicate: int, level: int) -> Masks:
+        """Returns the masks of a ticket of the run.
+
+        Raises:
+            FileNotFoundError: The run has no such level.
+        """
+        folder = self._cell(replicate, level, "ticket")
+        return Ticket.load(folder / "ticket").masks
+
     def records(self) -> list[Record]:
         """Returns the records of all networks trained so far."""
         found = [self._record(folder) for folder in self._cells()]
         return sorted(found, key=lambda record: _order(record.row))
 
     def write_report(self, html: str, figures: Mapping[str, bytes]) -> None:
-        """Writes report.html, and the figures by name as PNG files."""
+        """Writes report.html, and the figures' files by name."""
         folder = self.path / "figures"
         folder.mkdir(exist_ok=True)
-        for name, png in figures.items():
-            archive.write_bytes(folder / f"{name}.png", png)
+        for name, content in figures.items():
+            archive.write_bytes(folder / name, content)
         archive.write_bytes(self.path / "report.html", html.encode())
 
     def _write_results(self) -> None:
