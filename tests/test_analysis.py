@@ -1,22 +1,13 @@
-"""Verdicts, tables and figures from records whose truth is known."""
+"""Verdicts on one replicate, and the table of levels."""
 
 import dataclasses
 import re
 
 import numpy as np
 import pytest
+from studies import Network
 
-from tf_lottery.analysis import figures, report, table, winning
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    level: int
-    variant: str
-    row: dict
-    correct: dict
-    replicate: int = 0
-    curve: dict = dataclasses.field(default_factory=dict)
+from tf_lottery.analysis import table, winning
 
 
 def network(level, accuracy, stop, variant="ticket", examples=5000, seed=0):
@@ -39,7 +30,7 @@ def network(level, accuracy, stop, variant="ticket", examples=5000, seed=0):
             correct["validation"].mean()
         ),
     }
-    return Network(level, variant, row, correct)
+    return Network(0, level, variant, row, correct)
 
 
 DENSE = network(0, 0.97, 5000)
@@ -168,51 +159,14 @@ def test_the_table_means_over_replicates_and_leaves_gaps():
     assert len({len(line) for line in lines}) == 1
 
 
-def test_figures_are_png_and_only_of_what_was_measured():
-    drawn = figures.draw([DENSE, network(1, 0.98, 3000)])
-    assert set(drawn) == {"accuracy", "early_stop_step"}
-    assert all(png.startswith(b"\x89PNG") for png in drawn.values())
-    bare = Network(0, "ticket", {"density": 1.0, "test_accuracy": 0.9}, {})
-    assert set(figures.draw([bare])) == {"accuracy"}
-
-
-def test_densities_far_below_a_thousandth_are_drawn():
-    drawn = figures.draw([DENSE, network(60, 0.1, 9000)])
-    assert set(drawn) == {"accuracy", "early_stop_step"}
-
-
-def test_every_control_is_drawn_and_no_two_look_alike(monkeypatch):
-    looks, errorbar = {}, figures.Axes.errorbar
-
-    def watched(self, *args, **look):
-        looks[look["label"]] = look["color"], look["marker"], look["linestyle"]
-        return errorbar(self, *args, **look)
-
-    monkeypatch.setattr(figures.Axes, "errorbar", watched)
-    names = ["ticket", *"abcdefghij"]
-    figures.draw([DENSE, *(network(1, 0.98, 3000, name) for name in names)])
-    assert list(looks) == names
-    assert len(set(looks.values())) == len(names)
-
-
-def test_equal_runs_draw_equal_bytes():
-    networks = [DENSE, network(1, 0.98, 3000)]
-    assert figures.draw(networks) == figures.draw(networks)
-
-
-def test_the_report_stands_alone_and_escapes():
-    networks = [DENSE, network(1, 0.98, 3000)]
-    page = report.render(
-        "<toy>", networks, figures.draw(networks), {"seed": "<0>"}
-    )
-    assert "&lt;toy&gt;" in page
-    assert "&lt;0&gt;" in page
-    assert "winning ticket" in page
-    assert page.count("data:image/png;base64,") == 2
-    assert not re.search(r'(src|href)="(?!data:)', page)
-
-
-def test_a_report_without_a_verdict_says_why():
-    bare = Network(0, "ticket", {"density": 1.0, "test_accuracy": 0.9}, {})
-    (line,) = report.sentences([bare])
-    assert line.startswith("No verdict: A verdict needs validation data")
+def test_the_table_has_one_column_for_all_draws_of_a_control():
+    networks = [
+        DENSE,
+        network(1, 0.98, 3000),
+        network(1, 0.95, 8000, "reinit"),
+        network(1, 0.97, 9000, "reinit.2"),
+    ]
+    row = table.by_level(networks)[1]
+    assert row["reinit early_stop_step"] == 8500
+    assert row["reinit accuracy"] == pytest.approx(0.96, abs=3e-3)
+    assert "reinit.2" not in table.text(networks)

@@ -57,7 +57,7 @@ TABLE = {
     # hand-over
     "export": ("masking", "tickets"),
     # bookkeeping
-    "store": ("archive", "tickets", "training"),
+    "store": ("archive", "masks", "tickets", "training"),
     "identity": (),
     "progress": ("tickets",),
     "crews": ("training",),
@@ -108,8 +108,8 @@ TABLE = {
         "ticket_search",
         "training",
     ),
+    "reports": ("analysis", "experiment", "stability", "store"),
     "__main__": (
-        "analysis",
         "controls",
         "data",
         "experiment",
@@ -117,6 +117,7 @@ TABLE = {
         "lookup",
         "models",
         "pruning",
+        "reports",
         "store",
         "version",
     ),

@@ -60,6 +60,8 @@ def test_a_run_leaves_results_tickets_report_and_figures(run):
         "report.html",
         "figures/accuracy.png",
         "figures/early_stop_step.png",
+        "figures/early_stop_step.svg",
+        "figures/initial_weights.png",
         "replicate_0/theta_0/checkpoint.index",
         "replicate_0/level_0/ticket/ticket",
         "replicate_0/level_1/ticket/ticket",

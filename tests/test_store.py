@@ -171,7 +171,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_the_report_and_its_figures_lie_in_the_directory(tmp_path):
     kept = directory(tmp_path / "run")
-    kept.write_report("<p>hello", {"accuracy": b"png"})
+    store.write_report(kept.path, "<p>hello", {"accuracy.png": b"png"})
     assert (tmp_path / "run/report.html").read_text() == "<p>hello"
     assert (tmp_path / "run/figures/accuracy.png").read_bytes() == b"png"
 

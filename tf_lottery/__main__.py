@@ -13,7 +13,7 @@ from absl.flags import argparse_flags
 from tf_lottery.version import __version__
 
 if TYPE_CHECKING:
-    from tf_lottery.store import RunDirectory
+    from tf_lottery.experiment.config import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -159,7 +159,8 @@ def _list(arguments: argparse.Namespace) -> None:
         print(f"{kind + ':':<13} {', '.join(table)}")
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _configs(arguments: argparse.Namespace) -> "dict[str, Config]":
+    """Returns the settings that the arguments of `run` ask for, by label."""
     settings = {}
     for pair in arguments.set:
         key, equals, value = pair.partition("=")
@@ -173,11 +174,15 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.steps is not None:
         settings["length"] = f"{arguments.steps}it"
     with _quiet():
-        from tf_lottery import experiment
-        from tf_lottery.experiment import presets
-    configs = experiment.expand(
-        presets.find(arguments.preset, arguments.scale), settings
-    )
+        from tf_lottery.experiment import presets, sweep
+    preset = presets.find(arguments.preset, arguments.scale)
+    return sweep.expand(preset, settings)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    configs = _configs(arguments)
+    from tf_lottery import experiment
+
     if arguments.workers is not None and arguments.workers < 1:
         raise ValueError(
             f"--workers must be 1 or more; got {arguments.workers}."
@@ -206,8 +211,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     with _quiet():
-        from tf_lottery.store import RunDirectory
-    _write_report(RunDirectory.open(arguments.run_dir))
+        from tf_lottery import reports
+    print("\n".join(reports.write(arguments.run_dir)))
 
 
 def _stability(arguments: argparse.Namespace) -> None:
@@ -228,42 +233,6 @@ def _stability(arguments: argparse.Namespace) -> None:
             f"{barriers}  distance {line.distance:.2f}",
             flush=True,
         )
-
-
-def _write_report(directory: "RunDirectory") -> None:
-    from tf_lottery.analysis import claims, figures, report, table
-    from tf_lottery.experiment import presets
-
-    records = directory.records()
-    if not records:
-        raise ValueError(f"{str(directory.path)!r} holds no trained network.")
-    drawn = figures.draw(records)
-    about = directory.config["about"]
-    name = about.get("preset") or directory.path.name
-    settings = about.get("settings", {})
-    findings = claims.check(
-        records,
-        settings.get("model", ""),
-        settings.get("dataset", ""),
-        presets.is_published(settings),
-    )
-    directory.write_report(
-        report.render(
-            f"Lottery tickets: {name}",
-            records,
-            drawn,
-            directory.config,
-            findings,
-        ),
-        drawn,
-    )
-    print(table.text(records))
-    print()
-    for line in report.sentences(records):
-        print(line)
-    for finding in findings:
-        print(finding)
-    print(f"\n{directory.path / 'report.html'}")
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -1,13 +1,17 @@
-"""This module knows how what determines a run is written down."""
+"""This module knows how to write down what determines a run, or ran it."""
 
 import contextlib
 import dataclasses
 import hashlib
 import json
+import os
+import pathlib
+import platform
 from importlib import metadata
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 
 def digest(text: str | None) -> str | None:
@@ -23,6 +27,29 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def hardware() -> dict[str, str | int]:
+    """Returns what this process computes on: processor, cores, GPUs."""
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "GPU": ", ".join(gpus) or "none",
+    }
+
+
+def _processor() -> str:
+    """Returns the processor's name; Linux knows it better than Python."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def described(thing: Any) -> Any:

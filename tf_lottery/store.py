@@ -4,7 +4,7 @@
 config.json                      what determines the run; and versions
 results.csv                      one row per trained network
 rewind.json                      how the first stable step was found, if it was
-report.html, figures/*.png       drawn from the records
+report.html, figures/            drawn from the records
 replicate_0/theta_0/             θ0, and θk, as TensorFlow checkpoints
 replicate_0/level_3/line.json    what lies between a ticket and its copy
 replicate_0/level_3/.ticket.unfinished/     where a training under way is
@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery import archive
+from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket, pack, unpack
 from tf_lottery.training import Run
 from tf_lottery.training.state import digest
@@ -274,18 +275,19 @@ class RunDirectory:
         path = self._replicate(replicate) / f"level_{level}" / "line.json"
         _write_json(path, content)
 
+    def masks(self, replicate: int, level: int) -> Masks:
+        """Returns the masks of a ticket of the run.
+
+        Raises:
+            FileNotFoundError: The run has no such level.
+        """
+        folder = self._cell(replicate, level, "ticket")
+        return Ticket.load(folder / "ticket").masks
+
     def records(self) -> list[Record]:
         """Returns the records of all networks trained so far."""
         found = [self._record(folder) for folder in self._cells()]
         return sorted(found, key=lambda record: _order(record.row))
-
-    def write_report(self, html: str, figures: Mapping[str, bytes]) -> None:
-        """Writes report.html, and the figures by name as PNG files."""
-        folder = self.path / "figures"
-        folder.mkdir(exist_ok=True)
-        for name, png in figures.items():
-            archive.write_bytes(folder / f"{name}.png", png)
-        archive.write_bytes(self.path / "report.html", html.encode())
 
     def _write_results(self) -> None:
         text = io.StringIO()
@@ -340,6 +342,23 @@ class RunDirectory:
         row = content["row"]
         cell = row["replicate"], row["level"], row["variant"]
         return Record(*cell, row, content["curve"], content["digests"], correct)
+
+
+def write_report(
+    path: str | os.PathLike[str], html: str, figures: Mapping[str, bytes]
+) -> pathlib.Path:
+    """Writes report.html, and the figures' files by name, into a folder.
+
+    Returns:
+        The path of the page.
+    """
+    page = pathlib.Path(path) / "report.html"
+    folder = page.with_name("figures")
+    folder.mkdir(exist_ok=True)
+    for name, content in figures.items():
+        archive.write_bytes(folder / name, content)
+    archive.write_bytes(page, html.encode())
+    return page
 
 
 def _order(row: Mapping[str, Any]) -> tuple[int, int, bool, str]:

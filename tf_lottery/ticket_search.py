@@ -187,7 +187,9 @@ class TicketSearch:
             if run_dir is None:
                 run_dir = stack.enter_context(tempfile.TemporaryDirectory())
             directory = RunDirectory(
-                run_dir, self._settings(recipe, dataset), identity.versions()
+                run_dir,
+                self._settings(recipe, dataset),
+                {**identity.versions(), "hardware": identity.hardware()},
             )
             trainer = self.trainer(recipe, dataset)
             listeners = self._listeners(recipe, callbacks)

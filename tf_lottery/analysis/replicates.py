@@ -3,11 +3,14 @@
 A replicate is a new initialisation and a new order of the data. What two
 networks differ by is paired by replicate, and its mean is given an interval of
 Student's t. A run asks one question a level, so the intervals are wider, by
-Bonferroni's correction: with 95 % confidence they *all* hold at once.
+Bonferroni's correction: with 95 % confidence those of accuracy hold at *all*
+levels at once, and so do those of the early-stop step. Draws of a control are
+averaged within their replicate first: they are no replicates of each other.
 """
 
 import bisect
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -15,10 +18,16 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
+from tf_lottery.analysis import draws
 from tf_lottery.analysis.winning import MARGIN, Trained
 
 ALPHA = 0.05
-"""How often, at most, one of a run's intervals misses its truth."""
+"""How often, at most, one of a run's intervals of one kind misses its truth."""
+
+FEWEST = 3
+"""Fewer replicates have no interval. Two agree by the coarseness of what they
+count often enough to be wrong in 15 % of runs of ten levels; three or more keep
+to `ALPHA` (tests/test_error_rates.py)."""
 
 _MANY = 1_000  # replicates nobody will train
 
@@ -37,9 +46,9 @@ class Estimate:
 
     Attributes:
         mean: The mean.
-        low: Lower end of its interval; -inf of fewer than two replicates.
+        low: Lower end of its interval; -inf of fewer than `FEWEST`.
         high: Upper end.
-        spread: Standard deviation between replicates.
+        spread: Standard deviation between replicates; nan of one.
         replicates: How many.
     """
 
@@ -48,6 +57,11 @@ class Estimate:
     high: float
     spread: float
     replicates: int
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are enough replicates for one."""
+        return self.replicates >= FEWEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +88,9 @@ class Verdict:
     Attributes:
         comparison: The ticket against the dense network.
         outcome: `"winning"`, `"not winning"` or `"undecided"`.
-        needed: About how many replicates more would show it to be winning, if
-            these are like the others; None if it is decided, or if no number
-            would.
+        needed: About how many replicates more would show it to be winning:
+            so many that, if they are like the others, it is as likely as not;
+            None if it is decided, or if no number would.
     """
 
     comparison: Comparison
@@ -97,16 +111,20 @@ def estimate(values: Sequence[float], questions: int = 1) -> Estimate:
         2.0
     """
     n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return Estimate(mean, -math.inf, math.inf, math.nan, n)
-    spread = float(np.std(values, ddof=1))
+    spread = float(np.std(values, ddof=1)) if n > 1 else math.nan
+    if n < FEWEST:
+        return Estimate(mean, -math.inf, math.inf, spread, n)
     half = _half(spread, n, questions)
     return Estimate(mean, mean - half, mean + half, spread, n)
 
 
 def _half(spread: float, n: int, questions: int) -> float:
-    t = stats.t.ppf(1 - ALPHA / (2 * questions), n - 1)
-    return float(t) * spread / math.sqrt(n)
+    return _quantile(n, questions) * spread / math.sqrt(n)
+
+
+@functools.cache
+def _quantile(n: int, questions: int) -> float:
+    return float(stats.t.ppf(1 - ALPHA / (2 * questions), n - 1))
 
 
 def compare(
@@ -123,7 +141,9 @@ def compare(
         Comparisons of levels from 1 on at which both were trained.
     """
     found: dict[int, list[tuple[float, float]]] = {}
-    by_name = {(n.replicate, n.level, n.variant): n for n in networks}
+    by_name = {
+        (n.replicate, n.level, n.variant): n for n in draws.pool(networks)
+    }
     for (replicate, level, variant), network in sorted(by_name.items()):
         if variant != one or level == 0:
             continue
@@ -167,8 +187,10 @@ def judge(networks: Sequence[Replicated]) -> list[Verdict]:
     accurate, with fewer weights (Frankle & Carbin 2019, Sec. 1). Both must be
     shown: the whole interval of the early-stop step on the right side, that of
     the accuracy above -`MARGIN`. They do not win if one interval lies wholly
-    on the wrong side. All else is undecided. So a run calls a ticket winning
-    that is not in at most `ALPHA` of all cases, however many levels it has.
+    on the wrong side. All else is undecided. So a run, however many levels it
+    has, calls some ticket winning that is not in at most `ALPHA` / 2 of all
+    cases (both ends must be shown, and each is missed on one side only), and
+    one not winning that is in at most `ALPHA` (either end would do).
     Validation data alone is looked at.
 
     Args:
@@ -198,7 +220,7 @@ def _needed(
 ) -> int | None:
     """Returns how many replicates more make each half-width its distance."""
     have = sides[0][0].replicates
-    if have < 2 or any(distance <= 0 for _, distance in sides):
+    if have < FEWEST or any(distance <= 0 for _, distance in sides):
         return None
     more = bisect.bisect_left(
         range(have + 1, _MANY),
@@ -224,7 +246,7 @@ def sentence(networks: Sequence[Replicated]) -> str:
     for outcome in ("winning", "not winning", "undecided"):
         these = [v for v in verdicts if v.outcome == outcome]
         if these:
-            levels = ", ".join(str(v.comparison.level) for v in these)
+            levels = _ranges([v.comparison.level for v in these])
             parts.append(f"{outcome}: level{'s'[: len(these) > 1]} {levels}")
     text = f"Over {count} replicates ({1 - ALPHA:.0%} confidence in all levels "
     text += f"together) {'; '.join(parts)}."
@@ -236,6 +258,28 @@ def sentence(networks: Sequence[Replicated]) -> str:
             f" About {best.needed} more would decide level "
             f"{best.comparison.level}."
         )
-    elif undecided and count < 3:
-        text += " Train at least 3: what so few differ by is hardly known."
+    elif undecided and count < FEWEST:
+        text += f" Train at least {FEWEST}: what fewer differ by is not known."
+    dense = [n.row for n in networks if n.level == 0]
+    if any(r.get("early_stop_step", 0) == r.get("steps") for r in dense):
+        text += (
+            " A dense network's validation loss still fell when training "
+            "ended: how much sooner tickets stop is not known."
+        )
     return text
+
+
+def _ranges(levels: Sequence[int]) -> str:
+    """Returns rising levels as text: 1, 3 to 5."""
+    runs: list[list[int]] = []
+    for level in levels:
+        if runs and level == runs[-1][-1] + 1:
+            runs[-1].append(level)
+        else:
+            runs.append([level])
+    return ", ".join(
+        f"{run[0]} to {run[-1]}"
+        if len(run) > 2
+        else ", ".join(str(level) for level in run)
+        for run in runs
+    )

@@ -2,40 +2,43 @@
 
 from collections.abc import Sequence
 
+from tf_lottery.analysis import draws
 from tf_lottery.analysis.winning import Trained
 
 Row = dict[str, float | int | None]
 
 
 def variants(networks: Sequence[Trained]) -> list[str]:
-    """Returns `"ticket"`, then the controls that were trained."""
-    names = {n.variant for n in networks} - {"ticket"}
-    return ["ticket", *sorted(names)]
+    """Returns `"ticket"`, if there are any, then the controls by name."""
+    names = {draws.control(n.variant) for n in networks}
+    return sorted(names, key=lambda name: (name != "ticket", name))
 
 
 def by_level(networks: Sequence[Trained]) -> list[Row]:
     """Returns one row per level: means over replicates.
 
     Args:
-        networks: Records of all replicates.
+        networks: Records of all replicates. Draws of a control are averaged
+            within their replicate first.
 
     Returns:
         Rows with `level`, `density`, and for every variant `early_stop_step`,
         and `accuracy` at early stop (on test data, else on validation data),
         keyed `"ticket accuracy"`; None where there is no such network.
     """
+    networks = draws.pool(networks)
     rows = []
     for level in sorted({n.level for n in networks}):
         here = [n for n in networks if n.level == level]
         row: Row = {
             "level": level,
-            "density": _mean(here, "ticket", "density"),
+            "density": mean(here, "ticket", "density"),
         }
         for variant in variants(networks):
-            row[f"{variant} early_stop_step"] = _mean(
+            row[f"{variant} early_stop_step"] = mean(
                 here, variant, "early_stop_step"
             )
-            row[f"{variant} accuracy"] = _mean(here, variant, *ACCURACIES)
+            row[f"{variant} accuracy"] = mean(here, variant, *ACCURACIES)
         rows.append(row)
     return rows
 
@@ -51,6 +54,21 @@ ACCURACIES = (
 def value(network: Trained, *columns: str) -> float | None:
     """Returns the first of these columns that the network has."""
     return next((network.row[c] for c in columns if c in network.row), None)
+
+
+def mean(
+    networks: Sequence[Trained], variant: str, *columns: str
+) -> float | None:
+    """Returns the mean of a variant's first of these columns, if any has one.
+
+    Args:
+        networks: Records of one level, draws pooled.
+        variant: Whose.
+        columns: Names of columns; of each network the first it has counts.
+    """
+    values = [value(n, *columns) for n in networks if n.variant == variant]
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
 
 
 def text(networks: Sequence[Trained]) -> str:
@@ -75,11 +93,3 @@ def text(networks: Sequence[Trained]) -> str:
         "  ".join(c.rjust(w) for c, w in zip(cells, widths, strict=True))
         for cells in lines
     )
-
-
-def _mean(
-    networks: Sequence[Trained], variant: str, *columns: str
-) -> float | None:
-    values = [value(n, *columns) for n in networks if n.variant == variant]
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None

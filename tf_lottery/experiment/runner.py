@@ -78,6 +78,7 @@ def run_experiment(
         "settings": dataclasses.asdict(config),
         "deterministic": deterministic or not _on_gpu(),
         **identity.versions(),
+        "hardware": identity.hardware(),
     }
     determines = {**config.identity(), "data": trainer.data.digest}
     directory = RunDirectory(run_dir, determines, about, siblings)

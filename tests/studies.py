@@ -1,0 +1,81 @@
+"""Records of networks that nobody trained, their truth known."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+LENET = {"model": "lenet_300_100", "dataset": "mnist", "schedule": "geometric"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    replicate: int
+    level: int
+    variant: str
+    row: dict
+    correct: dict = dataclasses.field(default_factory=dict)
+    curve: dict = dataclasses.field(default_factory=dict)
+
+
+def study(draw, count, gain=0.0, share=1.0, levels=10, variant="ticket"):
+    """Replicates whose tickets truly gain so much and take such a share."""
+    networks = []
+    for replicate in range(count):
+        common = draw.normal(0.98, 0.001)
+        for level in range(levels + 1):
+            better = gain if level else 0.0
+            steps = 5_000 * (share if level else 1.0)
+            accuracy = common + better + draw.normal(0, 0.0015)
+            row = {
+                "density": 0.8**level,
+                "early_stop_step": steps * math.exp(draw.normal(0, 0.15)),
+                "validation_accuracy_at_early_stop": accuracy,
+                "test_accuracy_at_early_stop": accuracy,
+                "test_accuracy": accuracy,
+                "train_accuracy": 1.0,
+                "steps": 50_000,
+                "seconds": 30.0,
+            }
+            name = variant if level else "ticket"
+            curve = {
+                "step": [100, 200, 300],
+                "validation_accuracy": [0.5, 0.9, accuracy],
+            }
+            right = np.arange(500) < round(500 * accuracy)
+            correct = {"validation": right, "test": right}
+            networks.append(
+                Network(replicate, level, name, row, correct, curve)
+            )
+    return networks
+
+
+def with_controls(draw, count, *names, levels=10, **settings):
+    """A study whose tickets are beside controls that are slower, and worse."""
+    networks = study(draw, count, levels=levels, **settings)
+    for name in names:
+        worse = study(draw, count, -0.005, 2.0, levels, name)
+        networks += [n for n in worse if n.level]
+    return networks
+
+
+def drawn_again(networks, times):
+    """The networks, each control drawn so often, unlike each time."""
+    again = []
+    for network in networks:
+        if network.variant == "ticket":
+            continue
+        for number in range(2, times + 1):
+            row = dict(network.row)
+            row["early_stop_step"] += 100 * number
+            for split in ("validation", "test"):
+                row[f"{split}_accuracy_at_early_stop"] -= 0.001 * number
+            curve = {
+                **network.curve,
+                "validation_accuracy": [0.1 * number, 0.2, 0.3],
+            }
+            name = f"{network.variant}.{number}"
+            again.append(
+                dataclasses.replace(network, variant=name, row=row, curve=curve)
+            )
+    return [*networks, *again]

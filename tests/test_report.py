@@ -1,0 +1,146 @@
+"""The report of a run: whole, honest, and alone."""
+
+import dataclasses
+import html
+import re
+import shlex
+
+import numpy as np
+import pytest
+import studies
+
+from tf_lottery import __main__, identity
+from tf_lottery.analysis import claims, figures, report
+from tf_lottery.experiment import command, presets
+
+SETTINGS = {
+    **vars(presets.find("lenet_mnist", "paper")),
+    "controls": ("reinit", "shuffle"),
+    "replicates": 3,
+}
+CONFIG = {
+    "identity": {"data": "<0>"},
+    "about": {
+        "preset": "lenet_mnist",
+        "settings": SETTINGS,
+        "keras": "3.15.1",
+        "deterministic": True,
+        "hardware": {"processor": "An abacus", "cores": 2, "GPU": "none"},
+    },
+}
+
+
+def page(networks, findings=(), config=CONFIG, title="study", made=""):
+    return report.render(
+        title, networks, figures.draw(networks), config, findings, made
+    )
+
+
+def test_the_report_shows_verdicts_claims_figures_and_origin():
+    networks = studies.with_controls(
+        np.random.default_rng(0), 5, "reinit", gain=0.02, share=0.1
+    )
+    findings = claims.check(networks, studies.LENET, True)
+    shown = page(networks, findings, made="tf-lottery run <it>")
+    assert "Tickets against reinit" in shown
+    assert "winning: levels 1 to 10" in shown
+    assert claims.tally(findings) in shown
+    for finding in findings:
+        assert f'<td class="{finding.outcome}">{finding.outcome}' in shown
+        assert finding.number in shown
+    assert "105 trained networks, n = 5 replicates, up to level 10." in shown
+    assert "The run is under way: 192 are planned." in shown
+    assert "tf-lottery run &lt;it&gt;" in shown
+    assert "<td>processor</td><td>An abacus</td>" in shown
+    # 105 networks of 30 seconds.
+    assert "52 min 30 s, summed over networks" in shown
+    assert "<td>rates</td><td>output: 0.1</td>" in shown
+
+
+def test_the_report_stands_alone_and_escapes():
+    networks = studies.study(np.random.default_rng(0), 1)
+    shown = page(networks, title="<toy>")
+    assert "&lt;toy&gt;" in shown
+    assert "&lt;0&gt;" in shown
+    drawn = figures.draw(networks)
+    assert shown.count("data:image/png;base64,") == len(drawn) > 0
+    assert not re.search(r'(src|href)="(?!data:)', shown)
+    assert all(html.escape(d.caption) in shown for d in drawn.values())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("levels", [0, 1])
+@pytest.mark.parametrize("lacking", ["", "test", "validation", "curve"])
+def test_a_run_that_lacks_something_has_a_report(count, levels, lacking):
+    networks = [
+        dataclasses.replace(
+            n,
+            row={k: v for k, v in n.row.items() if not _of(k, lacking)},
+            correct={k: v for k, v in n.correct.items() if k != lacking},
+            curve={} if lacking else n.curve,
+        )
+        for n in studies.study(np.random.default_rng(0), count, levels=levels)
+    ]
+    shown = page(networks, claims.check(networks, studies.LENET, True), {})
+    assert "<h2>Levels</h2>" in shown
+    assert "nan" not in shown.replace("base64", "")[:4_000]
+
+
+def _of(column, lacking):
+    return column.startswith(f"{lacking}_") or (
+        lacking == "validation" and column == "early_stop_step"
+    )
+
+
+def test_a_report_without_a_verdict_says_why():
+    row = {"density": 1.0, "test_accuracy": 0.9}
+    bare = studies.Network(0, 0, "ticket", row)
+    (line,) = report.sentences([bare])
+    assert line.startswith("No verdict: A verdict needs validation data")
+
+
+def test_one_line_says_what_several_replicates_show():
+    networks = studies.study(np.random.default_rng(0), 5)
+    (line,) = report.sentences(networks)
+    assert line.startswith("Over 5 replicates (95% confidence")
+
+
+CHANGES = {
+    "nothing": {},
+    "grown": {"controls": ("reinit", "shuffle"), "replicates": 3, "seed": 4},
+    "other settings": {
+        "rates": {"output": 0.3, "*conv*": 0.1},
+        "learning_rate": 0.1,
+        "warmup": "1ep",
+        "milestones": ("2ep", "30it"),
+        "theta_0": "my weights.h5",
+    },
+}
+
+
+@pytest.mark.parametrize("scale", ["quick", "paper"])
+@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_command_makes_the_same_run(preset, scale, change):
+    config = presets.find(preset, scale).replace(change)
+    words = shlex.split(command.command(preset, vars(config), "some dir"))
+    arguments = __main__._parser().parse_args(words[1:])
+    assert arguments.run_dir == "some dir"
+    assert __main__._configs(arguments) == {"": config}
+    if not change:
+        assert f"--scale {scale}" in " ".join(words)
+        assert len(words) == 7
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings"), [("", SETTINGS), ("mine", SETTINGS)]
+)
+def test_a_run_of_no_preset_has_no_command(preset, settings):
+    assert command.command(preset, settings) == ""
+
+
+def test_hardware_is_named():
+    known = identity.hardware()
+    assert known["processor"]
+    assert known["cores"] >= 1
+    assert known["GPU"]

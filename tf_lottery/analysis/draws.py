@@ -1,0 +1,87 @@
+"""This module knows how several draws of one control count as one.
+
+Draws of a control (`reinit`, `reinit.2`, `reinit.3`) share their ticket, so
+they are no replicates of each other. Their mean stands for the control in its
+replicate; statistics are over replicates. (Frankle & Carbin 2019, Fig. 5,
+plot all 15 draws of five trials alike; here n stays five.)
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled:
+    """The mean of a control's draws, as if one network had been trained.
+
+    Attributes:
+        replicate: Its replicate.
+        level: Its level.
+        variant: The control's name, without a number.
+        row: Means of the columns that all draws have.
+        curve: Means of the learning curves.
+        correct: Empty: what one network classified right has no mean.
+    """
+
+    replicate: int
+    level: int
+    variant: str
+    row: Mapping[str, Any]
+    curve: Mapping[str, Sequence[float]]
+    correct: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def control(variant: str) -> str:
+    """Returns the name of what a variant is a draw of.
+
+    The name of a run in a sweep, such as `"rate=0.2"`, is no draw.
+
+    Example:
+        >>> control("reinit.2"), control("reinit")
+        ('reinit', 'reinit')
+    """
+    return variant if "=" in variant else re.sub(r"\.\d+$", "", variant)
+
+
+def pool(networks: Sequence[Any]) -> list[Any]:
+    """Returns networks of which each variant stands once in a replicate.
+
+    Args:
+        networks: Records. A variant of one draw passes as it is.
+    """
+    cells: dict[tuple[int, int, str], list[Any]] = {}
+    for network in networks:
+        cell = network.replicate, network.level, control(network.variant)
+        cells.setdefault(cell, []).append(network)
+    return [
+        draws[0]
+        if len(draws) == 1 and draws[0].variant == cell[2]
+        else Pooled(*cell, _row(draws, cell[2]), _curve(draws))
+        for cell, draws in cells.items()
+    ]
+
+
+def _row(draws: Sequence[Any], variant: str) -> dict[str, Any]:
+    first = draws[0].row
+    row = {}
+    for column in first:
+        values = [draw.row.get(column) for draw in draws]
+        if all(isinstance(v, int | float) for v in values):
+            row[column] = float(np.mean(values))
+        elif len(set(values)) == 1:
+            row[column] = first[column]
+    return {**row, "variant": variant}
+
+
+def _curve(draws: Sequence[Any]) -> dict[str, list[float]]:
+    first = draws[0].curve
+    alike = [d.curve for d in draws if d.curve.get("step") == first.get("step")]
+    return {
+        column: np.mean([curve[column] for curve in alike], axis=0).tolist()
+        for column in first
+        if all(column in curve for curve in alike)
+    }

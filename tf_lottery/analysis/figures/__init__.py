@@ -1,0 +1,86 @@
+"""This package knows the figures of the paper, drawn of a run.
+
+One file per kind of figure; `draw` is the table.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from tf_lottery.analysis import draws
+from tf_lottery.analysis.anatomy import Anatomy
+from tf_lottery.analysis.figures import (
+    against_density,
+    connectivity,
+    fixed_steps,
+    inside,
+    learning_curves,
+    style,
+)
+from tf_lottery.analysis.figures.connectivity import Between
+from tf_lottery.analysis.figures.style import Drawing, Drawn
+from tf_lottery.analysis.published import Band
+
+
+def draw(
+    networks: Sequence[Drawn],
+    bands: Sequence[Band] = (),
+    published: bool = False,
+    tickets: Anatomy | None = None,
+    lines: Sequence[Between] = (),
+    stable: float = 0.0,
+) -> dict[str, Drawing]:
+    """Returns the figures by name.
+
+    Means over replicates, bars from the lowest to the highest, as the paper
+    has them. What was not measured is not drawn.
+
+    Args:
+        networks: Records of all replicates.
+        bands: The paper's curves, drawn beside the run's.
+        published: Whether the run has the paper's settings; if not, the bands
+            say so.
+        tickets: The tickets of one replicate, for the figures of App. F.
+        lines: What lies between networks and their copies.
+        stable: The barrier below which a network is called stable.
+    """
+    networks = draws.pool(networks)
+    with style.styled():
+        drawn = {
+            name: against_density.draw(quantity, networks, bands, published)
+            for name, quantity in against_density.QUANTITIES.items()
+        }
+        if tickets is not None:
+            drawn["layer_densities"] = inside.densities(tickets)
+        drawn["learning_curves"] = learning_curves.draw(networks)
+        drawn["fixed_steps"] = fixed_steps.draw(networks)
+        if tickets is not None:
+            drawn["initial_weights"] = inside.initial_weights(tickets)
+            drawn["distance_moved"] = inside.distance_moved(tickets)
+            drawn["connections"] = inside.connections(tickets)
+        drawn["connectivity"] = connectivity.draw(lines, stable)
+    return {name: d for name, d in drawn.items() if d is not None}
+
+
+def compare(networks: Sequence[Drawn]) -> dict[str, Drawing]:
+    """Returns the figures of several runs' tickets, by name.
+
+    Args:
+        networks: Records of all runs; the variant of each is its run.
+    """
+    with style.styled():
+        drawn = {
+            name: against_density.draw(quantity, networks, (), False)
+            for name, quantity in against_density.QUANTITIES.items()
+        }
+    return {name: d for name, d in drawn.items() if d is not None}
+
+
+def files(drawn: Mapping[str, Drawing]) -> dict[str, bytes]:
+    """Returns the figures' files by name."""
+    return {
+        f"{name}.{kind}": getattr(drawing, kind)
+        for name, drawing in drawn.items()
+        for kind in ("png", "svg")
+    }
+
+
+__all__ = ["Between", "Drawing", "Drawn", "compare", "draw", "files"]

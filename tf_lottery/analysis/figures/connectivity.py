@@ -1,0 +1,88 @@
+"""This module knows the figure of what lies between copies of a network."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_lottery.analysis.figures import style
+from tf_lottery.analysis.figures.style import Drawing
+
+_SPLITS = ("test", "validation", "train")
+_SHOWN = (1.0, 0.5, 0.2, 0.05, 0.015)
+
+
+class Between(NamedTuple):
+    """The straight line between a network and its copy in another data order.
+
+    Attributes:
+        level: Their level.
+        density: Their density.
+        alphas: Points from the one, 0, to the other, 1.
+        errors: Split to the error at each point, in [0, 1].
+    """
+
+    level: int
+    density: float
+    alphas: Sequence[float]
+    errors: Mapping[str, Sequence[float]]
+
+
+def draw(lines: Sequence[Between], stable: float) -> Drawing | None:
+    """Returns errors on lines, and barriers against density.
+
+    Args:
+        lines: Of all replicates.
+        stable: The barrier below which a network is called stable.
+    """
+    if not lines:
+        return None
+    split = next(s for s in _SPLITS if s in lines[0].errors)
+    levels: dict[int, list[Between]] = {}
+    for line in lines:
+        levels.setdefault(line.level, []).append(line)
+    densities = {level: own[0].density for level, own in levels.items()}
+    figure, (left, right) = style.grid(2)
+    shown = style.nearest(densities, _SHOWN)
+    for place, level in enumerate(shown):
+        errors = 100 * np.array([n.errors[split] for n in levels[level]])
+        left.plot(
+            levels[level][0].alphas,
+            errors.mean(axis=0),
+            label=f"{style.percent(100 * densities[level])} %",
+            color=style.COLOURS[place],
+        )
+    left.set_xlabel("from one copy (0) to the other (1)")
+    left.set_ylabel(f"{split} error (%)")
+    style.plain(left)
+    barriers = [
+        [100 * _barrier(line.errors[split]) for line in own]
+        for own in levels.values()
+    ]
+    mean = np.array([np.mean(own) for own in barriers])
+    low, high = (np.array([end(own) for own in barriers]) for end in (min, max))
+    right.errorbar(
+        [100 * density for density in densities.values()],
+        mean,
+        yerr=np.maximum((mean - low, high - mean), 0),
+        color=style.COLOURS[0],
+        marker="o",
+        markersize=3.2,
+        elinewidth=0.9,
+        capsize=1.8,
+    )
+    right.axhline(100 * stable, color="#555", linewidth=0.8, linestyle=":")
+    right.set_ylabel(f"barrier in {split} error (points)")
+    style.density_axis(right, densities.values(), 5)
+    style.legend(figure, left, 5, "weights remaining")
+    return style.finish(
+        figure,
+        "Two copies trained under different orders of the data. Left: the "
+        "error on the straight line between them. Right: the barrier, how far "
+        "the highest error lies above the mean of the ends; below the dotted "
+        "line Frankle et al. 2020 (arXiv:1912.05671) call a network stable.",
+    )
+
+
+def _barrier(errors: Sequence[float]) -> float:
+    return max(errors) - (errors[0] + errors[-1]) / 2

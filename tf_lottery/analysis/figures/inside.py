@@ -1,0 +1,173 @@
+"""This module knows the figures of what tickets are made of (App. F)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from tf_lottery.analysis import anatomy
+from tf_lottery.analysis.anatomy import Anatomy
+from tf_lottery.analysis.figures import style
+from tf_lottery.analysis.figures.style import Drawing
+
+# Frankle & Carbin 2019, App. F: densities of Figs. 15, 16 and 21-24, and that
+# of Figs. 19 and 20.
+_DENSITIES = (1.0, 0.4105, 0.1688, 0.0695)
+_DENSITY = 0.1688
+_PANELS = 6  # More layers than these are not told apart on a page.
+
+
+def densities(tickets: Anatomy) -> Drawing:
+    """Returns each layer's density, level by level."""
+    levels = sorted(tickets.masks)
+    paths = tickets.layers
+    figure = style.figure(height=3.2 + 0.06 * len(paths))
+    axes = figure.add_subplot()
+    for index, path in enumerate(paths):
+        shares = [100 * tickets.layer_density(n, path) for n in levels]
+        axes.plot(
+            [100 * tickets.density(n) for n in levels],
+            shares,
+            markersize=3,
+            label=_name(path),
+            **style.layer_look(index, len(paths)),
+        )
+    style.density_axis(axes, (tickets.density(n) for n in levels))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda v, _: style.percent(v))
+    axes.set_ylabel("remaining in a layer (%)")
+    style.legend(figure, axes, 3)
+    return style.finish(
+        figure,
+        "Weights remaining in each layer, against those in all of them, of "
+        f"replicate {tickets.replicate}. The rates are the settings' (Fig. 2); "
+        "under global pruning, what the scores made of them.",
+    )
+
+
+def initial_weights(tickets: Anatomy) -> Drawing:
+    """Returns the distributions of initial weights that survive."""
+    paths = _shown(tickets)
+    figure, panels = style.grid(len(paths))
+    for axes, path in zip(panels, paths, strict=True):
+        bins = _bins(tickets.survivors(0, path))
+        for level, colour in _levels(tickets):
+            weights = tickets.survivors(level, path)
+            _histogram(axes, weights, bins, colour, _left(tickets, level))
+        axes.set_title(_name(path))
+        axes.set_xlabel("initial weight")
+    panels[0].set_ylabel("probability density")
+    style.legend(figure, panels[0], 4, "weights remaining")
+    return style.finish(
+        figure,
+        "Initial weights of those that survive, by layer (App. F.1 and F.2, "
+        f"Figs. 15 and 16), of replicate {tickets.replicate}{_some(tickets)}.",
+    )
+
+
+def distance_moved(tickets: Anatomy) -> Drawing:
+    """Returns how far weights move in the dense network's training."""
+    paths = _shown(tickets, 3)
+    wanted = {n: tickets.density(n) for n in tickets.masks if n}
+    (level,) = style.nearest(wanted, [_DENSITY])
+    figure, panels = style.grid(2 * len(paths), len(paths))
+    rows = (
+        ("|θT − θ0|", tickets.moved, panels[: len(paths)]),
+        ("|θT| − |θ0|", tickets.grown, panels[len(paths) :]),
+    )
+    for label, measure, row in rows:
+        for axes, path in zip(row, paths, strict=True):
+            values = measure(path)
+            bins = _bins(values[tickets.masks[0][path]])
+            sides = zip(
+                tickets.sides(level, path),
+                ("survives", "is pruned"),
+                style.COLOURS,
+                strict=False,
+            )
+            for side, name, colour in sides:
+                _histogram(axes, values[side], bins, colour, name)
+            axes.set_xlabel(label)
+            axes.set_title(_name(path))
+        row[0].set_ylabel("probability density")
+    style.legend(figure, panels[0], 2)
+    return style.finish(
+        figure,
+        "How far weights move while the dense network trains, by whether they "
+        f"survive at {_left(tickets, level)} (App. F.5, Figs. 19 and 20), of "
+        f"replicate {tickets.replicate}{_some(tickets, 3)}. θ0: initial "
+        "weights; θT: trained ones.",
+    )
+
+
+def connections(tickets: Anatomy) -> Drawing:
+    """Returns how many connections units keep, incoming and outgoing."""
+    paths = _shown(tickets, 3)
+    figure, panels = style.grid(2 * len(paths), len(paths))
+    rows = (
+        ("incoming, of an output unit (%)", anatomy.incoming),
+        ("outgoing, of an input unit (%)", anatomy.outgoing),
+    )
+    for index, (label, share) in enumerate(rows):
+        row = panels[index * len(paths) : (index + 1) * len(paths)]
+        for axes, path in zip(row, paths, strict=True):
+            for level, colour in _levels(tickets)[1:]:
+                shares = 100 * share(tickets.masks[level][path])
+                bins = np.linspace(0, 100, 41 if len(shares) > 100 else 21)
+                _histogram(axes, shares, bins, colour, _left(tickets, level))
+            axes.set_xlabel(label)
+            axes.set_title(_name(path))
+        row[0].set_ylabel("probability density")
+    style.legend(figure, panels[0], 3, "weights remaining")
+    return style.finish(
+        figure,
+        "Share of their connections that units keep (App. F.6, Figs. 21 to "
+        f"24), of replicate {tickets.replicate}{_some(tickets, 3)}. Above: of "
+        "incoming ones; below: of outgoing ones.",
+    )
+
+
+def _shown(tickets: Anatomy, most: int = _PANELS) -> list[str]:
+    """Returns the layers to draw: all, or evenly chosen from first to last."""
+    paths = tickets.layers
+    places = np.linspace(0, len(paths) - 1, min(most, len(paths)))
+    return [paths[round(place)] for place in places]
+
+
+def _some(tickets: Anatomy, most: int = _PANELS) -> str:
+    layers = len(tickets.layers)
+    return f"; {most} of its {layers} layers" if layers > most else ""
+
+
+def _levels(tickets: Anatomy) -> list[tuple[int, str]]:
+    known = {n: tickets.density(n) for n in tickets.masks}
+    levels = style.nearest(known, _DENSITIES)
+    return list(zip(levels, ("#444444", *style.COLOURS), strict=False))
+
+
+def _left(tickets: Anatomy, level: int) -> str:
+    return f"{style.percent(100 * tickets.density(level))} %"
+
+
+def _name(path: str) -> str:
+    return path.removesuffix("/kernel")
+
+
+def _bins(values: np.ndarray) -> np.ndarray:
+    # Nearly all: a few that went far would squeeze the others.
+    low, high = np.quantile(values, (0.001, 0.999))
+    count = 50 if values.size >= 10_000 else 20
+    return np.linspace(low, high if high > low else low + 1, count + 1)
+
+
+def _histogram(
+    axes: Axes,
+    values: np.ndarray,
+    bins: Sequence[float] | np.ndarray,
+    colour: str,
+    label: str,
+) -> None:
+    counts, edges = np.histogram(values, bins)
+    heights = counts / max(1, counts.sum()) / np.diff(edges)
+    axes.stairs(heights, edges, color=colour, label=label, linewidth=1.2)
+    style.plain(axes)

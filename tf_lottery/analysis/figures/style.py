@@ -1,0 +1,192 @@
+"""This module knows what all figures look like, and their files."""
+
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
+
+from tf_lottery.analysis.replicates import Replicated
+
+# Okabe & Ito's colours, told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_LOOKS = [(colour, marker) for marker in "os^D" for colour in COLOURS]
+
+_RC = {
+    "font.size": 9.0,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9.0,
+    "lines.linewidth": 1.4,
+    # Ids in SVG files are drawn at random otherwise.
+    "svg.hashsalt": "tf_lottery",
+}
+_DPI = 160
+
+
+class Drawn(Replicated, Protocol):
+    """A trained network with its learning curve."""
+
+    @property
+    def curve(self) -> Mapping[str, Sequence[float]]:
+        """Column to values over its evaluations."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """One figure.
+
+    Attributes:
+        caption: What it shows, and to which figure of the paper it
+            corresponds.
+        png: As PNG.
+        svg: As SVG.
+        width: Its width in CSS pixels, 96 an inch.
+    """
+
+    caption: str
+    png: bytes
+    svg: bytes
+    width: int
+
+    @property
+    def wide(self) -> bool:
+        """Whether it fills a page's width."""
+        return self.width > 96 * 5
+
+
+def figure(width: float = 4.6, height: float = 3.4) -> Figure:
+    """Returns an empty figure of a width and height in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def grid(panels: int, most: int = 3) -> tuple[Figure, list[Axes]]:
+    """Returns a figure of so many panels, at most so many in a row."""
+    columns = min(panels, most)
+    rows = -(-panels // columns)
+    drawn = figure(0.4 + 2.7 * columns, 0.7 + 2.1 * rows)
+    axes = drawn.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for unused in axes[panels:]:
+        unused.remove()
+    return drawn, axes[:panels]
+
+
+def finish(drawn: Figure, caption: str) -> Drawing:
+    """Returns a figure as files, equal for equal figures."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    # Without the date and version that matplotlib writes into files.
+    drawn.set_dpi(_DPI)
+    FigureCanvasAgg(drawn).print_png(png, metadata={"Software": None})
+    FigureCanvasSVG(drawn).print_svg(
+        svg, metadata={"Date": None, "Creator": None}
+    )
+    width = round(96 * drawn.get_figwidth())
+    return Drawing(caption, png.getvalue(), svg.getvalue(), width)
+
+
+def styled() -> Any:
+    """Returns a context in which figures look alike."""
+    return mpl.rc_context(_RC)
+
+
+def look(variant: str, variants: Sequence[str]) -> dict[str, Any]:
+    """Returns the colour, marker and line of a variant among others."""
+    colour, marker = _LOOKS[variants.index(variant) % len(_LOOKS)]
+    line = "--" if "ticket" in variants and variant != "ticket" else "-"
+    return {"color": colour, "marker": marker, "linestyle": line}
+
+
+def layer_look(index: int, layers: int) -> dict[str, Any]:
+    """Returns the colour, marker and line of one layer among so many."""
+    if layers > len(COLOURS):
+        # Their order is what can be read off: dark to light.
+        shade = 0.15 + 0.7 * index / layers
+        return {"color": (0.1, shade, shade)}
+    # Layers of one rate lie upon each other.
+    line = ("-", (2, (4, 4)), (5, (1, 3)))[index % 3]
+    return {"color": COLOURS[index], "marker": "osD"[index % 3], "ls": line}
+
+
+def thousands(axis: Axis) -> None:
+    """Writes the numbers of an axis of steps as 50,000."""
+    axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def plain(axes: Axes) -> None:
+    """Draws a faint grid, and no box."""
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def density_axis(
+    axes: Axes, densities: Iterable[float], ticks: int = 9
+) -> None:
+    """Makes x the weights remaining in percent, dense to sparse."""
+    percents = sorted({100 * density for density in densities}, reverse=True)
+    axes.set_xscale("log")
+    # A lone level would leave the axis without a length.
+    axes.set_xlim(percents[0] * 1.08, min(percents[-1] / 1.08, 90))
+    axes.set_xticks(_apart(percents, ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: percent(v)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("weights remaining (%)")
+    plain(axes)
+
+
+def percent(value: float) -> str:
+    """Returns a percentage of weights as the paper writes it.
+
+    Example:
+        >>> percent(100.0), percent(21.07), percent(0.0123)
+        ('100', '21.1', '0.012')
+    """
+    if value >= 99.95:
+        return "100"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def nearest(
+    densities: Mapping[int, float], wanted: Sequence[float]
+) -> list[int]:
+    """Returns the levels whose densities come nearest to some, each once."""
+    levels = [
+        min(densities, key=lambda n: (abs(densities[n] / w - 1), n))
+        for w in wanted
+    ]
+    return sorted(set(levels))
+
+
+def legend(drawn: Figure, axes: Axes, columns: int, title: str = "") -> None:
+    """Draws the legend of some axes below the figure, own curves first."""
+    entries = sorted(
+        zip(*axes.get_legend_handles_labels(), strict=True),
+        key=lambda entry: not isinstance(entry[0], ErrorbarContainer),
+    )
+    handles, labels = zip(*entries, strict=True)
+    drawn.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=max(1, min(columns, len(labels))),
+        frameon=False,
+        fontsize=8,
+        title=title or None,
+        title_fontsize=8,
+    )
+
+
+def _apart(ticks: Sequence[float], most: int) -> list[float]:
+    """Returns about so many ticks that stand apart on a log axis."""
+    span = ticks[0] / ticks[-1]
+    kept: list[float] = []
+    for tick in ticks:
+        if not kept or kept[-1] / tick > max(1.15, span ** (1 / most)):
+            kept.append(tick)
+    return kept
