@@ -44,7 +44,7 @@ def test_copies_of_the_dense_network_are_not_held_against_it(stable_run):
     assert len(table) == 1 + 3
     assert table[0].split()[2::3] == ["ticket:", "data_order:", "reinit:"]
     # Of the dense network there is one.
-    assert len(table[1].split()) == 5
+    assert len(table[1].split()) == 6
 
 
 def test_barriers_are_drawn_where_they_were_measured(stable_run):

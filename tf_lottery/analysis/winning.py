@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import stats
 
 MARGIN = 0.002
 """How much lower an accuracy may be and still count as no lower: 0.2
 percentage points, the tolerance of Frankle et al. 2020 (arXiv:1912.05671,
 Sec. 4.4) for a subnetwork that matches."""
-
-_Z = 1.959964  # two-sided 95 %
 
 
 class Trained(Protocol):
@@ -41,17 +40,20 @@ class Difference:
 
     Attributes:
         mean: Accuracy of the one minus accuracy of the other, in [-1, 1].
-        low: Lower end of its 95 % interval.
+        low: Lower end of its interval.
         high: Upper end.
+        levels: How many such intervals hold together with 95 % confidence.
     """
 
     mean: float
     low: float
     high: float
+    levels: int = 1
 
     def __str__(self) -> str:
+        together = f" of all {self.levels} levels" if self.levels > 1 else ""
         return (
-            f"{100 * self.mean:+.2f} points (95 % interval "
+            f"{100 * self.mean:+.2f} points (95 % interval{together} "
             f"{100 * self.low:+.2f} to {100 * self.high:+.2f})"
         )
 
@@ -87,7 +89,9 @@ class Verdict:
         return self.outcome == "winning"
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> Difference:
+def difference(
+    one: np.ndarray, other: np.ndarray, levels: int = 1
+) -> Difference:
     """Returns the paired difference of two networks' accuracies.
 
     The interval is the normal one over examples. It speaks of these two
@@ -97,16 +101,18 @@ def difference(one: np.ndarray, other: np.ndarray) -> Difference:
     Args:
         one: Whether the one classified each example right, bool `[examples]`.
         other: The same of the other, on the same examples.
+        levels: Among how many such questions the 5 % are shared (Bonferroni).
 
     Example:
         >>> one = np.array([True, True, True, False])
         >>> difference(one, one)
-        Difference(mean=0.0, low=0.0, high=0.0)
+        Difference(mean=0.0, low=0.0, high=0.0, levels=1)
     """
     d = one.astype(np.float64) - other.astype(np.float64)
-    half = _Z * d.std() / math.sqrt(len(d))
+    z = float(stats.norm.ppf(1 - 0.05 / (2 * levels)))
+    half = z * d.std() / math.sqrt(len(d))
     return Difference(
-        float(d.mean()), float(d.mean() - half), float(d.mean() + half)
+        float(d.mean()), float(d.mean() - half), float(d.mean() + half), levels
     )
 
 
@@ -116,7 +122,9 @@ def judge(networks: Sequence[Trained]) -> list[Verdict]:
     A ticket wins if it stops no later than the dense network and is no less
     accurate at early stop, with fewer weights (Frankle & Carbin 2019, Sec. 1).
     "No less accurate" is tested, not read off: the 95 % interval of its gain
-    must lie above -`MARGIN`. Differs from the paper, which compares test
+    must lie above -`MARGIN`, widened so that those of all levels hold
+    together: whoever looks at many levels finds one that wins by chance.
+    Differs from the paper, which compares test
     accuracies: the gain that decides is that on the validation data, so that
     the test data chooses no ticket and its figures stay honest.
 
@@ -142,7 +150,8 @@ def judge(networks: Sequence[Trained]) -> list[Verdict]:
                 'compile(..., metrics=["accuracy"]) and '
                 "fit(..., validation_data=(x, y))."
             )
-    return [_judge(ticket, tickets[0]) for ticket in tickets[1:]]
+    dense, *sparse = tickets
+    return [_judge(ticket, dense, len(sparse)) for ticket in sparse]
 
 
 def winner(verdicts: Sequence[Verdict]) -> Verdict | None:
@@ -154,9 +163,9 @@ def winner(verdicts: Sequence[Verdict]) -> Verdict | None:
     )
 
 
-def _judge(ticket: Trained, dense: Trained) -> Verdict:
+def _judge(ticket: Trained, dense: Trained, levels: int) -> Verdict:
     gains = {
-        split: difference(ticket.correct[split], dense.correct[split])
+        split: difference(ticket.correct[split], dense.correct[split], levels)
         for split in ticket.correct
     }
     gain = gains["validation"]
