@@ -51,6 +51,17 @@ def test_the_interval_is_that_of_paired_differences():
     assert (d.low, d.high) == pytest.approx((0.06 - half, 0.06 + half))
 
 
+def test_the_intervals_of_many_levels_hold_together():
+    one, other = np.arange(100) < 90, np.arange(100) < 85
+    alone, together = (winning.difference(one, other, n) for n in (1, 10))
+    width = (together.high - together.mean) / (alone.high - alone.mean)
+    assert width == pytest.approx(2.807034 / 1.959964)  # 99.5 % to 95 %
+    tickets = [network(level, 0.98, 3000) for level in range(1, 6)]
+    verdicts = winning.judge([DENSE, *tickets])
+    assert {v.validation.levels for v in verdicts} == {5}
+    assert "95 % interval of all 5 levels" in str(verdicts[0].validation)
+
+
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     draw = np.random.default_rng(0)
     covered = 0

@@ -19,7 +19,7 @@ PAPER = Config(
     rate=0.2,
     rates={"conv": 0.1, "output": 0.1},
     replicates=5,
-    controls=("reinit",),
+    controls=("reinit*3",),
 )
 
 # The same, coarser: two large rounds, and training too short to be judged by.
@@ -31,5 +31,6 @@ QUICK = PAPER.replace(
         "rate": 0.5,
         "rates": {"conv": 0.25, "output": 0.25},
         "replicates": 1,
+        "controls": ("reinit",),
     }
 )

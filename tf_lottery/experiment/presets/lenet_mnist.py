@@ -17,7 +17,7 @@ PAPER = Config(
     # App. G.4: 1,000 of 266,200 weights reach diminishing returns sooner.
     rates={"output": 0.1},
     replicates=5,
-    controls=("reinit",),
+    controls=("reinit*3",),
 )
 
 # The same, coarser: fewer, larger rounds; training ends soon after the dense
@@ -29,5 +29,6 @@ QUICK = PAPER.replace(
         "rate": 0.4,
         "rates": {"output": 0.2},
         "replicates": 1,
+        "controls": ("reinit",),
     }
 )
