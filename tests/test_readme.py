@@ -2,8 +2,11 @@
 
 import pathlib
 import re
+import shlex
 
 import pytest
+
+from tf_lottery import __main__ as command_line
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -41,6 +44,15 @@ def test_the_commands_are_those_that_ci_runs():
 
 
 @pytest.mark.parametrize(
+    "line",
+    re.findall(r"^tf-lottery (run \w+_\w+ .*?)(?: {2,}| &&|$)", README, re.M),
+)
+def test_every_run_is_one_that_can_be_asked_for(line):
+    arguments = command_line._parser().parse_args(shlex.split(line))
+    assert command_line._configs(arguments)
+
+
+@pytest.mark.parametrize(
     "path", sorted(set(re.findall(r"`(tf_lottery/[\w./]*)`", README)))
 )
 def test_every_path_exists(path):
@@ -55,8 +67,6 @@ def test_every_link_leads_somewhere(path):
 
 
 def test_every_flag_of_the_command_line_exists():
-    from tf_lottery import __main__ as command_line
-
     help_texts = []
     for action in command_line._parser()._subparsers._group_actions:
         for parser in action.choices.values():
