@@ -214,7 +214,7 @@ def test_every_control_is_trained_at_every_level(rewind, tmp_path, monkeypatch):
     search = prepare(toy.convnet(), **settings)
     fit(search, tmp_path / "run", **length)
     found = {(r.level, r.variant): r.row for r in search.records}
-    assert found.keys() == {(0, "ticket")} | {
+    assert found.keys() == {(0, "ticket"), (0, "data_order")} | {
         (level, variant)
         for level in (1, 2)
         for variant in ("ticket", *controls.CONTROLS)
