@@ -4,7 +4,7 @@ It is the only door between Keras and `Masks`.
 """
 
 from tf_lottery.masking.architecture import architecture_of
-from tf_lottery.masking.coverage import Kernel, kernels
+from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
 from tf_lottery.masking.models import (
     get_masks,
     mask_model,
@@ -16,7 +16,9 @@ from tf_lottery.masking.paths import variables_by_path
 
 __all__ = [
     "Kernel",
+    "Row",
     "architecture_of",
+    "coverage_of",
     "get_masks",
     "kernels",
     "mask_model",
