@@ -4,8 +4,10 @@ It is the only door between Keras and `Masks`.
 """
 
 from tf_lottery.masking.architecture import architecture_of
+from tf_lottery.masking.copies import copied
 from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
 from tf_lottery.masking.models import (
+    carried_masks,
     get_masks,
     mask_model,
     set_masks,
@@ -18,6 +20,8 @@ __all__ = [
     "Kernel",
     "Row",
     "architecture_of",
+    "carried_masks",
+    "copied",
     "coverage_of",
     "get_masks",
     "kernels",

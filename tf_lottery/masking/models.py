@@ -1,5 +1,7 @@
 """This module knows how masks get into a whole model and out again."""
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 
@@ -112,10 +114,19 @@ def get_masks(model: keras.Model) -> Masks:
     """
     carried = _mask_variables(model)
     maskable = coverage.found(model) if carried else coverage.kernels(model)
-    shapes = {path: k.variable.shape for path, k in maskable.items()}
-    ones = {path: np.ones(shape, bool) for path, shape in shapes.items()}
-    masks = {path: masks[0].numpy() for path, masks in carried.items()}
-    return Masks(ones | masks)
+    return carried_masks(model, [*maskable, *(carried.keys() - maskable)])
+
+
+def carried_masks(model: keras.Model, chosen: Iterable[str]) -> Masks:
+    """Returns the masks of chosen variables: ones where it carries none."""
+    variables = paths.variables_by_path(model)
+    masks = {p: m[0].numpy() for p, m in _mask_variables(model).items()}
+    return Masks(
+        {
+            path: masks.get(path, np.ones(variables[path].shape, bool))
+            for path in chosen
+        }
+    )
 
 
 def set_masks(model: keras.Model, masks: Masks) -> None:
