@@ -6,6 +6,7 @@ It is the only door between Keras and `Masks`.
 from tf_lottery.masking.architecture import architecture_of
 from tf_lottery.masking.copies import copied
 from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
+from tf_lottery.masking.guard import MaskGuard
 from tf_lottery.masking.models import (
     carried_masks,
     get_masks,
@@ -18,6 +19,7 @@ from tf_lottery.masking.paths import variables_by_path
 
 __all__ = [
     "Kernel",
+    "MaskGuard",
     "Row",
     "architecture_of",
     "carried_masks",
