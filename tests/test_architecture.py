@@ -55,6 +55,7 @@ TABLE = {
     ),
     # hand-over
     "export": ("masking", "tickets"),
+    "tfmot": ("masking", "masks", "tickets", "training"),
     # bookkeeping
     "store": ("archive", "tickets", "training"),
     "identity": (),
@@ -264,6 +265,7 @@ def test_the_public_names_are_frozen():
         "run_experiment",
         "set_masks",
         "strip_masks",
+        "tfmot",
     ]
     for name in tf_lottery.__all__:
         assert getattr(tf_lottery, name) is not None

@@ -28,7 +28,7 @@ _HOME = {
     "set_masks": "masking",
     "strip_masks": "masking",
 }
-_MODULES = ("analysis", "controls", "export", "pruning")
+_MODULES = ("analysis", "controls", "export", "pruning", "tfmot")
 
 __all__ = ["__version__", *sorted([*_HOME, *_MODULES])]  # noqa: PLE0604
 

@@ -80,6 +80,7 @@ class KernelMasks(L.Layer):
 
     def __init__(self) -> None:
         super().__init__(name="kernel_masks", dtype="float32")
+        self.built = True
         pairs: dict[str, tuple[keras.Variable, keras.Variable]] = {}
         # A function: Keras would track the weights as this layer's own.
         self._pairs = lambda: pairs

@@ -6,10 +6,10 @@ tickets go back. tfmot itself is imported only where one of its models is
 looked at.
 """
 
-import contextlib
 import dataclasses
+import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import keras
@@ -166,8 +166,8 @@ class MByN:
 class PruneOnSchedule(keras.callbacks.Callback):
     """Prunes a masked model during `fit`, as one of tfmot's schedules says.
 
-    The callback of tfmot's wrappers, for Keras 3. Masks are made from the
-    weights as they stand before the step, in tfmot's count of steps.
+    tfmot's `UpdatePruningStep`, for Keras 3. Masks are made from the weights
+    as they stand before the step, in tfmot's count of steps.
 
     Args:
         schedule: `PolynomialDecay`, `ConstantSparsity`, or any callable from
@@ -236,9 +236,8 @@ def adopt(pruned: Any, model: keras.Model) -> Ticket:
         ValueError: There is nothing pruned, or the models differ.
     """
     mask_of = _mask_variables(pruned)
-    with _tfmot() as sparsity:
-        # The wrapped layers themselves, so the variables are the same.
-        theirs = sparsity.strip_pruning(pruned).weights
+    # Of the wrapped layers themselves: the variables are the same.
+    theirs = import_tfmot().strip_pruning(pruned).weights
     if not mask_of:
         raise ValueError(
             f"Model {pruned.name!r} has no layer of prune_low_magnitude."
@@ -278,10 +277,10 @@ def hand_back(ticket: Ticket, plain: Any, trained: bool = False) -> Any:
         ValueError: The models differ, or tfmot wraps not every masked layer.
     """
     model = ticket.build(trained=trained)
-    with _tfmot() as sparsity:
-        never = sparsity.ConstantSparsity(0.0, begin_step=2**31 - 1)
-        pruned = sparsity.prune_low_magnitude(plain, pruning_schedule=never)
-        theirs = sparsity.strip_pruning(pruned).weights
+    sparsity = import_tfmot()
+    never = sparsity.ConstantSparsity(0.0, begin_step=2**31 - 1)
+    pruned = sparsity.prune_low_magnitude(plain, pruning_schedule=never)
+    theirs = sparsity.strip_pruning(pruned).weights
     mask_of = _mask_variables(pruned)
     variables = masking.variables_by_path(model)
     order = _paths_of(model, [tuple(v.shape) for v in theirs])
@@ -320,9 +319,8 @@ def _paths_of(model: keras.Model, shapes: list[tuple[int, ...]]) -> list[str]:
     return [path_of[id(v)] for v in weights]
 
 
-@contextlib.contextmanager
-def _tfmot() -> Iterator[Any]:
-    """Gives `tfmot.sparsity.keras`, and leaves `tf.keras` what it is.
+def import_tfmot() -> Any:
+    """Returns `tfmot.sparsity.keras`, and leaves `tf.keras` what it is.
 
     tfmot's import sets TF_USE_LEGACY_KERAS, which processes inherit, and makes
     `tf.keras` Keras 2, unless it has been looked at before.
@@ -331,12 +329,11 @@ def _tfmot() -> Iterator[Any]:
     before = os.environ.get(name)
     _ = tf.keras.Model
     try:
-        from tensorflow_model_optimization.python.core.api.sparsity import (
-            keras as sparsity,
-        )
+        return importlib.import_module(
+            "tensorflow_model_optimization"
+        ).sparsity.keras
     finally:
         if before is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = before
-    yield sparsity

@@ -106,6 +106,7 @@ class TicketSearch:
             schedules.find(schedule),
             rewinds,
         )
+        _require_survivors(kernels, self._pruning)
         self._controls = {name: controls_.find(name) for name in controls}
         self._rewind = Duration(rewind)
         self._model, self._kernels, self._seed = model, tuple(kernels), seed
@@ -384,6 +385,22 @@ def _require_no_loss_of_its_own(model: keras.Model) -> None:
                 "the search would pass over. Mask the model instead, and prune "
                 "it between fits: mask_model, prune, set_masks."
             )
+
+
+def _require_survivors(
+    kernels: Mapping[str, masking.Kernel], pruning: search.Pruning
+) -> None:
+    if pruning.allocation is not allocations.find("layerwise"):
+        return
+    for path, rate in pruning.rates.items():
+        size = int(np.prod(kernels[path].variable.shape))
+        for level in range(1, pruning.levels + 1):
+            if pruning.schedule.kept(size, rate, level) < 1:
+                raise ValueError(
+                    f"{path!r} has {size} weights; at rate {rate} none is left "
+                    f"at level {level}. Exclude it, or give it a rate of its "
+                    "own in `rates`."
+                )
 
 
 @contextlib.contextmanager

@@ -64,6 +64,7 @@ def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # it cannot be built
             new.build_from_config(layer.get_build_config())
+        new.built = True  # where `build` is not overridden, Keras forgets
     return new
 
 

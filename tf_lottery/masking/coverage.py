@@ -11,9 +11,7 @@ from tf_lottery.masking import paths
 
 Patterns = str | Iterable[str] | None
 
-_CONVOLUTIONS = tuple(
-    cls for cls in layers.CATALOGUE if "Conv" in cls.__name__
-)
+_CONVOLUTIONS = tuple(cls for cls in layers.KERNELS if "Conv" in cls.__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,22 +78,54 @@ def kernels(
     Raises:
         TypeError: It is no Keras 3 model.
         ValueError: The model is not built, or nothing is left to mask, or a
-            pattern matches nothing.
+            pattern matches nothing, or a frozen kernel.
     """
     require_model(model)
     known = found(model)
     named = {**known, **_others(model, known)} if include else known
+    _require_unfrozen(_owned(model), named, include)
     chosen = _select(known, named, include, exclude)
     if not chosen:
         raise ValueError(
             f"Excluding {exclude!r} leaves no kernel of {list(known)}."
             if known
             else f"Model {model.name!r} has no kernel to mask: no trainable "
-            "layer of Keras with a kernel is among its layers. Name variables "
-            "of your own: include=['path/of/one'], of "
-            f"{', '.join(_others(model, known)) or 'which it has none'}."
+            "layer of Keras with a kernel is among its layers. "
+            + _advice(model)
         )
     return {path: named[path] for path in chosen}
+
+
+def _advice(model: keras.Model) -> str:
+    frozen = [f"{p!r} is {_frozen(k)}" for p, k in _owned(model).items()]
+    others = _others(model, {})
+    if frozen:
+        return f"{'; '.join(frozen)}."
+    return (
+        "Name variables of your own, include=['path']: it has "
+        f"{', '.join(others) or 'none'}."
+    )
+
+
+def _require_unfrozen(
+    owned: dict[str, Kernel], named: dict[str, Kernel], include: Patterns
+) -> None:
+    for pattern in _patterns(include):
+        if not fnmatch.filter(named, pattern):
+            for path in fnmatch.filter(owned, pattern):
+                raise ValueError(
+                    f"{path!r} cannot be masked: it is {_frozen(owned[path])}."
+                )
+
+
+def _frozen(kernel: Kernel) -> str:
+    """Returns why a kernel does not train, and what to do."""
+    layer = kernel.layer
+    if getattr(layer, "lora_enabled", False):
+        return "frozen under LoRA (save the model: files have them merged)"
+    if getattr(layer, "quantization_mode", None):
+        return "quantised (mask the model first, then quantise it stripped)"
+    return f"frozen (set `trainable` of layer {layer.name!r})"
 
 
 def found(model: keras.Model) -> dict[str, Kernel]:
@@ -168,7 +198,7 @@ def coverage_of(
         if path in chosen:
             reason = ""
         elif id(variable) not in trainable:
-            reason = "frozen, or no weight to train"
+            reason = _frozen(kernel) if kernel else "no weight to train"
         elif path in owned:
             reason = "left out by include or exclude"
         else:
@@ -193,16 +223,25 @@ def require_model(model: keras.Model) -> None:
         )
 
 
-def matching(pattern: str, known: list[str]) -> list[str]:
+def matching(
+    pattern: str, known: Iterable[str], near: Iterable[str] = ()
+) -> list[str]:
     """Returns the paths that a glob pattern matches.
+
+    Args:
+        pattern: The glob pattern.
+        known: The paths of kernels.
+        near: Further paths that the pattern could have meant.
 
     Raises:
         ValueError: It matches none; the message suggests the nearest.
     """
+    known = list(known)
     found = [path for path in known if fnmatch.fnmatchcase(path, pattern)]
     if not found:
+        nearest = lookup.nearest(pattern, [*known, *near])
         raise ValueError(
-            f"{pattern!r} matches no kernel.{lookup.nearest(pattern, known)} "
+            f"{pattern!r} matches no kernel.{nearest} "
             f"Kernels: {', '.join(known)}."
         )
     return found
@@ -226,9 +265,9 @@ def _select(
     for pattern in _patterns(include):
         hits = fnmatch.filter(named, pattern)
         kernels = [path for path in hits if path in known]
-        chosen.update(kernels or hits or matching(pattern, list(known)))
+        chosen.update(kernels or hits or matching(pattern, known, named))
     for pattern in _patterns(exclude):
-        chosen.difference_update(matching(pattern, list(named)))
+        chosen.difference_update(matching(pattern, named))
     return [path for path in named if path in chosen]
 
 
