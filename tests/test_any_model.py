@@ -76,7 +76,9 @@ class Shared(keras.Model):
         self.top = L.Dense(3)
 
     def call(self, x):
-        return self.top(self.inner(self.tied(self.tied(self.first(self.flat(x))))))
+        return self.top(
+            self.inner(self.tied(self.tied(self.first(self.flat(x)))))
+        )
 
 
 class OwnStep(Shared):
@@ -277,7 +279,9 @@ def test_a_search_refuses_a_step_it_would_pass_over():
 
 def test_a_model_that_keras_cannot_copy_is_masked_itself():
     model = called(OwnLayers(L.Dense(3)))
-    with pytest.raises(ValueError, match=r"\(OwnLayers\) cannot be copied.*copy"):
+    with pytest.raises(
+        ValueError, match=r"\(OwnLayers\) cannot be copied.*copy"
+    ):
         mask_model(model)
     assert mask_model(model, copy=False) is model
     assert isinstance(model.top, MaskedKernel)
@@ -423,9 +427,17 @@ def spectral():
     [
         (adapted, "dense/kernel", "it is frozen under LoRA"),
         (quantised, None, "'dense/kernel' is quantised"),
-        (in_list, None, r"no kernel to mask.*include=\['path'\]: it has mine/w"),
+        (
+            in_list,
+            None,
+            r"no kernel to mask.*include=\['path'\]: it has mine/w",
+        ),
         (in_list, "mine/w", "'mine/w' is kept in no attribute of a layer"),
-        (in_list, "mine/v", "'mine/v' matches no kernel. Did you mean 'mine/w'"),
+        (
+            in_list,
+            "mine/v",
+            "'mine/v' matches no kernel. Did you mean 'mine/w'",
+        ),
         (spectral, None, "is assigned anew by SpectralNormalization"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tf_lottery import layers
-from tf_lottery.layers import CATALOGUE, KERNELS, WITH_PARTS, KernelMasks
+from tf_lottery.layers import CATALOGUE, KernelMasks
 
 L = keras.layers
 
@@ -91,7 +91,9 @@ ROWS = {
 }
 # Cells come with the layers that unroll them, and are no layer of a model.
 CELLS = {cls for cls in CATALOGUE if cls.__name__.endswith("Cell")}
-ONE_EACH = list({cls: row for row, (cls, *_) in reversed(ROWS.items())}.values())
+ONE_EACH = list(
+    {cls: row for row, (cls, *_) in reversed(ROWS.items())}.values()
+)
 
 REGULARIZER = keras.regularizers.L2(0.25)
 INITIALIZER = keras.initializers.RandomNormal(stddev=0.5, seed=3)

@@ -107,7 +107,10 @@ def test_masks_of_n_of_m_are_tfmots(theirs, pattern, shape, ties):
 
 
 def test_n_of_m_is_a_criterion():
-    trained = {"a/kernel": weights((8, 5), False), "b/kernel": weights((4, 3, 8, 2), True)}
+    trained = {
+        "a/kernel": weights((8, 5), False),
+        "b/kernel": weights((4, 3, 8, 2), True),
+    }
     rule = tfmot.MByN(2, 4)
     masks = tfl.Masks.ones({path: w.shape for path, w in trained.items()})
     pruned = pruning.prune(rule(trained, {}), masks, 0.5)
@@ -120,7 +123,9 @@ def test_blocks_are_a_criterion():
     rule = tfmot.Blocks((2, 4))
     masks = tfl.Masks.ones({"a/kernel": (8, 12)})
     pruned = pruning.prune(rule(trained, {}), masks, 0.25)
-    assert np.array_equal(pruned["a/kernel"], rule.mask(trained["a/kernel"], 0.75))
+    assert np.array_equal(
+        pruned["a/kernel"], rule.mask(trained["a/kernel"], 0.75)
+    )
 
 
 def test_a_search_prunes_two_of_four():

@@ -71,7 +71,7 @@ class MaskedParts:
         cls.build = _then(super(cls, cls).build, _mask_parts)  # type: ignore
 
 
-class KernelMasks(L.Layer):
+class KernelMasks(keras.layers.Layer):
     """The masks of one layer, beside its weights.
 
     A layer of its own, so that Keras files them in a group of their own,
@@ -184,17 +184,17 @@ def _then(build: Any, mask: Callable[[Any], None]) -> Any:
     return masked
 
 
-def _mask_kernels(layer: L.Layer) -> None:
+def _mask_kernels(layer: keras.layers.Layer) -> None:
     for name in stored_kernels(layer):
         mask_weight(layer, name)
 
 
-def _mask_parts(layer: L.Layer) -> None:
+def _mask_parts(layer: keras.layers.Layer) -> None:
     for part in layer._flatten_layers(include_self=False):
         _mask_kernels(part)
 
 
-def stored_kernels(layer: L.Layer) -> dict[str, keras.Variable]:
+def stored_kernels(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
     """Returns the kernels of a built layer as they are stored, unmasked.
 
     Returns:
@@ -214,7 +214,9 @@ def stored_kernels(layer: L.Layer) -> dict[str, keras.Variable]:
     }
 
 
-def attributes_of(layer: L.Layer, variable: keras.Variable) -> list[str]:
+def attributes_of(
+    layer: keras.layers.Layer, variable: keras.Variable
+) -> list[str]:
     """Returns the attributes by which a layer's code reads a variable."""
     held = [name for name, value in vars(layer).items() if value is variable]
     return [
@@ -225,7 +227,7 @@ def attributes_of(layer: L.Layer, variable: keras.Variable) -> list[str]:
     ]
 
 
-def mask_weight(layer: L.Layer, name: str) -> None:
+def mask_weight(layer: keras.layers.Layer, name: str) -> None:
     """Gives a weight of a built layer a mask that keeps all, in place.
 
     Args:
@@ -236,7 +238,7 @@ def mask_weight(layer: L.Layer, name: str) -> None:
     names = getattr(layer, "masked_weights", ())
     if name not in names:
         plain = plain_class(type(layer))
-        layer.__class__ = masked_class(plain, (*names, name))
+        layer.__class__ = masked_class(plain, (*names, name))  # type: ignore
     if vars(layer).get("kernel_masks") is None:
         # Built layers take no more layers; Keras' own `enable_lora` does this.
         layer._tracker.unlock()
@@ -247,7 +249,7 @@ def mask_weight(layer: L.Layer, name: str) -> None:
         layer.kernel_masks.add(name, own.get(name, own.get(f"_{name}")))
 
 
-def copy_masks(source: L.Layer, layer: L.Layer) -> None:
+def copy_masks(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
     """Gives a built layer the masks of another one like it, in place."""
     for name in getattr(source, "masked_weights", ()):
         mask = source.kernel_masks.get(name)
@@ -258,7 +260,7 @@ def copy_masks(source: L.Layer, layer: L.Layer) -> None:
         layer.__class__ = CATALOGUE[type(layer)]
 
 
-def mask_kind(layer: L.Layer) -> None:
+def mask_kind(layer: keras.layers.Layer) -> None:
     """Makes a layer whose parts are masked file them as masked, in place."""
     if type(layer) in WITH_PARTS and any(
         isinstance(part, KernelMasks) for part in layer._flatten_layers()
@@ -266,7 +268,7 @@ def mask_kind(layer: L.Layer) -> None:
         layer.__class__ = CATALOGUE[type(layer)]
 
 
-def unmask_layer(layer: L.Layer) -> None:
+def unmask_layer(layer: keras.layers.Layer) -> None:
     """Makes a masked layer the plain one, pruned weights at zero, in place."""
     masks = vars(layer).get("kernel_masks")
     if masks is not None:
@@ -279,7 +281,7 @@ def unmask_layer(layer: L.Layer) -> None:
         layer.__class__ = plain_class(type(layer))
 
 
-def plain_class(cls: type[L.Layer]) -> type[L.Layer]:
+def plain_class(cls: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
     """Returns the class that a masked class is the masked form of."""
     masked = issubclass(cls, MaskedKernel | MaskedParts)
     return cls.__mro__[2] if masked else cls
@@ -287,8 +289,8 @@ def plain_class(cls: type[L.Layer]) -> type[L.Layer]:
 
 @functools.cache
 def masked_class(
-    plain: type[L.Layer], names: tuple[str, ...]
-) -> type[L.Layer]:
+    plain: type[keras.layers.Layer], names: tuple[str, ...]
+) -> type[keras.layers.Layer]:
     """Returns the masked form of a layer's class.
 
     That of the `CATALOGUE` is filed with its masks. One made here, for a
@@ -309,8 +311,11 @@ def masked_class(
 
 
 def _subclass(
-    mixin: type, plain: type[L.Layer], qualname: str, names: tuple[str, ...]
-) -> type[L.Layer]:
+    mixin: type,
+    plain: type[keras.layers.Layer],
+    qualname: str,
+    names: tuple[str, ...],
+) -> type[keras.layers.Layer]:
     masked = ", ".join(f"`{name}`" for name in names) or "its parts' kernels"
     content = {
         "masked_weights": names,
@@ -323,14 +328,16 @@ def _subclass(
     return type(plain.__name__, (mixin, plain), content)
 
 
-def _masked(mixin: type, plain: type[L.Layer], *names: str) -> type[L.Layer]:
+def _masked(
+    mixin: type, plain: type[keras.layers.Layer], *names: str
+) -> type[keras.layers.Layer]:
     name = f"Masked{plain.__name__}"
     cls = _subclass(mixin, plain, name, names)
     keras.saving.register_keras_serializable(_PACKAGE, name)(cls)
     return cls
 
 
-KERNELS: dict[type[L.Layer], tuple[str, ...]] = {
+KERNELS: dict[type[keras.layers.Layer], tuple[str, ...]] = {
     L.Dense: ("kernel",),
     L.EinsumDense: ("kernel",),
     L.Conv1D: ("kernel",),
@@ -352,7 +359,7 @@ KERNELS: dict[type[L.Layer], tuple[str, ...]] = {
 }
 """Layer to the attributes by which its code reads its kernels."""
 
-WITH_PARTS: tuple[type[L.Layer], ...] = (
+WITH_PARTS: tuple[type[keras.layers.Layer], ...] = (
     L.MultiHeadAttention,
     L.GroupQueryAttention,
     L.SimpleRNN,
@@ -364,7 +371,7 @@ WITH_PARTS: tuple[type[L.Layer], ...] = (
 )
 """Layers that make layers with kernels which no configuration names."""
 
-CATALOGUE: dict[type[L.Layer], type[L.Layer]] = {
+CATALOGUE: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
     **{cls: _masked(MaskedKernel, cls, *n) for cls, n in KERNELS.items()},
     **{cls: _masked(MaskedParts, cls) for cls in WITH_PARTS},
 }

@@ -15,7 +15,6 @@ from tf_lottery.analysis import winning
 from tf_lottery.crews import Here
 from tf_lottery.duration import Duration
 from tf_lottery.masking.coverage import Patterns
-from tf_lottery.masks import Masks
 from tf_lottery.progress import Progress
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import rates as rates_
@@ -40,8 +39,8 @@ class TicketSearch:
         levels: Pruning rounds, >= 0.
         rate: Fraction of the survivors that goes each round, in [0, 1).
         rates: Role (`"conv"`, `"dense"`, `"embedding"`, `"recurrent"`,
-            `"output"`) or glob pattern of kernel paths to a rate of its own. Frankle & Carbin 2019 prune the
-            output layer at half the rate.
+            `"output"`) or glob pattern of kernel paths to a rate of its own.
+            Frankle & Carbin 2019 prune the output layer at half the rate.
         criterion: What scores weights; a name of `pruning.CRITERIA` or a
             callable.
         allocation: A name of `pruning.ALLOCATIONS` (`"layerwise"`,
@@ -98,15 +97,18 @@ class TicketSearch:
             )
         kernels = masking.kernels(model, include, exclude)
         _require_no_loss_of_its_own(model)
+        found_rates = rates_.rates_by_path(kernels, rate, rates)
+        found_schedule = schedules.find(schedule)
+        if allocations.find(allocation) is allocations.find("layerwise"):
+            _require_survivors(kernels, found_rates, found_schedule, levels)
         self._pruning = search.Pruning(
             levels,
-            rates_.rates_by_path(kernels, rate, rates),
+            found_rates,
             pruning.find_criterion(criterion, seed),
             allocations.find(allocation),
-            schedules.find(schedule),
+            found_schedule,
             rewinds,
         )
-        _require_survivors(kernels, self._pruning)
         self._controls = {name: controls_.find(name) for name in controls}
         self._rewind = Duration(rewind)
         self._model, self._kernels, self._seed = model, tuple(kernels), seed
@@ -323,9 +325,10 @@ class TicketSearch:
         """Returns what determines the results; levels may grow."""
         describe = identity.described
         architecture = masking.architecture_of(self._model)
+        cls = type(self._model)
+        named = f"{cls.__module__}.{cls.__qualname__}"
         return {
-            "model": identity.digest(architecture)
-            or f"{type(self._model).__module__}.{type(self._model).__qualname__}",
+            "model": identity.digest(architecture) or named,
             "kernels": {
                 row.path: list(row.shape) for row in self.coverage if row.role
             },
@@ -388,14 +391,15 @@ def _require_no_loss_of_its_own(model: keras.Model) -> None:
 
 
 def _require_survivors(
-    kernels: Mapping[str, masking.Kernel], pruning: search.Pruning
+    kernels: Mapping[str, masking.Kernel],
+    rates: Mapping[str, float],
+    schedule: schedules.Schedule,
+    levels: int,
 ) -> None:
-    if pruning.allocation is not allocations.find("layerwise"):
-        return
-    for path, rate in pruning.rates.items():
+    for path, rate in rates.items():
         size = int(np.prod(kernels[path].variable.shape))
-        for level in range(1, pruning.levels + 1):
-            if pruning.schedule.kept(size, rate, level) < 1:
+        for level in range(1, levels + 1):
+            if schedule.kept(size, rate, level) < 1:
                 raise ValueError(
                     f"{path!r} has {size} weights; at rate {rate} none is left "
                     f"at level {level}. Exclude it, or give it a rate of its "

@@ -157,9 +157,7 @@ def _owned(model: keras.Model) -> dict[str, Kernel]:
     return kernels
 
 
-def _others(
-    model: keras.Model, known: dict[str, Kernel]
-) -> dict[str, Kernel]:
+def _others(model: keras.Model, known: dict[str, Kernel]) -> dict[str, Kernel]:
     """Returns the trainable variables that are no kernels."""
     owners = {
         id(variable): layer
@@ -178,10 +176,12 @@ def coverage_of(
 ) -> tuple[Row, ...]:
     """Returns what is masked of a model and what is not, and why not.
 
-    `print(*coverage_of(model), sep="\\n")` shows it.
+    A row prints as a line.
 
     Args:
-        model: As for `kernels`; so are `include` and `exclude`.
+        model: A built Keras 3 model.
+        include: As for `kernels`.
+        exclude: As for `kernels`.
 
     Returns:
         A row for each kernel, and for each other weight with two dimensions

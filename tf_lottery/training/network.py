@@ -158,7 +158,7 @@ class Network:
         return outputs
 
     def _mode(self, training: bool) -> dict[str, bool]:
-        """Returns the argument, where the model's `call` takes it, as in fit."""
+        """Returns the argument, if the model takes it, as in `fit`."""
         taken = inspect.signature(self.model.call).parameters
         return {"training": training} if "training" in taken else {}
 
