@@ -81,6 +81,20 @@ class Shared(keras.Model):
         )
 
 
+class Hub(keras.Model):
+    """A graph whose configuration is its constructor's, as keras-hub's are."""
+
+    def __init__(self, width, **kwargs):
+        image = keras.Input(IMAGE)
+        inner = keras.Sequential([L.Conv2D(width, 3), L.GroupNormalization(2)])
+        x = L.GlobalMaxPooling2D()(inner(image))
+        super().__init__(image, L.Dense(3)(x), **kwargs)
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width, "name": self.name}
+
+
 class OwnStep(Shared):
     def train_step(self, data):
         return super().train_step(data)
@@ -122,11 +136,13 @@ MODELS = {
         "separable_conv2d/pointwise_kernel conv2d_transpose "
         "time_distributed/dense dense",
     ),
+    "hub": (lambda: Hub(4), "sequential/conv2d dense"),
     "subclassed": (
         lambda: called(Shared()),
         "dense dense_1 sequential/deep dense_2",
     ),
 }
+SUBCLASSED = {"subclassed": Shared, "hub": Hub}
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
@@ -207,7 +223,7 @@ def test_three_levels_are_found_and_the_ticket_trains_in_plain_fit(name):
         assert all(np.all(m <= before.masks[p]) for p, m in after.masks.items())
         for path, mask in after.masks.items():
             assert not np.any(after.trained[path][~mask])
-    assert (ticket.architecture is None) == (name == "subclassed")
+    assert (ticket.architecture is None) == (name in SUBCLASSED)
 
     subnet = ticket.build(model if ticket.architecture is None else None)
     assert get_masks(subnet) == ticket.masks
@@ -249,12 +265,12 @@ def test_files_and_clones_keep_masks_and_cross_to_plain(name, tmp_path):
     model.load_weights(tmp_path / "m.weights.h5")
     assert np.array_equal(model(x), outputs)
 
-    scope = {"Shared": Shared} if name == "subclassed" else {}
     masked.save(tmp_path / "m.keras")
+    scope = {cls.__name__: cls for cls in SUBCLASSED.values()}
     with keras.saving.custom_object_scope(scope):
         loaded = keras.models.load_model(tmp_path / "m.keras")
     assert np.array_equal(loaded(x), outputs)
-    if name != "subclassed":  # its own code builds plain layers
+    if name not in SUBCLASSED:  # their own code builds plain layers
         assert get_masks(loaded) == get_masks(masked)
         clone = keras.models.clone_model(masked)
         clone.load_weights(tmp_path / "m.weights.h5")
@@ -472,6 +488,22 @@ def test_a_rate_that_leaves_a_small_layer_nothing_is_refused_at_the_door():
     ):
         TicketSearch(model, 1, 0.9)
     TicketSearch(model, 1, 0.9, rates={"dense/*": 0.5})
+
+
+@keras.saving.register_keras_serializable("tests")
+class MaskedPositions(MaskedKernel, Positions):
+    masked_weights = ("table",)
+
+
+def test_a_masked_layer_of_ones_own_is_filed_with_its_masks(tmp_path):
+    model = keras.Sequential([keras.Input((4, 3)), MaskedPositions()])
+    masks = Masks({"masked_positions/table": np.eye(4, 3, dtype=bool)})
+    set_masks(model, masks)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert get_masks(loaded) == masks
+    assert obeys(loaded, masks)
+    assert type(strip_masks(loaded).layers[0]) is Positions
 
 
 def test_masking_a_weight_twice_changes_nothing():

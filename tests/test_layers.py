@@ -484,6 +484,26 @@ def assert_fit_keeps_pruned_weights_at_zero(row, optimizer, jit=False, **more):
 
 
 @each_layer
+def test_no_step_moves_a_pruned_weight(row):
+    layer = masked_layer(row)
+    prune(layer)
+    put(layer, 0)
+    start = [kernel.numpy() for kernel, _ in pairs(layer)]
+    optimizer = keras.optimizers.AdamW(1e-2, weight_decay=0.1)
+    for _ in range(2):
+        _, gradients = output_and_gradients(layer, row)
+        optimizer.apply(
+            [tf.constant(g) for g in gradients], layer.trainable_variables
+        )
+        assert np.all(pruned(layer) == 0)
+    for (kernel, mask), before in zip(pairs(layer), start, strict=True):
+        kept = mask.numpy()
+        assert np.all(kernel.numpy()[kept] != before[kept]), kernel.path
+
+
+@pytest.mark.parametrize(
+    "row", ["dense", "conv", "separable_2d", "embedding", "lstm", "attention"]
+)
 def test_fit_keeps_stored_pruned_weights_at_zero(row):
     optimizer = keras.optimizers.AdamW(1e-2, weight_decay=0.1)
     assert_fit_keeps_pruned_weights_at_zero(row, optimizer)

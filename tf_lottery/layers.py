@@ -283,8 +283,8 @@ def unmask_layer(layer: keras.layers.Layer) -> None:
 
 def plain_class(cls: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
     """Returns the class that a masked class is the masked form of."""
-    masked = issubclass(cls, MaskedKernel | MaskedParts)
-    return cls.__mro__[2] if masked else cls
+    mixins = (MaskedKernel, MaskedParts)
+    return next(c for c in cls.__mro__ if not issubclass(c, mixins))
 
 
 @functools.cache

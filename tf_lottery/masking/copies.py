@@ -21,21 +21,10 @@ def copied(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: It cannot be rebuilt; the message says what to do.
     """
-    # A layer shared between containers must stay one layer.
-    clones: dict[int, keras.layers.Layer] = {}
-
-    def once(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if id(layer) not in clones:
-            clones[id(layer)] = _again(layer)
-        return clones[id(layer)]
-
     try:
-        if _is_graph(model):
-            new = keras.models.clone_model(
-                model, clone_function=once, recursive=True
-            )
-        else:
-            new = _again(model)
+        new = _cloned(model) if _is_graph(model) else _again(model)
+        if type(new) is not type(model):
+            new = _again(model)  # a graph under a configuration of its own
         _fill(new, model)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -47,8 +36,14 @@ def copied(model: keras.Model) -> keras.Model:
     return new
 
 
+def _cloned(model: keras.Model) -> keras.Model:
+    return keras.models.clone_model(
+        model, clone_function=_again, recursive=True
+    )
+
+
 def _is_graph(model: keras.Model) -> bool:
-    # Keras has no public name for functional models that are subclasses.
+    # Keras has no public name for its functional models.
     return hasattr(model, "operations") or isinstance(model, keras.Sequential)
 
 
