@@ -372,6 +372,24 @@ def test_a_search_prunes_variables_that_are_named():
     assert search.tickets[1].masks.counts == {"positions/table": 16}
 
 
+def test_the_masks_of_a_masked_model_hold_from_level_0_on():
+    x, y = data("vit")
+    model = mask_model(vit())
+    masks = half_masks(model)
+    set_masks(model, masks)
+    before = {p: v.numpy() for p, v in variables_by_path(model).items()}
+    search = TicketSearch(model, 1, 0.5)
+    search.compile("adam", LOSS)
+    search.fit(x, y, length="2it", batch_size=16, verbose=False)
+    dense, ticket = search.tickets
+    assert dense.masks == masks
+    for path, mask in masks.items():
+        assert not np.any(dense.trained[path][~mask])
+        assert np.all(ticket.masks[path] <= mask)
+    for path, variable in variables_by_path(model).items():
+        assert np.array_equal(variable, before[path])
+
+
 def test_the_coverage_says_of_each_matrix_whether_and_why_not(capsys):
     model = vit()
     model.get_layer("patches").trainable = False
@@ -481,13 +499,14 @@ def test_lora_on_a_masked_layer_adapts_survivors_only():
     assert np.all(layer.kernel.numpy()[mask] != layer._kernel.numpy()[mask])
 
 
-def test_a_rate_that_leaves_a_small_layer_nothing_is_refused_at_the_door():
+def test_a_rate_that_leaves_a_small_layer_nothing_trains_nothing():
     model = keras.Sequential([keras.Input((1,)), L.Dense(1), L.Dense(9)])
-    with pytest.raises(
-        ValueError, match="'dense/kernel' has 1 weights; at rate 0.9 none is"
-    ):
-        TicketSearch(model, 1, 0.9)
-    TicketSearch(model, 1, 0.9, rates={"dense/*": 0.5})
+    x = np.ones((4, 1))
+    search = TicketSearch(model, 1, 0.9)
+    search.compile("sgd", "mse", metrics=())
+    with pytest.raises(ValueError, match="No weight of dense/kernel would be"):
+        search.fit(x, np.ones((4, 9)), 2, "1it", verbose=False)
+    assert search.tickets == []
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -81,7 +81,6 @@ TABLE = {
         "duration",
         "identity",
         "masking",
-        "masks",
         "progress",
         "pruning",
         "search",

@@ -34,7 +34,8 @@ class TicketSearch:
     Args:
         model: A built Keras 3 model of any kind: Sequential, functional,
             nested, subclassed. The search starts from its weights, and leaves
-            them as they are. A loss of its own (`train_step`,
+            them as they are; masks that it carries hold from level 0 on. A
+            loss of its own (`train_step`,
             `compute_loss`) is refused: networks train as `compile` says.
         levels: Pruning rounds, >= 0.
         rate: Fraction of the survivors that goes each round, in [0, 1).
@@ -97,21 +98,22 @@ class TicketSearch:
             )
         kernels = masking.kernels(model, include, exclude)
         _require_no_loss_of_its_own(model)
-        found_rates = rates_.rates_by_path(kernels, rate, rates)
-        found_schedule = schedules.find(schedule)
-        if allocations.find(allocation) is allocations.find("layerwise"):
-            _require_survivors(kernels, found_rates, found_schedule, levels)
         self._pruning = search.Pruning(
             levels,
-            found_rates,
+            rates_.rates_by_path(kernels, rate, rates),
             pruning.find_criterion(criterion, seed),
             allocations.find(allocation),
-            found_schedule,
+            schedules.find(schedule),
             rewinds,
         )
         self._controls = {name: controls_.find(name) for name in controls}
         self._rewind = Duration(rewind)
-        self._model, self._kernels, self._seed = model, tuple(kernels), seed
+        self._masks = masking.carried_masks(model, kernels)
+        # Networks train on values, masks among them: plain layers will do.
+        plain = (
+            masking.strip_masks(model) if masking.is_masked(model) else model
+        )
+        self._model, self._kernels, self._seed = plain, tuple(kernels), seed
         self.coverage = masking.coverage_of(model, include, exclude)
         self._theta_0 = theta_0
         self._compiled: dict[str, Any] | None = None
@@ -264,10 +266,9 @@ class TicketSearch:
             if self._theta_0 is not None:
                 checkpoint.load_weights(self._model, self._theta_0)
             initial = trainer.initial(self._model, self._seed)
-            masks = masking.carried_masks(self._model, self._kernels)
         dense = Ticket(
             level=0,
-            masks=masks,
+            masks=self._masks,
             origin=study.theta_0(replicate, initial),
             architecture=masking.architecture_of(self._model),
             provenance={"seed": self._seed, **identity.versions()},
@@ -388,23 +389,6 @@ def _require_no_loss_of_its_own(model: keras.Model) -> None:
                 "the search would pass over. Mask the model instead, and prune "
                 "it between fits: mask_model, prune, set_masks."
             )
-
-
-def _require_survivors(
-    kernels: Mapping[str, masking.Kernel],
-    rates: Mapping[str, float],
-    schedule: schedules.Schedule,
-    levels: int,
-) -> None:
-    for path, rate in rates.items():
-        size = int(np.prod(kernels[path].variable.shape))
-        for level in range(1, levels + 1):
-            if schedule.kept(size, rate, level) < 1:
-                raise ValueError(
-                    f"{path!r} has {size} weights; at rate {rate} none is left "
-                    f"at level {level}. Exclude it, or give it a rate of its "
-                    "own in `rates`."
-                )
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from tf_lottery.masking.guard import MaskGuard
 from tf_lottery.masking.models import (
     carried_masks,
     get_masks,
+    is_masked,
     mask_model,
     set_masks,
     strip_masks,
@@ -26,6 +27,7 @@ __all__ = [
     "copied",
     "coverage_of",
     "get_masks",
+    "is_masked",
     "kernels",
     "mask_model",
     "masked_optimizer",

@@ -106,6 +106,11 @@ def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
     return plain
 
 
+def is_masked(model: keras.Model) -> bool:
+    """Returns whether a model has masked layers."""
+    return bool(_mask_variables(model))
+
+
 def get_masks(model: keras.Model) -> Masks:
     """Returns the masks of a masked model; of another one, ones.
 
