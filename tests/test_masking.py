@@ -693,6 +693,11 @@ def test_muon_with_averages_leaves_its_mixture_where_no_one_looks(tmp_path):
         assert not np.any(kernel.layer.kernel[~masks[path]])
     model.save_weights(tmp_path / "m.weights.h5")
     assert revived(model, masks) == 0
+    # And two words close it.
+    masked = masked_optimizer(OPTIMIZERS["muon_ema"](), masks, model)
+    model.compile(masked, "mse", jit_compile=False)
+    model.fit(X, Y, 3, 2, 0)
+    assert revived(model, masks) == 0
 
 
 def test_new_masks_clean_the_slots_of_the_compiled_optimizer():

@@ -22,6 +22,11 @@ def mask_model(
     The result is an ordinary Keras model: whatever trains it, pruned weights
     take no part. Its weights equal the given model's, which stays as it is.
 
+    Pruned weights are zero in the forward pass and in every file, and where
+    they are stored after every step of every Keras optimizer. One exception:
+    at the end of `fit`, Muon with `use_ema` leaves averages there that no
+    layer reads and no file gets; `masked_optimizer` masks these too.
+
     Args:
         model: A built model, of any kind: Sequential, functional, subclassed;
             nested ones and shared layers stay so.
