@@ -56,6 +56,7 @@ TABLE = {
     ),
     # hand-over
     "export": ("masking", "tickets"),
+    "tfmot": ("masking", "masks", "tickets", "training"),
     # bookkeeping
     "store": ("archive", "masks", "tickets", "training"),
     "identity": (),
@@ -82,7 +83,6 @@ TABLE = {
         "duration",
         "identity",
         "masking",
-        "masks",
         "progress",
         "pruning",
         "search",
@@ -269,6 +269,7 @@ def test_the_public_names_are_frozen():
         "set_masks",
         "stability",
         "strip_masks",
+        "tfmot",
     ]
     for name in tf_lottery.__all__:
         assert getattr(tf_lottery, name) is not None

@@ -101,7 +101,7 @@ def test_excluded_kernels_carry_no_mask():
     fit(search)
     assert set(search.tickets[2].masks) == {"dense/kernel", "dense_1/kernel"}
     model = search.tickets[2].build()
-    kinds = [type(layer).__name__ for layer in model.layers]
+    kinds = [type(layer).__qualname__ for layer in model.layers]
     assert kinds == ["Flatten", "MaskedDense", "MaskedDense", "Dense"]
 
 

@@ -28,7 +28,14 @@ _HOME = {
     "set_masks": "masking",
     "strip_masks": "masking",
 }
-_MODULES = ("analysis", "controls", "export", "pruning", "stability")
+_MODULES = (
+    "analysis",
+    "controls",
+    "export",
+    "pruning",
+    "stability",
+    "tfmot",
+)
 
 __all__ = ["__version__", *sorted([*_HOME, *_MODULES])]  # noqa: PLE0604
 

@@ -1,110 +1,381 @@
-"""This module knows how a Keras layer carries a mask on its kernel."""
+"""This module knows how a Keras layer carries masks on its kernels."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import keras
 
+# Public by its layers only; making one would draw from Python's generator.
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
+
 _PACKAGE = "tf_lottery"
+L = keras.layers
 
 
 class MaskedKernel:
-    """Gives a Keras layer with a `kernel` property a mask on that kernel.
+    """Gives a Keras layer masks on weights it reads as attributes.
 
-    The layer computes with `where(kernel_mask, kernel, 0)`, so a pruned weight
-    takes no part in the forward pass and gets a gradient of exactly zero,
-    whatever trains the layer. `where`, not a product: 0 * inf is nan.
+    The layer computes with `where(mask, kernel, 0)`, so a pruned weight takes
+    no part in the forward pass and gets a gradient of exactly zero, whatever
+    trains the layer. `where`, not a product: 0 * inf is nan. After every step
+    the stored weight is set to zero where it is pruned: Muon mixes entries,
+    and momentum from before the mask still pushes.
 
-    Mix in before the layer: `class MaskedDense(MaskedKernel, Dense)`.
+    Mix in before the layer, and name what to mask:
+
+        class MaskedMine(MaskedKernel, Mine):
+            masked_weights = ("w",)
+
+    The mask of `w` is the layer's `w_mask`, bool, a weight that nothing
+    trains. Keras files weights under a class' `__name__`; where that is the
+    plain layer's, as in the `CATALOGUE`, files of weights of plain and masked
+    models load into each other.
     """
 
-    kernel_mask: Any = None
+    masked_weights: ClassVar[tuple[str, ...]] = ("kernel",)
+    kernel_masks: "KernelMasks | None" = None
 
-    def build(self, input_shape: Any) -> None:
-        """Builds the layer, then the mask, which keeps every weight."""
-        super().build(input_shape)  # type: ignore[misc]
-        self.kernel_mask = self.add_weight(  # type: ignore[attr-defined]
-            name="kernel_mask",
-            shape=super().kernel.shape,  # type: ignore[misc]
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes the masked weights properties."""
+        super().__init_subclass__(**kwargs)
+        for name in cls.masked_weights:
+            plain = getattr(super(cls, cls), name, None)
+            setattr(cls, name, _weight(name, plain))
+            setattr(cls, f"{name}_mask", _mask(name))
+        cls.build = _then(super(cls, cls).build, _mask_kernels)  # type: ignore
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves what the plain layer saves, pruned weights at zero."""
+        if self.kernel_masks is not None:
+            self.kernel_masks.project()
+        super().save_own_variables(store)  # type: ignore[misc]
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what the plain layer loads, and keeps the masks there are."""
+        super().load_own_variables(store)  # type: ignore[misc]
+        if self.kernel_masks is not None:
+            self.kernel_masks.project()
+
+
+class MaskedParts:
+    """Masks the kernels of layers that a Keras layer makes for itself.
+
+    Attention has its projections, an LSTM its cell; their masks are the
+    parts' own.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Masks the parts as soon as they are built."""
+        super().__init_subclass__(**kwargs)
+        cls.build = _then(super(cls, cls).build, _mask_parts)  # type: ignore
+
+
+class KernelMasks(keras.layers.Layer):
+    """The masks of one layer, beside its weights.
+
+    A layer of its own, so that Keras files them in a group of their own,
+    which the plain layer does not look into and may be missing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="kernel_masks", dtype="float32")
+        self.built = True
+        pairs: dict[str, tuple[keras.Variable, keras.Variable]] = {}
+        # A function: Keras would track the weights as this layer's own.
+        self._pairs = lambda: pairs
+
+    def add(self, name: str, weight: keras.Variable) -> None:
+        """Gives a weight a mask that keeps all of it."""
+        self._tracker.unlock()
+        mask = self.add_weight(
+            name=f"{name}_mask",
+            shape=weight.shape,
             dtype="bool",
             initializer="ones",
             trainable=False,
         )
+        self._lock_state()
+        weight.constraint = _Masked(weight.constraint, mask)
+        self._pairs()[name] = weight, mask
 
-    @property
-    def kernel(self) -> Any:
-        """The kernel with pruned weights at zero, as the layer uses it."""
-        kernel = super().kernel  # type: ignore[misc]
-        if self.kernel_mask is None:
-            return kernel
-        value = keras.ops.convert_to_tensor(kernel)
-        return keras.ops.where(
-            self.kernel_mask, value, keras.ops.zeros_like(value)
-        )
+    def get(self, name: str) -> keras.Variable | None:
+        """Returns the mask of a weight, or None if it has none."""
+        return self._pairs().get(name, (None, None))[1]
+
+    def pairs(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Returns the weights as they are stored, each with its mask."""
+        return list(self._pairs().values())
+
+    def project(self) -> None:
+        """Sets pruned weights to zero where they are stored."""
+        for weight, mask in self.pairs():
+            weight.assign(_kept(weight, mask))
+
+    def release(self) -> None:
+        """Sets pruned weights to zero, and lets go of them."""
+        self.project()
+        for weight, _ in self.pairs():
+            weight.constraint = weight.constraint.inner
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves what the plain layer saves, pruned weights at zero; the mask.
-
-        Keras' layers name their variables by position and refuse any more, so
-        the mask goes under a name of its own.
-        """
-        super().save_own_variables(store)  # type: ignore[misc]
-        if self.kernel_mask is not None:
-            store["kernel_mask"] = self.kernel_mask
+        """Saves the masks under their names."""
+        for _, mask in self.pairs():
+            store[mask.name] = mask
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads kernel and bias, and the mask where the file has one.
-
-        So the weights of a plain layer load too, and keep the mask there is.
-        """
-        if self.kernel_mask is None:
-            super().load_own_variables(store)  # type: ignore[misc]
-            return
-        # Keras counts entries against variables, so the mask must stand there.
-        entries = {"kernel_mask": self.kernel_mask}
-        entries.update((key, store[key]) for key in store.keys())  # noqa: SIM118
-        super().load_own_variables(entries)  # type: ignore[misc]
-        self.kernel_mask.assign(entries["kernel_mask"])
-        super().kernel.assign(self.kernel)  # type: ignore[misc]
+        """Loads the masks that the file has, and projects the weights."""
+        for _, mask in self.pairs():
+            if mask.name in store.keys():  # noqa: SIM118, h5py has keys only
+                mask.assign(store[mask.name])
+        self.project()
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class MaskedDense(MaskedKernel, keras.layers.Dense):
-    """`keras.layers.Dense` with a mask on its kernel.
+class _Masked(keras.constraints.Constraint):
+    """A weight's constraint, then its mask; optimizers apply it last."""
 
-    A mask of ones gives the plain layer, bit for bit. Takes the arguments of
-    `keras.layers.Dense`.
+    def __init__(self, inner: Any, mask: keras.Variable) -> None:
+        self.inner, self._mask = inner, mask
 
-    Input shape: `(batch, ..., features)`.
-    Output shape: `(batch, ..., units)`.
-    Weights: `kernel` (features, units), trainable; `bias` (units,),
-    trainable; `kernel_mask` (features, units), bool, not trainable.
+    def __call__(self, w: Any) -> Any:
+        return _kept(w if self.inner is None else self.inner(w), self._mask)
 
-    Example:
-        >>> layer = MaskedDense(1, kernel_initializer="ones")
-        >>> layer.build((None, 3))
-        >>> _ = layer.kernel_mask.assign([[True], [False], [True]])
-        >>> float(layer(keras.ops.ones((1, 3)))[0, 0])
-        2.0
+
+def _kept(weight: Any, mask: keras.Variable) -> Any:
+    value = keras.ops.convert_to_tensor(weight)
+    return keras.ops.where(mask, value, keras.ops.zeros_like(value))
+
+
+def _weight(name: str, plain: Any) -> property:
+    is_property = isinstance(plain, property)
+
+    def get(layer: Any) -> Any:
+        if not is_property and name not in vars(layer):
+            raise AttributeError(
+                f"You must build the layer before accessing `{name}`."
+            )
+        value = plain.fget(layer) if is_property else vars(layer)[name]
+        mask = getattr(layer, f"{name}_mask")
+        return value if mask is None else _kept(value, mask)
+
+    def put(layer: Any, value: Any) -> None:
+        vars(layer)[name] = value
+
+    doc = "The weight with pruned entries at zero, as the layer uses it."
+    return property(get, None if is_property else put, doc=doc)
+
+
+def _mask(name: str) -> property:
+    def get(layer: Any) -> keras.Variable | None:
+        masks = vars(layer).get("kernel_masks")
+        return None if masks is None else masks.get(name)
+
+    return property(get, doc="What is kept of the weight: bool, or None.")
+
+
+def _then(build: Any, mask: Callable[[Any], None]) -> Any:
+    """Returns a `build` that masks, under the signature that Keras reads."""
+
+    @functools.wraps(build, updated=())
+    def masked(layer: Any, *args: Any, **kwargs: Any) -> None:
+        build(layer, *args, **kwargs)
+        mask(layer)
+
+    return masked
+
+
+def _mask_kernels(layer: keras.layers.Layer) -> None:
+    for name in stored_kernels(layer):
+        mask_weight(layer, name)
+
+
+def _mask_parts(layer: keras.layers.Layer) -> None:
+    for part in layer._flatten_layers(include_self=False):
+        _mask_kernels(part)
+
+
+def stored_kernels(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """Returns the kernels of a built layer as they are stored, unmasked.
+
+    Returns:
+        The attribute by which the layer's code reads each, to the kernel.
+        Quantised ones are integers, and no kernels any more.
     """
+    known = (KERNELS[cls] for cls in type(layer).__mro__ if cls in KERNELS)
+    names = next(known, ())
+    if isinstance(layer, MaskedKernel):
+        names = type(layer).masked_weights
+    own = vars(layer)
+    found = {name: own.get(name, own.get(f"_{name}")) for name in names}
+    return {
+        name: weight
+        for name, weight in found.items()
+        if isinstance(weight, keras.Variable)
+    }
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class MaskedConv2D(MaskedKernel, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with a mask on its kernel.
+def attributes_of(
+    layer: keras.layers.Layer, variable: keras.Variable
+) -> list[str]:
+    """Returns the attributes by which a layer's code reads a variable."""
+    held = [name for name, value in vars(layer).items() if value is variable]
+    return [
+        name.removeprefix("_")
+        if isinstance(getattr(type(layer), name[1:], None), property)
+        else name
+        for name in held
+    ]
 
-    A mask of ones gives the plain layer, bit for bit. Takes the arguments of
-    `keras.layers.Conv2D`.
 
-    Input shape: `(batch, rows, columns, channels)`.
-    Output shape: `(batch, new rows, new columns, filters)`.
-    Weights: `kernel` (rows, columns, channels / groups, filters), trainable;
-    `bias` (filters,), trainable; `kernel_mask`, shaped as the kernel, bool,
-    not trainable.
+def mask_weight(layer: keras.layers.Layer, name: str) -> None:
+    """Gives a weight of a built layer a mask that keeps all, in place.
+
+    Args:
+        layer: A layer, masked or not.
+        name: The attribute by which its code reads the weight, as
+            `attributes_of` says.
     """
+    names = getattr(layer, "masked_weights", ())
+    if name not in names:
+        plain = plain_class(type(layer))
+        layer.__class__ = masked_class(plain, (*names, name))  # type: ignore
+    if vars(layer).get("kernel_masks") is None:
+        # Built layers take no more layers; Keras' own `enable_lora` does this.
+        layer._tracker.unlock()
+        layer.kernel_masks = KernelMasks()
+        layer._lock_state()
+    if layer.kernel_masks.get(name) is None:
+        own = vars(layer)
+        layer.kernel_masks.add(name, own.get(name, own.get(f"_{name}")))
 
+
+def copy_masks(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
+    """Gives a built layer the masks of another one like it, in place."""
+    for name in getattr(source, "masked_weights", ()):
+        mask = source.kernel_masks.get(name)
+        if mask is not None:
+            mask_weight(layer, name)
+            layer.kernel_masks.get(name).assign(mask)
+    if isinstance(source, MaskedParts) and type(layer) in CATALOGUE:
+        layer.__class__ = CATALOGUE[type(layer)]
+
+
+def mask_kind(layer: keras.layers.Layer) -> None:
+    """Makes a layer whose parts are masked file them as masked, in place."""
+    if type(layer) in WITH_PARTS and any(
+        isinstance(part, KernelMasks) for part in layer._flatten_layers()
+    ):
+        layer.__class__ = CATALOGUE[type(layer)]
+
+
+def unmask_layer(layer: keras.layers.Layer) -> None:
+    """Makes a masked layer the plain one, pruned weights at zero, in place."""
+    masks = vars(layer).get("kernel_masks")
+    if masks is not None:
+        masks.release()
+        layer._tracker.unlock()
+        layer._tracker.untrack(masks)
+        del layer.kernel_masks
+        layer._lock_state()
+    if isinstance(layer, MaskedKernel | MaskedParts):
+        layer.__class__ = plain_class(type(layer))
+
+
+def plain_class(cls: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
+    """Returns the class that a masked class is the masked form of."""
+    mixins = (MaskedKernel, MaskedParts)
+    return next(c for c in cls.__mro__ if not issubclass(c, mixins))
+
+
+@functools.cache
+def masked_class(
+    plain: type[keras.layers.Layer], names: tuple[str, ...]
+) -> type[keras.layers.Layer]:
+    """Returns the masked form of a layer's class.
+
+    That of the `CATALOGUE` is filed with its masks. One made here, for a
+    class of the user's, is filed as that class: its file has the weights,
+    pruned ones at zero, and Keras loads it without masks.
+    """
+    masked = CATALOGUE.get(plain)
+    if masked is not None and set(names) <= set(KERNELS[plain]):
+        return masked
+    cls = _subclass(MaskedKernel, plain, plain.__qualname__, names)
+    cls.__module__ = plain.__module__
+    filed = keras.saving.get_registered_name(plain)
+    if ">" in filed:
+        package, name = filed.split(">")
+        for each in (cls, plain):  # the plain one stays what loads
+            keras.saving.register_keras_serializable(package, name)(each)
+    return cls
+
+
+def _subclass(
+    mixin: type,
+    plain: type[keras.layers.Layer],
+    qualname: str,
+    names: tuple[str, ...],
+) -> type[keras.layers.Layer]:
+    masked = ", ".join(f"`{name}`" for name in names) or "its parts' kernels"
+    content = {
+        "masked_weights": names,
+        "__qualname__": qualname,
+        "__module__": __name__,
+        "__doc__": f"`{plain.__name__}` with masks on {masked}.\n\n"
+        "    Masks of ones give the plain layer, bit for bit. Takes its "
+        "arguments.\n    ",
+    }
+    return type(plain.__name__, (mixin, plain), content)
+
+
+def _masked(
+    mixin: type, plain: type[keras.layers.Layer], *names: str
+) -> type[keras.layers.Layer]:
+    name = f"Masked{plain.__name__}"
+    cls = _subclass(mixin, plain, name, names)
+    keras.saving.register_keras_serializable(_PACKAGE, name)(cls)
+    return cls
+
+
+KERNELS: dict[type[keras.layers.Layer], tuple[str, ...]] = {
+    L.Dense: ("kernel",),
+    L.EinsumDense: ("kernel",),
+    L.Conv1D: ("kernel",),
+    L.Conv2D: ("kernel",),
+    L.Conv3D: ("kernel",),
+    L.Conv1DTranspose: ("kernel",),
+    L.Conv2DTranspose: ("kernel",),
+    L.Conv3DTranspose: ("kernel",),
+    L.DepthwiseConv1D: ("kernel",),
+    L.DepthwiseConv2D: ("kernel",),
+    L.SeparableConv1D: ("depthwise_kernel", "pointwise_kernel"),
+    L.SeparableConv2D: ("depthwise_kernel", "pointwise_kernel"),
+    L.Embedding: ("embeddings",),
+    L.ReversibleEmbedding: ("embeddings", "reverse_embeddings"),
+    L.SimpleRNNCell: ("kernel", "recurrent_kernel"),
+    L.LSTMCell: ("kernel", "recurrent_kernel"),
+    L.GRUCell: ("kernel", "recurrent_kernel"),
+    ConvLSTMCell: ("kernel", "recurrent_kernel"),
+}
+"""Layer to the attributes by which its code reads its kernels."""
+
+WITH_PARTS: tuple[type[keras.layers.Layer], ...] = (
+    L.MultiHeadAttention,
+    L.GroupQueryAttention,
+    L.SimpleRNN,
+    L.LSTM,
+    L.GRU,
+    L.ConvLSTM1D,
+    L.ConvLSTM2D,
+    L.ConvLSTM3D,
+)
+"""Layers that make layers with kernels which no configuration names."""
 
 CATALOGUE: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
-    keras.layers.Dense: MaskedDense,
-    keras.layers.Conv2D: MaskedConv2D,
+    **{cls: _masked(MaskedKernel, cls, *n) for cls, n in KERNELS.items()},
+    **{cls: _masked(MaskedParts, cls) for cls in WITH_PARTS},
 }
 """Plain layer to its masked form."""
+
+MaskedDense = CATALOGUE[L.Dense]
+MaskedConv2D = CATALOGUE[L.Conv2D]

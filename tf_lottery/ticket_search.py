@@ -15,7 +15,6 @@ from tf_lottery.analysis import winning
 from tf_lottery.crews import Here
 from tf_lottery.duration import Duration
 from tf_lottery.masking.coverage import Patterns
-from tf_lottery.masks import Masks
 from tf_lottery.progress import Progress
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import rates as rates_
@@ -33,13 +32,16 @@ class TicketSearch:
     network, prunes it, rewinds what is left, and goes on level by level.
 
     Args:
-        model: A built Keras 3 model of Dense and Conv2D layers among others.
-            The search starts from its weights, and leaves them as they are.
+        model: A built Keras 3 model of any kind: Sequential, functional,
+            nested, subclassed. The search starts from its weights, and leaves
+            them as they are; masks that it carries hold from level 0 on. A
+            loss of its own (`train_step`,
+            `compute_loss`) is refused: networks train as `compile` says.
         levels: Pruning rounds, >= 0.
         rate: Fraction of the survivors that goes each round, in [0, 1).
-        rates: Role (`"conv"`, `"dense"`, `"output"`) or glob pattern of
-            kernel paths to a rate of its own. Frankle & Carbin 2019 prune the
-            output layer at half the rate.
+        rates: Role (`"conv"`, `"dense"`, `"embedding"`, `"recurrent"`,
+            `"output"`) or glob pattern of kernel paths to a rate of its own.
+            Frankle & Carbin 2019 prune the output layer at half the rate.
         criterion: What scores weights; a name of `pruning.CRITERIA` or a
             callable.
         allocation: A name of `pruning.ALLOCATIONS` (`"layerwise"`,
@@ -57,7 +59,8 @@ class TicketSearch:
             `"reinit*3"` trains three draws of one.
         theta_0: A checkpoint, `.weights.h5` or `.keras` file to take the
             initial weights from, in place of the model's own.
-        include: Glob patterns of the kernels to prune. None: all.
+        include: Glob patterns of the kernels to prune; they may name other
+            variables, as `masking.kernels` says. None: all kernels.
         exclude: Glob patterns of kernels not to prune.
 
     Raises:
@@ -65,6 +68,7 @@ class TicketSearch:
         ValueError: A setting is out of range, or a name is unknown.
 
     Attributes:
+        coverage: A line for each kernel: masked or not, and why not.
         tickets: After `fit`: the tickets, by level; level 0 is the dense
             network.
         records: What is known of every trained network, controls included.
@@ -96,6 +100,7 @@ class TicketSearch:
                 f"`seed` must be a whole number of 0 or more; got {seed!r}."
             )
         kernels = masking.kernels(model, include, exclude)
+        _require_no_loss_of_its_own(model)
         self._pruning = search.Pruning(
             levels,
             rates_.rates_by_path(kernels, rate, rates),
@@ -106,7 +111,13 @@ class TicketSearch:
         )
         self._controls = controls_.variants(controls)
         self._rewind = None if rewind == "auto" else Duration(rewind)
-        self._model, self._kernels, self._seed = model, tuple(kernels), seed
+        self._masks = masking.carried_masks(model, kernels)
+        # Networks train on values, masks among them: plain layers will do.
+        plain = (
+            masking.strip_masks(model) if masking.is_masked(model) else model
+        )
+        self._model, self._kernels, self._seed = plain, tuple(kernels), seed
+        self.coverage = masking.coverage_of(model, include, exclude)
         self._theta_0 = theta_0
         self._compiled: dict[str, Any] | None = None
         self.tickets: list[Ticket] = []
@@ -160,7 +171,7 @@ class TicketSearch:
             test_data: The same to report on. It decides nothing.
             run_dir: Where to keep the run. The same call again goes on where
                 it stopped. None: nowhere; the search lives in memory.
-            verbose: Show progress.
+            verbose: Show what is masked, and progress.
             callbacks: Keras callbacks, to which a level is an epoch: they are
                 given its density, its dead units (without any input left) and
                 its figures. The end of a batch is an evaluation: they are
@@ -183,6 +194,8 @@ class TicketSearch:
             length=Duration(length),
             evaluate_every=evaluate_every,
         )
+        if verbose:
+            print(*self.coverage, sep="\n")
         with contextlib.ExitStack() as stack:
             if run_dir is None:
                 run_dir = stack.enter_context(tempfile.TemporaryDirectory())
@@ -266,10 +279,9 @@ class TicketSearch:
             if self._theta_0 is not None:
                 checkpoint.load_weights(self._model, self._theta_0)
             initial = trainer.initial(self._model, self._seed)
-            carried = masking.get_masks(self._model)
         dense = Ticket(
             level=0,
-            masks=Masks({path: carried[path] for path in self._kernels}),
+            masks=self._masks,
             origin=study.theta_0(replicate, initial),
             architecture=masking.architecture_of(self._model),
             provenance={"seed": self._seed, **identity.versions()},
@@ -308,7 +320,7 @@ class TicketSearch:
         if not callbacks:
             return keras.callbacks.CallbackList()
         # TensorBoard asks the model for its optimizer; the user's has none.
-        shown = keras.models.clone_model(self._model)
+        shown = masking.copied(self._model)
         optimizer = keras.optimizers.get(recipe.optimizer)
         shown.compile(type(optimizer).from_config(optimizer.get_config()))
         return keras.callbacks.CallbackList(list(callbacks), model=shown)
@@ -325,11 +337,13 @@ class TicketSearch:
     ) -> dict[str, Any]:
         """Returns what determines the results; levels may grow."""
         describe = identity.described
+        architecture = masking.architecture_of(self._model)
+        cls = type(self._model)
+        named = f"{cls.__module__}.{cls.__qualname__}"
         return {
-            "model": identity.digest(masking.architecture_of(self._model)),
+            "model": identity.digest(architecture) or named,
             "kernels": {
-                path: list(kernel.variable.shape)
-                for path, kernel in masking.kernels(self._model).items()
+                row.path: list(row.shape) for row in self.coverage if row.role
             },
             "data": dataset.digest,
             "optimizer": describe(keras.optimizers.get(recipe.optimizer)),
@@ -377,6 +391,16 @@ def _figures(ticket: Ticket) -> dict[str, float]:
         "dead_units": sum(dead),
         **ticket.metrics,
     }
+
+
+def _require_no_loss_of_its_own(model: keras.Model) -> None:
+    for name in ("train_step", "compute_loss"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ValueError(
+                f"{type(model).__qualname__} has a `{name}` of its own, which "
+                "the search would pass over. Mask the model instead, and prune "
+                "it between fits: mask_model, prune, set_masks."
+            )
 
 
 @contextlib.contextmanager

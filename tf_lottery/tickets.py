@@ -81,7 +81,10 @@ class Ticket:
         return keras.models.model_from_json(self.architecture)
 
     def build(
-        self, model: keras.Model | None = None, trained: bool = False
+        self,
+        model: keras.Model | None = None,
+        trained: bool = False,
+        copy: bool = True,
     ) -> keras.Model:
         """Returns a masked Keras model at mask ⊙ θk, ready for `fit`.
 
@@ -91,6 +94,7 @@ class Ticket:
             model: A built model of the same architecture, which stays as it
                 is. None: rebuilt from the architecture that the ticket holds.
             trained: Take the trained weights instead of those rewound to.
+            copy: False fills and masks `model` itself, as `mask_model` says.
 
         Raises:
             ValueError: The ticket does not fit the model; the message names
@@ -106,6 +110,7 @@ class Ticket:
         masked = masking.mask_model(
             self.template() if model is None else model,
             include=list(self.masks),
+            copy=copy,
         )
         self.fill(masked, weights)
         masking.set_masks(masked, self.masks)

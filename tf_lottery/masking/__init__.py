@@ -4,9 +4,13 @@ It is the only door between Keras and `Masks`.
 """
 
 from tf_lottery.masking.architecture import architecture_of
-from tf_lottery.masking.coverage import Kernel, kernels
+from tf_lottery.masking.copies import copied
+from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
+from tf_lottery.masking.guard import MaskGuard
 from tf_lottery.masking.models import (
+    carried_masks,
     get_masks,
+    is_masked,
     mask_model,
     set_masks,
     strip_masks,
@@ -16,8 +20,14 @@ from tf_lottery.masking.paths import variables_by_path
 
 __all__ = [
     "Kernel",
+    "MaskGuard",
+    "Row",
     "architecture_of",
+    "carried_masks",
+    "copied",
+    "coverage_of",
     "get_masks",
+    "is_masked",
     "kernels",
     "mask_model",
     "masked_optimizer",

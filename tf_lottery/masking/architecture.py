@@ -56,9 +56,8 @@ def _names(content: Any, found: dict[str, str] | None = None) -> dict[str, str]:
 
 def _rename(name: str, class_name: str, found: dict[str, str]) -> None:
     base = re.sub(r"_\d+$", "", name)
-    automatic = paths.snake_case(class_name).removeprefix("masked_")
     # Inputs that were not named are named after their tensors.
-    if base.removeprefix("masked_") not in (automatic, "keras_tensor"):
+    if base not in (paths.snake_case(class_name), "keras_tensor"):
         return
     new, count = base, 0
     while new in found.values() and name not in found:

@@ -11,6 +11,8 @@ from tf_lottery.masking import paths
 
 Patterns = str | Iterable[str] | None
 
+_CONVOLUTIONS = tuple(cls for cls in layers.KERNELS if "Conv" in cls.__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
@@ -18,7 +20,9 @@ class Kernel:
 
     Attributes:
         path: The kernel's path.
-        role: `"conv"`, `"dense"`, or `"output"` for the last one.
+        role: `"conv"`, `"dense"`, `"embedding"`, `"recurrent"` (from one time
+            step to the next), `"named"` for what only an include pattern
+            names, or `"output"` for the last kernel of the model.
         variable: The kernel itself, unmasked.
         layer: The layer that owns it.
     """
@@ -29,18 +33,43 @@ class Kernel:
     layer: keras.layers.Layer
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of a coverage table.
+
+    Attributes:
+        path: The variable's path.
+        shape: Its shape.
+        role: As in `Kernel`; `""` for what is no kernel.
+        reason: Why it is not masked; `""` if it is.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    role: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Returns the line."""
+        state = f"not masked: {self.reason}" if self.reason else "masked"
+        return f"{self.path} {self.shape} {self.role} {state}"
+
+
 def kernels(
     model: keras.Model, include: Patterns = None, exclude: Patterns = None
 ) -> dict[str, Kernel]:
     """Returns the kernels of a model that can be masked, by path.
 
-    Kernels of `Dense` and `Conv2D` layers count, wherever they sit; biases,
-    normalisation and frozen layers do not. Frankle & Carbin 2019 mask no
-    biases either (its weight counts leave them out, Fig. 2).
+    Kernels of every Keras layer count, wherever it sits (`layers.KERNELS`
+    lists them); biases, normalisation and frozen layers do not. Frankle &
+    Carbin 2019 mask no biases either (its weight counts leave them out, Fig.
+    2).
 
     Args:
         model: A built Keras 3 model.
-        include: Glob patterns of kernel paths; only these. None: all.
+        include: Glob patterns of kernel paths; only these. A pattern that
+            matches no kernel may name other trainable variables: those of
+            your own layers, biases. None: all kernels.
         exclude: Glob patterns of kernel paths; not these.
 
     Returns:
@@ -49,42 +78,134 @@ def kernels(
     Raises:
         TypeError: It is no Keras 3 model.
         ValueError: The model is not built, or nothing is left to mask, or a
-            pattern matches no kernel.
+            pattern matches nothing, or a frozen kernel.
     """
     require_model(model)
     known = found(model)
-    chosen = _select(list(known), include, exclude)
+    named = {**known, **_others(model, known)} if include else known
+    _require_unfrozen(_owned(model), named, include)
+    chosen = _select(known, named, include, exclude)
     if not chosen:
         raise ValueError(
             f"Excluding {exclude!r} leaves no kernel of {list(known)}."
             if known
             else f"Model {model.name!r} has no kernel to mask: no trainable "
-            "Dense or Conv2D layer is among its layers."
+            "layer of Keras with a kernel is among its layers. "
+            + _advice(model)
         )
-    return {path: known[path] for path in chosen}
+    return {path: named[path] for path in chosen}
+
+
+def _advice(model: keras.Model) -> str:
+    frozen = [f"{p!r} is {_frozen(k)}" for p, k in _owned(model).items()]
+    others = _others(model, {})
+    if frozen:
+        return f"{'; '.join(frozen)}."
+    return (
+        "Name variables of your own, include=['path']: it has "
+        f"{', '.join(others) or 'none'}."
+    )
+
+
+def _require_unfrozen(
+    owned: dict[str, Kernel], named: dict[str, Kernel], include: Patterns
+) -> None:
+    for pattern in _patterns(include):
+        if not fnmatch.filter(named, pattern):
+            for path in fnmatch.filter(owned, pattern):
+                raise ValueError(
+                    f"{path!r} cannot be masked: it is {_frozen(owned[path])}."
+                )
+
+
+def _frozen(kernel: Kernel) -> str:
+    """Returns why a kernel does not train, and what to do."""
+    layer = kernel.layer
+    if getattr(layer, "lora_enabled", False):
+        return "frozen under LoRA (save the model: files have them merged)"
+    if getattr(layer, "quantization_mode", None):
+        return "quantised (mask the model first, then quantise it stripped)"
+    return f"frozen (set `trainable` of layer {layer.name!r})"
 
 
 def found(model: keras.Model) -> dict[str, Kernel]:
     """Returns every kernel of a built model that can be masked, by path."""
-    variables = paths.variables_by_path(model)
     trainable = {id(v) for v in model.trainable_variables}
-    owners = {
-        f"{path}/kernel": layer
-        for path, layer in paths.layers_by_path(model).items()
-        if isinstance(layer, tuple(layers.CATALOGUE))
-    }
-    known = [p for p in owners if id(variables.get(p)) in trainable]
-    # The last of all, frozen or not: freezing a head makes no other the last.
-    last = list(owners)[-1] if owners else ""
     return {
-        path: Kernel(
-            path,
-            "output" if path == last else _role(owners[path]),
-            variables[path],
-            owners[path],
-        )
-        for path in known
+        path: kernel
+        for path, kernel in _owned(model).items()
+        if id(kernel.variable) in trainable
     }
+
+
+def _owned(model: keras.Model) -> dict[str, Kernel]:
+    """Returns every kernel, frozen ones too."""
+    owners = {
+        id(variable): (layer, name)
+        for layer in reversed(paths.layers_by_path(model).values())
+        for name, variable in layers.stored_kernels(layer).items()
+    }
+    variables = paths.variables_by_path(model)
+    known = [path for path, v in variables.items() if id(v) in owners]
+    kernels = {}
+    for path in known:
+        layer, name = owners[id(variables[path])]
+        # The last of all, frozen or not: freezing a head makes no other the
+        # last.
+        role = "output" if path == known[-1] else _role(layer, name)
+        kernels[path] = Kernel(path, role, variables[path], layer)
+    return kernels
+
+
+def _others(model: keras.Model, known: dict[str, Kernel]) -> dict[str, Kernel]:
+    """Returns the trainable variables that are no kernels."""
+    owners = {
+        id(variable): layer
+        for layer in [model, *paths.layers_by_path(model).values()]
+        for variable in layer.trainable_variables
+    }
+    return {
+        path: Kernel(path, "named", variable, owners[id(variable)])
+        for path, variable in paths.variables_by_path(model).items()
+        if path not in known and id(variable) in owners
+    }
+
+
+def coverage_of(
+    model: keras.Model, include: Patterns = None, exclude: Patterns = None
+) -> tuple[Row, ...]:
+    """Returns what is masked of a model and what is not, and why not.
+
+    A row prints as a line.
+
+    Args:
+        model: A built Keras 3 model.
+        include: As for `kernels`.
+        exclude: As for `kernels`.
+
+    Returns:
+        A row for each kernel, and for each other weight with two dimensions
+        or more.
+    """
+    chosen = kernels(model, include, exclude)
+    owned = _owned(model)
+    trainable = {id(v) for v in model.trainable_variables}
+    rows = []
+    for path, variable in paths.variables_by_path(model).items():
+        if path not in {**owned, **chosen} and len(variable.shape) < 2:
+            continue
+        kernel = chosen.get(path, owned.get(path))
+        if path in chosen:
+            reason = ""
+        elif id(variable) not in trainable:
+            reason = _frozen(kernel) if kernel else "no weight to train"
+        elif path in owned:
+            reason = "left out by include or exclude"
+        else:
+            reason = "no kernel of a Keras layer; include can name it"
+        role = kernel.role if kernel else ""
+        rows.append(Row(path, tuple(variable.shape), role, reason))
+    return tuple(rows)
 
 
 def require_model(model: keras.Model) -> None:
@@ -102,34 +223,52 @@ def require_model(model: keras.Model) -> None:
         )
 
 
-def matching(pattern: str, known: list[str]) -> list[str]:
+def matching(
+    pattern: str, known: Iterable[str], near: Iterable[str] = ()
+) -> list[str]:
     """Returns the paths that a glob pattern matches.
+
+    Args:
+        pattern: The glob pattern.
+        known: The paths of kernels.
+        near: Further paths that the pattern could have meant.
 
     Raises:
         ValueError: It matches none; the message suggests the nearest.
     """
+    known = list(known)
     found = [path for path in known if fnmatch.fnmatchcase(path, pattern)]
     if not found:
+        nearest = lookup.nearest(pattern, [*known, *near])
         raise ValueError(
-            f"{pattern!r} matches no kernel.{lookup.nearest(pattern, known)} "
+            f"{pattern!r} matches no kernel.{nearest} "
             f"Kernels: {', '.join(known)}."
         )
     return found
 
 
-def _role(layer: keras.layers.Layer) -> str:
-    return "dense" if isinstance(layer, keras.layers.Dense) else "conv"
+def _role(layer: keras.layers.Layer, name: str) -> str:
+    if name.startswith("recurrent"):
+        return "recurrent"
+    if isinstance(layer, keras.layers.Embedding):
+        return "embedding"
+    return "conv" if isinstance(layer, _CONVOLUTIONS) else "dense"
 
 
 def _select(
-    known: list[str], include: Patterns, exclude: Patterns
+    known: dict[str, Kernel],
+    named: dict[str, Kernel],
+    include: Patterns,
+    exclude: Patterns,
 ) -> list[str]:
     chosen = set(known) if include is None else set()
     for pattern in _patterns(include):
-        chosen.update(matching(pattern, known))
+        hits = fnmatch.filter(named, pattern)
+        kernels = [path for path in hits if path in known]
+        chosen.update(kernels or hits or matching(pattern, known, named))
     for pattern in _patterns(exclude):
-        chosen.difference_update(matching(pattern, known))
-    return [path for path in known if path in chosen]
+        chosen.difference_update(matching(pattern, named))
+    return [path for path in named if path in chosen]
 
 
 def _patterns(patterns: Patterns) -> list[str]:

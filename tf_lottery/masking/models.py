@@ -1,12 +1,13 @@
 """This module knows how masks get into a whole model and out again."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 
 from tf_lottery import layers
 from tf_lottery.masking import coverage, optimizer, paths
+from tf_lottery.masking.copies import copied
 from tf_lottery.masks import Masks
 
 
@@ -14,70 +15,105 @@ def mask_model(
     model: keras.Model,
     include: coverage.Patterns = None,
     exclude: coverage.Patterns = None,
+    copy: bool = True,
 ) -> keras.Model:
     """Returns the same model with masked layers, all weights kept.
 
     The result is an ordinary Keras model: whatever trains it, pruned weights
     take no part. Its weights equal the given model's, which stays as it is.
 
+    Pruned weights are zero in the forward pass and in every file, and where
+    they are stored after every step of every Keras optimizer. One exception:
+    at the end of `fit`, Muon with `use_ema` leaves averages there that no
+    layer reads and no file gets; `masked_optimizer` masks these too.
+
     Args:
-        model: A built Sequential or functional model; nested ones and shared
-            layers stay so.
-        include: Glob patterns of kernel paths to mask. None: all.
+        model: A built model, of any kind: Sequential, functional, subclassed;
+            nested ones and shared layers stay so.
+        include: Glob patterns of kernel paths to mask. None: all. They may
+            name variables of your own layers, see `kernels`.
         exclude: Glob patterns of kernel paths not to mask.
+        copy: Whether to mask a copy. False masks the model itself, for
+            subclassed models that Keras cannot rebuild from a configuration.
 
     Returns:
-        A new model with masked layers in place of plain ones.
+        The model with masked layers in place of plain ones.
 
     Raises:
         TypeError: It is no Keras 3 model.
-        ValueError: It is not built, subclassed, has no kernel to mask, or a
-            pattern matches none.
+        ValueError: It is not built, cannot be copied, has no kernel to mask,
+            or a pattern matches none; or no mask can stand before a variable.
     """
     chosen = coverage.kernels(model, include, exclude)
-    wanted = {id(kernel.layer) for kernel in chosen.values()}
-
-    def masked(layer: keras.layers.Layer) -> keras.layers.Layer:
-        cls = layers.CATALOGUE.get(type(layer), type(layer))
-        if id(layer) not in wanted:
-            cls = type(layer)
-        return cls.from_config(layer.get_config())
-
-    masked_model = _rebuilt(model, masked)
-    left = chosen.keys() - _mask_variables(masked_model).keys()
-    _require_none(left, "gets no mask: Keras rebuilds no layer inside")
-    return masked_model
+    holders = {path: _holders(model, k.variable) for path, k in chosen.items()}
+    for path, found in holders.items():
+        _require_maskable(path, found, model)
+    masked = copied(model) if copy else model
+    variables = paths.variables_by_path(masked)
+    for path in chosen:
+        _mask(masked, variables[path])
+    return masked
 
 
-def _require_none(paths_left: Iterable[str], what: str) -> None:
-    for path in sorted(paths_left):
+def _mask(model: keras.Model, variable: keras.Variable) -> None:
+    for layer, name in _holders(model, variable):
+        layers.mask_weight(layer, name)
+    for layer in model._flatten_layers():
+        layers.mask_kind(layer)
+
+
+def _holders(
+    model: keras.Model, variable: keras.Variable
+) -> list[tuple[keras.layers.Layer, str]]:
+    """Returns the layers that read a variable, and by which attribute."""
+    return [
+        (layer, name)
+        for layer in model._flatten_layers()
+        if not isinstance(layer, layers.KernelMasks)
+        for name in layers.attributes_of(layer, variable)
+    ]
+
+
+def _require_maskable(
+    path: str,
+    holders: list[tuple[keras.layers.Layer, str]],
+    model: keras.Model,
+) -> None:
+    why = "is kept in no attribute of a layer"
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.SpectralNormalization) and any(
+            holder is layer.layer for holder, _ in holders
+        ):
+            holders, why = [], "is assigned anew by SpectralNormalization"
+    if any(isinstance(layer, keras.Model) for layer, _ in holders):
+        holders, why = [], "is the model's own, not a layer's"
+    if not holders:
         raise ValueError(
-            f"{path!r} {what} another layer, nor a subclass. Exclude it, or "
+            f"{path!r} {why}: no mask can stand before it. Exclude it, or "
             "mask its training: masked_optimizer(optimizer, masks, model)."
         )
 
 
-def strip_masks(model: keras.Model) -> keras.Model:
+def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
     """Returns the same model with plain layers, pruned weights at zero.
 
     Args:
         model: A built model, with masked layers or without.
+        copy: Whether to strip a copy, as for `mask_model`.
 
     Returns:
-        A new model of stock Keras layers that gives the same outputs.
+        A model of stock Keras layers that gives the same outputs.
     """
-    plain = {masked: cls for cls, masked in layers.CATALOGUE.items()}
+    coverage.require_model(model)
+    plain = copied(model) if copy else model
+    for layer in list(plain._flatten_layers()):
+        layers.unmask_layer(layer)
+    return plain
 
-    def stripped(layer: keras.layers.Layer) -> keras.layers.Layer:
-        cls = plain.get(type(layer), type(layer))
-        return cls.from_config(layer.get_config())
 
-    plain_model = _rebuilt(model, stripped)
-    _require_none(_mask_variables(plain_model), "still carries a mask inside")
-    variables = paths.variables_by_path(plain_model)
-    for path, mask in _mask_variables(model).items():
-        optimizer.project(variables[path], mask.numpy())
-    return plain_model
+def is_masked(model: keras.Model) -> bool:
+    """Returns whether a model has masked layers."""
+    return bool(_mask_variables(model))
 
 
 def get_masks(model: keras.Model) -> Masks:
@@ -88,13 +124,26 @@ def get_masks(model: keras.Model) -> Masks:
     """
     carried = _mask_variables(model)
     maskable = coverage.found(model) if carried else coverage.kernels(model)
-    shapes = {path: k.variable.shape for path, k in maskable.items()}
-    ones = {path: np.ones(shape, bool) for path, shape in shapes.items()}
-    return Masks(ones | {path: mask.numpy() for path, mask in carried.items()})
+    return carried_masks(model, [*maskable, *(carried.keys() - maskable)])
+
+
+def carried_masks(model: keras.Model, chosen: Iterable[str]) -> Masks:
+    """Returns the masks of chosen variables: ones where it carries none."""
+    variables = paths.variables_by_path(model)
+    masks = {p: m[0].numpy() for p, m in _mask_variables(model).items()}
+    return Masks(
+        {
+            path: masks.get(path, np.ones(variables[path].shape, bool))
+            for path in chosen
+        }
+    )
 
 
 def set_masks(model: keras.Model, masks: Masks) -> None:
     """Gives a masked model these masks and sets pruned weights to zero.
+
+    The optimizer that the model is compiled with forgets pruned weights too:
+    its slots and averages of them become zero.
 
     Args:
         model: A model with masked layers, as `mask_model` returns.
@@ -114,52 +163,29 @@ def set_masks(model: keras.Model, masks: Masks) -> None:
     variables = paths.variables_by_path(model)
     whole = {p for p, m in masks.items() if p not in carried and m.all()}
     shapes = {p: variables[p].shape for p in whole if p in variables}
-    masks.require(shapes | {p: tuple(v.shape) for p, v in carried.items()})
-    for path in carried:
-        mask = masks[path]
-        carried[path].assign(mask)
-        optimizer.project(variables[path], mask)
+    masks.require(
+        shapes | {path: tuple(m[0].shape) for path, m in carried.items()}
+    )
+    for path, mask_variables in carried.items():
+        for variable in mask_variables:
+            variable.assign(masks[path])
+        optimizer.project(variables[path], masks[path])
+    optimizer.forget(
+        getattr(model, "optimizer", None),
+        [(variables[path], masks[path]) for path in carried],
+    )
 
 
-def _mask_variables(model: keras.Model) -> dict[str, keras.Variable]:
+def _mask_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    """Returns the masks of each kernel: tied, a kernel may have several."""
     coverage.require_model(model)
+    found: dict[int, list[keras.Variable]] = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.KernelMasks):
+            for weight, mask in layer.pairs():
+                found.setdefault(id(weight), []).append(mask)
     return {
-        f"{path}/kernel": layer.kernel_mask
-        for path, layer in paths.layers_by_path(model).items()
-        if isinstance(layer, layers.MaskedKernel)
+        path: found[id(variable)]
+        for path, variable in paths.variables_by_path(model).items()
+        if id(variable) in found
     }
-
-
-def _rebuilt(
-    model: keras.Model,
-    clone: Callable[[keras.layers.Layer], keras.layers.Layer],
-) -> keras.Model:
-    coverage.require_model(model)
-    # A layer shared between containers must stay one layer.
-    clones: dict[int, keras.layers.Layer] = {}
-
-    def once(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if id(layer) not in clones:
-            clones[id(layer)] = clone(layer)
-        return clones[id(layer)]
-
-    try:
-        new = keras.models.clone_model(
-            model, clone_function=once, recursive=True
-        )
-    except ValueError as error:
-        if "clone_function" not in str(error):
-            raise
-        raise ValueError(
-            f"Model {model.name!r} is subclassed ({type(model).__qualname__}), "
-            "and its layers cannot be replaced. Mask its training instead: "
-            "model.compile(masked_optimizer(optimizer, masks))."
-        ) from None
-    old_variables = paths.variables_by_path(model)
-    for path, variable in paths.variables_by_path(new).items():
-        variable.assign(old_variables[path])
-    masks = _mask_variables(model)
-    for path, mask in _mask_variables(new).items():
-        if path in masks:
-            mask.assign(masks[path])
-    return new

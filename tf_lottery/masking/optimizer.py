@@ -91,6 +91,24 @@ def bind(
     return masks
 
 
+def forget(optimizer: Any, pairs: Iterable[_Pair]) -> None:
+    """Sets what an optimizer remembers of pruned weights to zero.
+
+    Args:
+        optimizer: The optimizer. One that is not built, or None, remembers
+            nothing.
+        pairs: Variables, and their masks as bool arrays of the same shape.
+    """
+    if optimizer is None or not optimizer.built:
+        return
+    if not int(optimizer.iterations):  # its slots may begin above zero
+        return
+    slots = _slots_of_each(optimizer)
+    for variable, mask in pairs:
+        for slot in slots.get(id(variable), ()):
+            project(slot, mask)
+
+
 def slots_by_name(
     optimizer: keras.optimizers.Optimizer,
     variables: Mapping[str, keras.Variable],

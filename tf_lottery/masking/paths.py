@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import keras
 
+from tf_lottery.layers import KernelMasks
+
 
 def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
     """Returns every variable of a model under a path that does not wander.
@@ -16,17 +18,21 @@ def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
     often it runs. Names given by the user stay.
 
     Args:
-        model: A built model. Its masks (`kernel_mask`) are left out: they are
-            no state of training.
+        model: A built model. Its masks are left out: they are no state of
+            training.
 
     Returns:
         Path to variable, in the model's order: weights, moving statistics and
         the states of seed generators. A shared variable stands once.
     """
     found: dict[str, keras.Variable] = {}
-    for path, variable in _walk(model, "", set()):
-        if variable.name == "kernel_mask":
-            continue
+    masks = {
+        id(mask)
+        for layer in model._flatten_layers()
+        if isinstance(layer, KernelMasks)
+        for mask in layer.variables
+    }
+    for path, variable in _walk(model, "", masks):
         unique, count = path, 0
         while unique in found:
             count += 1
@@ -67,7 +73,8 @@ def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     # Keras has no public way to the sublayers of a layer that is no model;
     # tests/test_masking.py pins this one.
     found = layer._flatten_layers(include_self=False, recursive=False)
-    return list({id(child): child for child in found}.values())
+    children = {id(child): child for child in found}.values()
+    return [child for child in children if not isinstance(child, KernelMasks)]
 
 
 def names(layers: list[keras.layers.Layer]) -> list[str]:
@@ -91,9 +98,7 @@ def names(layers: list[keras.layers.Layer]) -> list[str]:
 def _automatic(layer: keras.layers.Layer) -> str:
     """Returns the layer's automatic name without its number, or ""."""
     base = re.sub(r"_\d+$", "", layer.name)
-    # A masked layer carries the name of the plain one, or the other way.
-    own = snake_case(type(layer).__name__).removeprefix("masked_")
-    return base if base.removeprefix("masked_") == own else ""
+    return base if base == snake_case(type(layer).__name__) else ""
 
 
 def snake_case(name: str) -> str:

@@ -29,8 +29,8 @@ def require_fit(
         isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
         or recipe.loss in (sparse, sparse.__name__)
     ) and data.classes is not None:
-        units = model.output_shape[-1]
-        if data.classes > units:
+        units = _shape(model, "output_shape")[-1]
+        if units is not None and data.classes > units:
             raise ValueError(
                 f"Labels go up to {data.classes - 1}, but the model has "
                 f"{units} outputs, for labels 0 to {units - 1}."
@@ -38,8 +38,10 @@ def require_fit(
 
 
 def _check_inputs(model: keras.Model, train: Split) -> None:
-    expected = tuple(model.input_shape[1:])
+    expected = _shape(model, "input_shape")[1:]
     given = train.x.shape[1:]
+    if not expected:
+        return
     fits = len(expected) == len(given) and all(
         e in (None, g) for e, g in zip(expected, given, strict=True)
     )
@@ -47,3 +49,11 @@ def _check_inputs(model: keras.Model, train: Split) -> None:
         raise ValueError(
             f"Inputs have shape {given} an example; the model takes {expected}."
         )
+
+
+def _shape(model: keras.Model, name: str) -> tuple[int | None, ...]:
+    """Returns the model's shape; a subclassed one does not know its own."""
+    try:
+        return tuple(getattr(model, name))
+    except AttributeError:
+        return (None,)

@@ -1,5 +1,6 @@
 """This module knows a network's step and its outputs as functions of values."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -129,8 +130,8 @@ class Network:
                 values.weights,
                 values.others,
                 x,
-                training=True,
                 return_losses=True,
+                **self._mode(training=True),
             )
             loss = tf.add_n([self.loss(y, outputs), *losses])
             scaled = self._scale(loss, values.slots)
@@ -152,9 +153,14 @@ class Network:
     def outputs(self, values: Values, x: tf.Tensor) -> tf.Tensor:
         """Returns the outputs for a batch, as in inference."""
         outputs, _ = self.model.stateless_call(
-            values.weights, values.others, x, training=False
+            values.weights, values.others, x, **self._mode(training=False)
         )
         return outputs
+
+    def _mode(self, training: bool) -> dict[str, bool]:
+        """Returns the argument, if the model takes it, as in `fit`."""
+        taken = inspect.signature(self.model.call).parameters
+        return {"training": training} if "training" in taken else {}
 
     def _scale(self, loss: tf.Tensor, slots: Sequence[tf.Tensor]) -> tf.Tensor:
         pairs = list(zip(self.optimizer.variables, slots, strict=True))

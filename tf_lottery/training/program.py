@@ -17,8 +17,11 @@ from tf_lottery.training.network import Augment, Network, Values
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
+    keras.layers.Conv1DTranspose,
     keras.layers.Conv2D,
+    keras.layers.Conv2DTranspose,
     keras.layers.Conv3D,
+    keras.layers.Conv3DTranspose,
     keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv1D,

@@ -1,0 +1,79 @@
+"""This module knows how a model of any kind is copied, weights and masks."""
+
+import inspect
+import warnings
+
+import keras
+
+from tf_lottery import layers
+from tf_lottery.masking import paths
+
+
+def copied(model: keras.Model) -> keras.Model:
+    """Returns a model of the same classes, layers, weights and masks.
+
+    Sequential and functional models are rebuilt layer by layer, subclassed
+    ones from their configuration.
+
+    Args:
+        model: A built model.
+
+    Raises:
+        ValueError: It cannot be rebuilt; the message says what to do.
+    """
+    try:
+        new = _cloned(model) if _is_graph(model) else _again(model)
+        if type(new) is not type(model):
+            new = _again(model)  # a graph under a configuration of its own
+        _fill(new, model)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"Model {model.name!r} ({type(model).__qualname__}) cannot be "
+            f"copied from its configuration: {reason} Give it get_config and "
+            "build, or mask the model itself: mask_model(model, copy=False)."
+        ) from None
+    return new
+
+
+def _cloned(model: keras.Model) -> keras.Model:
+    return keras.models.clone_model(
+        model, clone_function=_again, recursive=True
+    )
+
+
+def _is_graph(model: keras.Model) -> bool:
+    # Keras has no public name for its functional models.
+    return hasattr(model, "operations") or isinstance(model, keras.Sequential)
+
+
+def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
+    config = layer.get_config()
+    if isinstance(layer, keras.Model):
+        # Keras adds these to configurations that it makes by itself.
+        taken = inspect.signature(type(layer).__init__).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            config = {k: v for k, v in config.items() if k in taken}
+    new = type(layer).from_config(config)
+    if isinstance(layer, keras.Model) and not new.built:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # it cannot be built
+            new.build_from_config(layer.get_build_config())
+        new.built = True  # where `build` is not overridden, Keras forgets
+    return new
+
+
+def _fill(new: keras.Model, model: keras.Model) -> None:
+    if type(new) is not type(model):
+        raise ValueError(f"Keras makes it a {type(new).__qualname__}.")
+    targets = paths.layers_by_path(new)
+    for path, source in paths.layers_by_path(model).items():
+        if isinstance(source, layers.MaskedKernel | layers.MaskedParts):
+            layers.copy_masks(source, targets[path])
+    variables = paths.variables_by_path(model)
+    for path, variable in paths.variables_by_path(new).items():
+        if path not in variables:
+            raise ValueError(f"{path!r} is new.")
+        variable.assign(variables.pop(path))
+    for path in variables:
+        raise ValueError(f"{path!r} is missing.")
