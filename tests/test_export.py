@@ -43,8 +43,8 @@ def serve(path, x, tmp_path):
     return np.load(tmp_path / "out.npy")
 
 
-def trained_ticket(model):
-    ticket = test_tickets.make(model)
+def trained_ticket(model, density=0.4):
+    ticket = test_tickets.make(model, density=density)
     trained = {
         p: w * ticket.masks[p] * 1.5 if p in ticket.masks else w
         for p, w in ticket.origin.weights.items()

@@ -7,12 +7,11 @@ import shutil
 import keras
 import tensorflow as tf
 
-from tf_lottery import masking
-from tf_lottery.tickets import Ticket
+from tf_lottery.export import source as sources
 
 
 def saved_model(
-    source: Ticket | keras.Model,
+    source: sources.Source,
     path: str | os.PathLike[str],
     rewound: bool = False,
 ) -> pathlib.Path:
@@ -35,10 +34,7 @@ def saved_model(
         ValueError: The ticket holds no trained weights, or `path` is
             something else than a SavedModel.
     """
-    model = source
-    if isinstance(source, Ticket):
-        model = source.build(trained=not rewound)
-    plain = masking.strip_masks(model)
+    plain = sources.plain(source, rewound)
     target = pathlib.Path(path)
     if target.exists() and not (target / "saved_model.pb").exists():
         raise ValueError(
