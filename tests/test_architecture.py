@@ -16,10 +16,12 @@ TABLE = {
     "duration": (),
     "seeds": (),
     "archive": (),
+    "gaps": (),
     "masks": ("lookup",),
     # mechanism
     "layers": (),
     "masking": ("layers", "lookup", "masks"),
+    "drawn": ("lookup", "masking"),
     # choices
     "pruning": ("lookup", "masking", "masks", "seeds"),
     "sparse_training": ("masking",),
@@ -37,6 +39,8 @@ TABLE = {
     "rewinding": ("masks", "training"),
     "tickets": (
         "archive",
+        "drawn",
+        "gaps",
         "lookup",
         "masking",
         "masks",

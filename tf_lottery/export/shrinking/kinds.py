@@ -98,7 +98,9 @@ class Kind:
         self, call: Call, kept: Kept, known: Known
     ) -> tuple[Any, list[np.ndarray]]:
         """Returns a new layer for the channels kept, and its weights."""
-        weights = getattr(call.operation, "get_weights", list)()
+        weights = []
+        if isinstance(call.operation, L.Layer):
+            weights = call.operation.get_weights()
         return _fresh(call.operation), weights
 
 
