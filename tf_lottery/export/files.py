@@ -15,11 +15,12 @@ def beside(
 
     Args:
         path: The file or directory to be; one of its kind is replaced.
-        marker: Of a directory, the file in it that shows its kind. None: a
+        marker: Of a directory, the file in it that shows its kind. "": a
             file is written.
 
     Raises:
-        ValueError: Something else is at `path`. It is left as it is.
+        ValueError: Something else is at `path`, which is left as it is; or
+            nothing can be written there.
     """
     target = pathlib.Path(path)
     fits = (target / marker).is_file() if marker else target.is_file()
@@ -28,14 +29,20 @@ def beside(
         raise ValueError(
             f"{target} exists and {what}. Remove it, or export somewhere else."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
     written = target.with_name(f".{os.getpid()}.{target.name}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield written
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(written, target)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write {target}: {error.strerror or error}. Export "
+            "somewhere else."
+        ) from error
     finally:
         if written.is_dir():
             shutil.rmtree(written)
-        written.unlink(missing_ok=True)
+        elif written.exists():
+            written.unlink()

@@ -34,14 +34,16 @@ class Shrunk:
     stayed: tuple[str, ...]
 
 
-def shrink(source: sources.Source, rewound: bool = False) -> Shrunk:
+def shrink(
+    source: sources.Source, rewound: bool = False, skip_inputs: bool = False
+) -> Shrunk:
     """Returns the same network without units that do nothing.
 
     Units and filters that the mask has left without inputs are constant, and
     their constants go into the biases of the layers that read them, through
     activations, BatchNorm (by its inference statistics), pooling, Flatten,
     Dropout, residual adds and concatenations. Units that nobody reads go too.
-    Dense layers skip the inputs that they do not read. What of this cannot be
+    What of this cannot be
     done exactly is not done, and `stayed` says so: a constant that a
     convolution pads with zeros is none at the border; a unit that is added to
     a living one stays.
@@ -54,6 +56,9 @@ def shrink(source: sources.Source, rewound: bool = False) -> Shrunk:
             and with shared layers or not.
         rewound: Of a ticket, take the weights it restarts from and not the
             trained ones.
+        skip_inputs: Take from the input of a Dense layer what it reads, where
+            it does not read all: fewer weights still, but gathering them
+            costs more time than it saves in batches (`benchmarks/export.py`).
 
     Raises:
         ValueError: The model is subclassed, or the ticket holds no trained
@@ -70,7 +75,7 @@ def shrink(source: sources.Source, rewound: bool = False) -> Shrunk:
         ...     _ = variable.assign(value)
         >>> shrunk = shrink(model)
         >>> shrunk.units, shrunk.before, shrunk.after
-        ({'hidden': (3, 1), 'head': (1, 1)}, 13, 4)
+        ({'hidden': (3, 1), 'head': (1, 1)}, 13, 5)
         >>> float(shrunk.model.get_layer("head").bias[0])  # 3 + 2 * 5
         13.0
     """
@@ -80,7 +85,7 @@ def shrink(source: sources.Source, rewound: bool = False) -> Shrunk:
     kind = [kinds.kind_of(call, graph) for call in graph.calls]
     known = _constants(graph, kind)
     kept = _kept(graph, kind, known)
-    model = _rebuilt(original, graph, kind, kept, known)
+    model = _rebuilt(original, graph, kind, kept, known, skip_inputs)
     units, stayed = {}, []
     for call in graph.calls:
         if not getattr(call.operation, "weights", ()):
@@ -157,6 +162,7 @@ def _rebuilt(
     kind: list[kinds.Kind],
     kept: kinds.Kept,
     known: kinds.Known,
+    skip_inputs: bool,
 ) -> keras.Model:
     inputs = [
         keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name)
@@ -171,7 +177,7 @@ def _rebuilt(
             lambda value: new.get(id(value), value),
             (call.arguments, call.options),
         )
-        if isinstance(what, kinds.Weighted):
+        if skip_inputs and isinstance(what, kinds.Weighted):
             arguments, weights = _selected(arguments, weights)
         results = keras.tree.flatten(layer(*arguments, **options))
         if weights:
