@@ -53,10 +53,13 @@ setuptools.setup(
         "test": [
             "hypothesis>=6.100",
             "mypy>=1.10",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff==0.17.*",
             "tensorboard>=2.19",
+            "tf2onnx>=1.16",
         ],
     },
     entry_points={

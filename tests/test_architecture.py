@@ -58,7 +58,7 @@ TABLE = {
         "training",
     ),
     # hand-over
-    "export": ("masking", "tickets"),
+    "export": ("gaps", "lookup", "masking", "tickets"),
     # bookkeeping
     "store": ("archive", "tickets", "training"),
     "identity": (),
