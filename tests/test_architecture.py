@@ -58,7 +58,7 @@ TABLE = {
         "training",
     ),
     # hand-over
-    "export": ("gaps", "lookup", "masking", "tickets"),
+    "export": ("gaps", "lookup", "masking", "masks", "tickets"),
     # bookkeeping
     "store": ("archive", "tickets", "training"),
     "identity": (),
@@ -115,7 +115,6 @@ TABLE = {
         "data",
         "experiment",
         "export",
-        "lookup",
         "models",
         "pruning",
         "store",

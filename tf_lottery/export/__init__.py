@@ -1,6 +1,7 @@
 """This package knows how tickets leave the house."""
 
 from tf_lottery.export import comparison
+from tf_lottery.export.exchange import read_masks, write_masks
 from tf_lottery.export.formats import FORMATS, check, write
 from tf_lottery.export.keras_file import keras_file
 from tf_lottery.export.litert import litert, sparse_litert
@@ -19,9 +20,11 @@ __all__ = [
     "litert",
     "onnx",
     "plain",
+    "read_masks",
     "saved_model",
     "shrink",
     "sparse_litert",
     "sparse_saved_model",
     "write",
+    "write_masks",
 ]
