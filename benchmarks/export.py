@@ -3,9 +3,9 @@ r"""This module knows what a ticket costs in each format it is exported in.
 A run's ticket, whole and shrunk, in every format, beside the dense network of
 the same run in every runtime: accuracy from the file, bytes, memory, latency.
 Each file is measured in fresh processes, `--rounds` of them, which take turns.
-Then what a product with the survivors alone would cost, layer by layer, in
-TensorFlow's and SciPy's sparse kernels: nothing exported uses them, for none
-gains at both batch sizes.
+Then what a product with the survivors of the first layer would cost, in the
+sparse kernels of TensorFlow, which lose to the dense one in batches, and of
+SciPy, which win and which no format can carry.
 
     tf-lottery run lenet_mnist --levels 6 --set rate=0.42 --steps 3000 \
         --controls "" --run_dir runs/export
@@ -104,7 +104,7 @@ def _exports(
         path = folder / f"{label}{format.suffix}".replace(", ", "_")
         export.write(model, path, name, dtype)
         reference = model.predict(x, batch_size=256, verbose=0)
-        reason = why + format.why
+        reason = why + format.why[dtype]
         exports.append(
             comparison.Export(label, path, format, reference, reason)
         )

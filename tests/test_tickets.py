@@ -214,6 +214,23 @@ def test_a_header_that_lies_is_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_small_arrays_cannot_become_many_large_ones(
+    ticket, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(archive, "_ALWAYS_ALLOWED", 0)
+    monkeypatch.setattr(archive, "_EXPANSION", 1)
+    slots = {
+        f"dense/kernel/slot_{i}": np.zeros((36, 16), "float64")
+        for i in range(200)
+    }
+    origin = dataclasses.replace(ticket.origin, step=1, slots=slots)
+    dataclasses.replace(ticket, origin=origin).save(tmp_path / "t")
+    monkeypatch.setattr(archive, "_EXPANSION", 10)
+    monkeypatch.setattr("tf_lottery.tickets._DENSE", 1)
+    with pytest.raises(ValueError, match="it would unpack to 9"):
+        Ticket.load(tmp_path / "t")
+
+
 def test_weights_that_are_not_finite_are_refused(ticket, tmp_path):
     weights = {**ticket.origin.weights}
     weights["dense/bias"] = np.full(16, np.nan, "float32")

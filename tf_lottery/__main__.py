@@ -298,7 +298,7 @@ def _export(arguments: argparse.Namespace) -> None:
             paths[name],
             found,
             reference,
-            prefix + found.why,
+            prefix + found.why[arguments.dtype],
         )
         for name, found in formats.items()
     ]

@@ -18,6 +18,9 @@ from tf_lottery.training.state import Arrays
 _FORMAT = 2
 """1: masks were packed bits. Still read."""
 
+_DENSE = 16
+"""Bytes that a weight and its slots may take when a byte is its mask."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Ticket:
@@ -183,8 +186,8 @@ class Ticket:
     def load(cls, path: str | os.PathLike[str]) -> "Ticket":
         """Returns the ticket that a file holds.
 
-        A file is data of strangers: nothing in it is executed, and it takes
-        no more memory than `archive.allowance` of its size.
+        A file is data of strangers: nothing in it is executed, and the memory
+        that it takes is bounded by its size (`archive.allowance`).
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -199,7 +202,9 @@ class Ticket:
                 "Update tf_lottery."
             )
         try:
-            masks = _read_masks(header, arrays, archive.allowance(path))
+            allowance = archive.allowance(path)
+            masks = _read_masks(header, arrays, allowance)
+            _require_affordable(arrays, masks, allowance)
             weights = unpack("weights", arrays, masks)
             slots = unpack("slots", arrays, masks)
             for name, recipe in header.get("drawn", {}).items():
@@ -288,6 +293,18 @@ def _unpacked(path: str, bits: np.ndarray, size: int) -> np.ndarray:
     if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
         raise ValueError(f"the mask of {path!r} has another size")
     return np.unpackbits(bits, count=size).astype(bool)
+
+
+def _require_affordable(arrays: Arrays, masks: Masks, allowance: int) -> None:
+    """Raises if many small arrays would become many large ones."""
+    size = 0
+    for key, array in arrays.items():
+        kind, _, name = key.partition("/")
+        mask = _mask_of(name, masks)
+        if kind.endswith(".kept") and mask is not None:
+            size += mask.size * array.itemsize
+    if size > _DENSE * allowance:
+        raise ValueError(f"it would unpack to {size} bytes")
 
 
 def _require_finite(arrays: Arrays) -> None:

@@ -107,7 +107,7 @@ def with_original(
             path = pathlib.Path(folder) / f"dense_{runtime}{base.suffix}"
             base.write(original, path)
             name = f"dense original, {runtime}"
-            dense.append(Export(name, path, base, reference, base.why))
+            dense.append(Export(name, path, base, reference, ""))
         return compare([*dense, *exports], x, y, threads, rounds)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tf_lottery import lookup
@@ -24,40 +24,54 @@ class Format:
             but float32.
         suffix: What its files end in; "" for a directory.
         runtime: What runs it; a name of `measuring.RUNTIMES`, and of the
-            format that stores its weights as they are.
-        why: Why it is, or is not, faster than the dense original.
-        dtypes: How it can store weights.
+            format that the dense original is given to it in.
+        why: How it can store weights; and why it is then, or is not, faster
+            than the dense original.
     """
 
     write: Callable[..., pathlib.Path]
     suffix: str
     runtime: str
-    why: str
-    dtypes: tuple[str, ...] = ("float32",)
+    why: Mapping[str, str]
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """How it can store weights."""
+        return tuple(self.why)
 
 
 _DENSE = "zeros are multiplied like any other number"
+_ON_DISK = "sparse on disk only: once loaded, its kernels are dense"
 
 FORMATS = {
-    "saved_model": Format(saved_model, "", "saved_model", _DENSE),
+    "saved_model": Format(saved_model, "", "saved_model", {"float32": _DENSE}),
     "sparse_saved_model": Format(
         sparse_saved_model,
         "",
         "saved_model",
-        "sparse on disk only: once loaded, its kernels are dense",
-        ("float32", "float16", "int8"),
+        {"float32": _ON_DISK, "float16": _ON_DISK, "int8": _ON_DISK},
     ),
-    "keras": Format(keras_file, ".keras", "keras", _DENSE),
+    "keras": Format(keras_file, ".keras", "keras", {"float32": _DENSE}),
     "litert": Format(
-        litert, ".tflite", "litert", _DENSE, ("float32", "float16", "int8")
+        litert,
+        ".tflite",
+        "litert",
+        {
+            "float32": _DENSE,
+            "float16": _DENSE,
+            "int8": "whole numbers of 8 bits are multiplied, zeros included",
+        },
     ),
     "sparse_litert": Format(
         sparse_litert,
         ".tflite",
         "litert",
-        "zeros are stored no more, but LiteRT multiplies no faster for it",
+        {
+            "float32": "zeros are not stored; whether skipping them is faster "
+            "depends on the batch"
+        },
     ),
-    "onnx": Format(onnx, ".onnx", "onnx", _DENSE),
+    "onnx": Format(onnx, ".onnx", "onnx", {"float32": _DENSE}),
 }
 """Formats by name."""
 

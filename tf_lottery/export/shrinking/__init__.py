@@ -5,8 +5,8 @@ or without anybody who reads them. The first give the same value for every
 input, the second none that matters: both can go. A *channel* is an index of a
 tensor's last axis: a unit, or a filter.
 
-Forwards, `calls.constants` finds channels that are constant; backwards, those
-that somebody reads. What is constant goes into the biases of those who read
+`kinds` finds, forwards, channels that are constant, and backwards those that
+somebody reads. What is constant goes into the biases of those who read
 it. What cannot go, for it stays in line with channels that must stay, stays
 whole.
 """
