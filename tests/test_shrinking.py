@@ -101,7 +101,7 @@ def test_random_graphs_give_the_same_outputs(seed, density):
 def test_nested_and_shared_models_give_the_same_outputs(build):
     draw = np.random.default_rng(3)
     model = disturb(build(), 0.1, draw)
-    shrunk = export.shrink(model)
+    shrunk = export.shrink(model, skip_inputs=True)
     agree(model, shrunk, draw)
     assert shrunk.after < shrunk.before
     stock = {type(layer).__module__ for layer in shrunk.model.layers}
