@@ -214,6 +214,21 @@ def test_a_constant_that_is_padded_with_zeros_stays(padding, bias, filters):
     )
 
 
+def test_a_constant_behind_zero_padding_stays():
+    model = chain(
+        L.Conv2D(3, 1, activation="relu"),
+        L.ZeroPadding2D(1, name="pad"),
+        L.Conv2D(2, 3),
+        shape=(5, 5, 1),
+    )
+    kill_inputs(model.layers[0], 1)
+    shrunk = check(model)
+    assert sizes(shrunk) == [3, 2]
+    assert shrunk.stayed[0].endswith("it stays in line with others at 'pad'.")
+    kill_inputs(model.layers[0], 1, bias=-1.0)
+    assert sizes(check(model)) == [2, 2]
+
+
 def residual(dead_in_shortcut):
     image = keras.Input((5,))
     x = L.Dense(4, "relu", name="shortcut")(image)
