@@ -49,13 +49,17 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.16"],
         "test": [
             "hypothesis>=6.100",
             "mypy>=1.10",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff==0.17.*",
             "tensorboard>=2.19",
+            "tf2onnx>=1.16",
         ],
     },
     entry_points={

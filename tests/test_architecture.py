@@ -16,10 +16,12 @@ TABLE = {
     "duration": (),
     "seeds": (),
     "archive": (),
+    "gaps": (),
     "masks": ("lookup",),
     # mechanism
     "layers": (),
     "masking": ("layers", "lookup", "masks"),
+    "drawn": ("lookup", "masking"),
     # choices
     "pruning": ("lookup", "masking", "masks", "seeds"),
     "sparse_training": ("masking",),
@@ -37,6 +39,8 @@ TABLE = {
     "rewinding": ("masks", "training"),
     "tickets": (
         "archive",
+        "drawn",
+        "gaps",
         "lookup",
         "masking",
         "masks",
@@ -55,7 +59,7 @@ TABLE = {
         "training",
     ),
     # hand-over
-    "export": ("masking", "tickets"),
+    "export": ("gaps", "lookup", "masking", "masks", "tickets"),
     "tfmot": ("masking", "masks", "tickets", "training"),
     # bookkeeping
     "store": ("archive", "masks", "tickets", "training"),
@@ -114,7 +118,6 @@ TABLE = {
         "data",
         "experiment",
         "export",
-        "lookup",
         "models",
         "pruning",
         "reports",

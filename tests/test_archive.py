@@ -330,6 +330,16 @@ def test_an_array_beyond_its_entry_is_not_unpacked(tmp_path):
     assert "a is larger than its header says" in refused(tmp_path / "a")
 
 
+def test_a_small_file_cannot_fill_the_memory(tmp_path):
+    zipped = zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED)
+    with zipped:
+        zipped.writestr("header.npy", listed()["header"])
+        with zipped.open("a.npy", "w") as entry:
+            for _ in range(257):
+                entry.write(bytes(2**20))
+    assert "would unpack to 269" in refused(tmp_path / "a")
+
+
 def test_reading_never_unpickles(tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -103,14 +103,32 @@ def test_report_draws_again(run):
     assert (path / "report.html").exists()
 
 
-def test_export_writes_a_saved_model(run, tmp_path):
+def test_export_writes_every_format_asked_for_and_one_table(run, tmp_path):
     path, _ = run
-    out = tmp_path / "served"
     result = tf_lottery(
-        "export", path, "--level", 1, "--format", "saved_model", "--output", out
+        *("export", path, "--level", 1, "--output", tmp_path / "out"),
+        *("--format", "sparse_saved_model,litert", "--shrink"),
+        *("--dtype", "float16"),
     )
     assert result.returncode == 0, result.stderr
-    assert (out / "saved_model.pb").exists()
+    assert result.stderr == ""
+    files = ["litert.tflite", "sparse_saved_model"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == files
+    lines = result.stdout.splitlines()
+    assert lines[0] == "266,610 weights shrunk to 266,610."
+    rows = [line.split(" | ") for line in lines if line.startswith("| ")]
+    assert [row[0] for row in rows] == [
+        "| file",
+        "| dense original, saved_model",
+        "| dense original, litert",
+        "| sparse_saved_model, float16",
+        "| litert, float16",
+    ]
+    records = path / "replicate_0" / "level_0" / "ticket" / "record.json"
+    dense = json.loads(records.read_text())["row"]["test_accuracy"]
+    assert rows[1][1] == f"{100 * dense:.2f} %"
+    assert lines[-1].startswith("litert, float16, by dense original, litert: ")
+    assert "units that are dead are gone; zeros are multiplied" in lines[-1]
 
 
 def test_list_shows_every_table():
@@ -165,6 +183,19 @@ def test_list_shows_every_table():
         (
             ("export", "{}", "--level", "1", "--format", "x", "--output", "o"),
             "Unknown format 'x'",
+        ),
+        (
+            (
+                "export",
+                "{}",
+                "--level",
+                "1",
+                "--dtype",
+                "int8",
+                "--output",
+                "o",
+            ),
+            "Format 'saved_model' stores float32; got 'int8'",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import toy
 
-from tf_lottery import masking
+from tf_lottery import archive, masking
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import State
 
@@ -122,8 +123,11 @@ def test_only_numpy_is_needed_to_read_a_file(ticket, tmp_path):
     ticket.save(tmp_path / "t")
     code = (
         "import json, sys, numpy as np; f = np.load(sys.argv[1]);"
-        "print(json.loads(f['header'].tobytes())['shapes']['dense/kernel'],"
-        "np.unpackbits(f['masks/dense/kernel'], count=576).sum())"
+        "header = json.loads(f['header'].tobytes());"
+        "width = header['widths']['dense/kernel'];"
+        "bits = np.unpackbits(f['masks/dense/kernel']);"
+        "codes = bits[:len(bits) // width * width].reshape(-1, width);"
+        "print(header['shapes']['dense/kernel'], (codes == 0).any(1).sum())"
     )
     out = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "t")],
@@ -164,17 +168,128 @@ def test_a_ticket_of_a_later_format_asks_for_an_update(
         Ticket.load(tmp_path / "t")
 
 
-def test_a_header_that_lies_about_its_masks_is_refused(
+def forged(ticket, path, monkeypatch, **header):
+    """Saves a ticket whose header says otherwise, digests included."""
+    write = archive.write
+    monkeypatch.setattr(
+        archive,
+        "write",
+        lambda path, kind, honest, arrays: write(
+            path, kind, {**honest, **header}, arrays
+        ),
+    )
+    ticket.save(path)
+    monkeypatch.undo()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"shapes": {"dense/kernel": [2, 2]}}, "a survivor at .* of 4 weights"),
+        ({"shapes": {"dense/kernel": [10**6] * 3}}, "masks of 10{18} weights"),
+        ({"shapes": {"dense/kernel": [-36, -16]}}, "has a shape of"),
+        ({"shapes": {"dense/kernel": 576}}, "not iterable"),
+        ({"shapes": {"other/kernel": [36, 16]}}, "masks/other/kernel"),
+        ({"shapes": {}}, "at least one kernel"),
+        ({"shapes": None}, "its shapes is NoneType"),
+        ({"widths": {"dense/kernel": 10**9}}, "gaps of 10{9} bits"),
+        ({"widths": []}, "list indices"),
+        ({"level": "3"}, "its level is str"),
+        ({"architecture": 3}, "its architecture is int"),
+        ({"drawn": {"dense/kernel": 3}}, "not subscriptable"),
+        (
+            {"drawn": {"dense/kernel": {"initializer": "deserialize"}}},
+            "Unknown initializer 'deserialize'",
+        ),
+    ],
+)
+def test_a_header_that_lies_is_refused_in_one_line(
+    ticket, tmp_path, monkeypatch, header, message
+):
+    path = forged(ticket, tmp_path / "t", monkeypatch, **header)
+    with pytest.raises(ValueError, match=message) as error:
+        Ticket.load(path)
+    assert "is no ticket file, or a damaged one" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_small_arrays_cannot_become_many_large_ones(
     ticket, tmp_path, monkeypatch
 ):
-    lying = dataclasses.replace(ticket)
-    monkeypatch.setattr(
-        np, "packbits", lambda m: np.zeros(m.size // 8 + 5, "uint8")
-    )
-    lying.save(tmp_path / "t")
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="another size"):
+    monkeypatch.setattr(archive, "_ALWAYS_ALLOWED", 0)
+    monkeypatch.setattr(archive, "_EXPANSION", 1)
+    slots = {
+        f"dense/kernel/slot_{i}": np.zeros((36, 16), "float64")
+        for i in range(200)
+    }
+    origin = dataclasses.replace(ticket.origin, step=1, slots=slots)
+    dataclasses.replace(ticket, origin=origin).save(tmp_path / "t")
+    monkeypatch.setattr(archive, "_EXPANSION", 10)
+    monkeypatch.setattr("tf_lottery.tickets._DENSE", 1)
+    with pytest.raises(ValueError, match="it would unpack to 9"):
         Ticket.load(tmp_path / "t")
+
+
+def test_weights_that_are_not_finite_are_refused(ticket, tmp_path):
+    weights = {**ticket.origin.weights}
+    weights["dense/bias"] = np.full(16, np.nan, "float32")
+    bad = dataclasses.replace(ticket, origin=State(0, weights, {}))
+    bad.save(tmp_path / "t")
+    with pytest.raises(ValueError, match="'dense/bias' holds values that are"):
+        Ticket.load(tmp_path / "t")
+
+
+# As seed and mask.
+
+
+def test_a_seed_in_place_of_weights_gives_the_same_ticket(tmp_path):
+    ticket = make(toy.mlp())
+    ticket.save(tmp_path / "values")
+    ticket.save(tmp_path / "seed", values=False)
+    loaded = Ticket.load(tmp_path / "seed")
+    assert loaded.start.digest == ticket.start.digest
+    assert loaded.masks == ticket.masks
+    sizes = [(tmp_path / n).stat().st_size for n in ("seed", "values")]
+    assert sizes[0] < sizes[1]
+    with np.load(tmp_path / "seed") as arrays:
+        assert not [name for name in arrays if "kept" in name]
+
+
+def test_what_a_seed_does_not_draw_is_kept_by_value(tmp_path):
+    ticket = make(toy.mlp())
+    weights = {**ticket.origin.weights}
+    weights["dense/kernel"] = weights["dense/kernel"] + 1
+    moved = dataclasses.replace(ticket, origin=State(0, weights, {}))
+    moved.save(tmp_path / "t", values=False)
+    assert Ticket.load(tmp_path / "t").start.digest == moved.start.digest
+    with np.load(tmp_path / "t") as arrays:
+        kept = [name for name in arrays if "kept" in name]
+    assert kept == ["weights.kept/dense/kernel"]
+
+
+def test_a_ticket_that_no_seed_draws_says_so(tmp_path):
+    for ticket in (make(toy.mlp(), step=7), make(toy.convnet())):
+        with pytest.raises(ValueError, match="the file needs its values"):
+            ticket.save(tmp_path / "t", values=False)
+
+
+def test_a_seed_that_draws_others_here_is_refused(tmp_path, monkeypatch):
+    ticket = make(toy.mlp())
+    ticket.save(tmp_path / "t", values=False)
+    other = keras.initializers.GlorotUniform
+    monkeypatch.setattr(keras.initializers, "GlorotNormal", other)
+    with pytest.raises(ValueError, match="draws others here. Get the ticket"):
+        Ticket.load(tmp_path / "t")
+
+
+def test_a_ticket_of_format_1_still_loads():
+    """The file was written by tf_lottery 0.1.0, before format 2."""
+    old = Ticket.load(pathlib.Path(__file__).with_name("format_1.ticket"))
+    assert (old.level, old.origin.step, old.masks.kept) == (3, 7, 270)
+    assert old.masks.digest.startswith("c2a2fd6a86485b56")
+    assert old.start.digest.startswith("654aec4e63d3706d")
+    assert old.build().count_params() > 0
 
 
 def test_a_subclassed_model_must_be_given(ticket):

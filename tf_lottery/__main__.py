@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         arguments.command(arguments)
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
         print(f"tf-lottery: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -121,9 +122,34 @@ def _parser() -> _Parser:
     export.add_argument("--level", type=int, required=True, metavar="L")
     export.add_argument("--replicate", type=int, default=0, metavar="R")
     export.add_argument(
-        "--format", default="saved_model", metavar="F", help="saved_model"
+        "--format",
+        default="saved_model",
+        metavar="F",
+        help="saved_model (default), sparse_saved_model, keras, litert, "
+        "sparse_litert, onnx; or several, separated by commas",
     )
-    export.add_argument("--output", required=True, metavar="OUT")
+    export.add_argument(
+        "--dtype", default="float32", help="float32 (default), float16, int8"
+    )
+    export.add_argument(
+        "--shrink",
+        action="store_true",
+        help="without the units that the mask has left dead",
+    )
+    export.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads to measure with (default: 1)",
+    )
+    export.add_argument("--data_dir", metavar="D", help="as in `run`")
+    export.add_argument(
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="the file; of several formats, the directory that holds them",
+    )
     return parser
 
 
@@ -237,14 +263,57 @@ def _stability(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     with _quiet():
-        from tf_lottery import export, lookup
+        from tf_lottery import export
         from tf_lottery.store import RunDirectory
-    write = lookup.find(
-        {"saved_model": export.saved_model}, arguments.format, "format"
-    )
+    names = arguments.format.split(",")
+    formats = {name: export.check(name, arguments.dtype) for name in names}
     directory = RunDirectory.open(arguments.run_dir)
     ticket = directory.ticket(arguments.replicate, arguments.level)
-    print(write(ticket, arguments.output))
+    paths = {name: pathlib.Path(arguments.output) for name in names}
+    if len(names) > 1:
+        paths = {
+            name: paths[name] / f"{name}{found.suffix}"
+            for name, found in formats.items()
+        }
+    model, prefix = export.plain(ticket), ""
+    if arguments.shrink:
+        shrunk = export.shrink(ticket)
+        model, prefix = shrunk.model, "units that are dead are gone; "
+        print(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
+        for line in shrunk.stayed:
+            print(f"Stayed: {line}")
+    for name, path in paths.items():
+        with _quiet():
+            export.write(model, path, name, arguments.dtype)
+        print(path)
+    with _quiet():
+        from tf_lottery import data
+    name = directory.config["about"].get("settings", {}).get("dataset")
+    test = data.load_dataset(name, arguments.data_dir).test if name else None
+    if test is None:
+        print("Not measured: the run has no test data that are known by name.")
+        return
+    reference = model.predict(test.x, batch_size=256, verbose=0)
+    exports = [
+        export.comparison.Export(
+            f"{name}, {arguments.dtype}",
+            paths[name],
+            found,
+            reference,
+            prefix + found.why[arguments.dtype],
+        )
+        for name, found in formats.items()
+    ]
+    original = export.plain(directory.ticket(arguments.replicate, 0))
+    with _quiet():
+        measured = export.comparison.with_original(
+            original, exports, test.x, test.y, arguments.threads
+        )
+    print()
+    print(export.comparison.table(measured))
+    print()
+    for line in export.comparison.sentences(measured, arguments.threads):
+        print(line)
 
 
 @contextmanager

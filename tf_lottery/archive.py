@@ -19,6 +19,8 @@ import numpy as np
 
 _HEADER = "header"
 _HEADER_LIMIT = 64 * 2**20
+_ALWAYS_ALLOWED = 256 * 2**20
+_EXPANSION = 64
 _RESERVED = {_HEADER, "arrays", "kind"}
 
 
@@ -97,6 +99,9 @@ def read(
             header = _header(file)
             if header.get("kind") != kind:
                 raise ValueError(f"it holds a {header.get('kind')!r}")
+            size = sum(entry.file_size for entry in file.infolist())
+            if size > allowance(path):
+                raise ValueError(f"it would unpack to {size} bytes")
             arrays = {
                 name: _array(file, name, entry)
                 for name, entry in header.pop("arrays").items()
@@ -109,6 +114,15 @@ def read(
             f"{str(path)!r} is no {kind} file, or a damaged one: {reason}."
         ) from None
     return header, arrays
+
+
+def allowance(path: str | os.PathLike[str]) -> int:
+    """Returns how many bytes a file may unpack to: 256 MiB, 64 times its size.
+
+    Whichever is more. Masks compress some twenty times; what compresses a
+    thousand times, and is large, was made to fill the memory.
+    """
+    return max(_ALWAYS_ALLOWED, _EXPANSION * os.path.getsize(path))
 
 
 def _header(file: zipfile.ZipFile) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """This module knows what a lottery ticket is, and its file."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery import archive, lookup, masking, rewinding
+from tf_lottery import archive, gaps, lookup, masking, rewinding
+from tf_lottery import drawn as drawing
 from tf_lottery.masks import Masks
 from tf_lottery.training import State
 from tf_lottery.training.state import Arrays
 
-_FORMAT = 1
+_FORMAT = 2
+"""1: masks were packed bits. Still read."""
+
+_DENSE = 16
+"""Bytes that a weight and its slots may take when a byte is its mask."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,21 +150,47 @@ class Ticket:
         for path, variable in variables.items():
             variable.assign(weights[path])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], values: bool = True) -> None:
         """Writes the ticket to one file, whole or not at all.
 
-        Masks are packed bits; of masked kernels and their slots only the
-        values that survive are stored. `numpy.load` reads the file.
+        Masks are written as the gaps between survivors, in little more bits
+        than their entropy; of masked kernels and their slots only the values
+        that survive are stored. `numpy.load` reads the file.
+
+        Args:
+            path: The file.
+            values: Store values. False: of a kernel that its initializer
+                draws again, bit for bit, store the seed alone, which makes
+                the file several times smaller. Another version of Keras or
+                TensorFlow may draw others: `load` then refuses the file.
+
+        Raises:
+            ValueError: `values` is False and no kernel can be drawn again:
+                it was rewound to a later step, or its initializer has no seed.
         """
-        arrays = {f"masks/{p}": np.packbits(m) for p, m in self.masks.items()}
-        arrays |= pack("weights", self.start.weights, self.masks)
-        arrays |= pack("slots", self.start.slots, self.masks)
+        start = self.start
+        drawn: dict[str, dict[str, Any]] = {}
+        if not values:
+            drawn = drawing.recipes(self.template(), start.weights, self.masks)
+            if not drawn:
+                raise ValueError(
+                    "No kernel of this ticket is what its initializer draws "
+                    "from a seed: the file needs its values. Leave out "
+                    "`values=False`."
+                )
+        kept = {p: w for p, w in start.weights.items() if p not in drawn}
+        coded = {p: gaps.encode(mask) for p, mask in self.masks.items()}
+        arrays = {f"masks/{p}": codes for p, (_, codes) in coded.items()}
+        arrays |= pack("weights", kept, self.masks)
+        arrays |= pack("slots", start.slots, self.masks)
         header = {
             "format": _FORMAT,
             "level": self.level,
             "variant": self.variant,
             "step": self.origin.step,
             "shapes": {p: list(s) for p, s in self.masks.shapes.items()},
+            "widths": {p: width for p, (width, _) in coded.items()},
+            "drawn": drawn,
             "architecture": self.architecture,
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
@@ -169,35 +201,43 @@ class Ticket:
     def load(cls, path: str | os.PathLike[str]) -> "Ticket":
         """Returns the ticket that a file holds.
 
+        A file is data of strangers: nothing in it is executed, and the memory
+        that it takes is bounded by its size (`archive.allowance`).
+
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no ticket, or damaged, or of a later version.
+            ValueError: It is no ticket, or damaged, or of a later version, or
+                holds a seed from which other weights are drawn here.
         """
         header, arrays = archive.read(path, "ticket")
-        if header.get("format") != _FORMAT:
+        if header.get("format") not in (1, _FORMAT):
             raise ValueError(
                 f"{str(path)!r} is a ticket of format {header.get('format')}; "
-                f"this version of tf_lottery reads format {_FORMAT}. Update "
-                "tf_lottery."
+                f"this version of tf_lottery reads formats 1 to {_FORMAT}. "
+                "Update tf_lottery."
             )
         try:
-            masks = _unpack_masks(header["shapes"], arrays)
-            origin = State(
-                header["step"],
-                unpack("weights", arrays, masks),
-                unpack("slots", arrays, masks),
-            )
-            fields = ("level", "variant", "architecture", "metrics")
-            known = {name: header[name] for name in fields}
+            allowance = archive.allowance(path)
+            masks = _read_masks(header, arrays, allowance)
+            _require_affordable(arrays, masks, allowance)
+            weights = unpack("weights", arrays, masks)
+            slots = unpack("slots", arrays, masks)
+            for name, recipe in header.get("drawn", {}).items():
+                weights[name] = drawing.draw(recipe, masks[name])
+            _require_finite({**weights, **slots})
             return cls(
                 masks=masks,
-                origin=origin,
-                provenance=header["provenance"],
-                **known,
+                origin=State(_typed(header, "step", int), weights, slots),
+                level=_typed(header, "level", int),
+                variant=_typed(header, "variant", str),
+                architecture=_typed(header, "architecture", str | None),
+                metrics=_typed(header, "metrics", dict),
+                provenance=_typed(header, "provenance", dict),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except Exception as error:  # noqa: BLE001 - a stranger's bytes
+            reason = " ".join(str(error).split())
             raise ValueError(
-                f"{str(path)!r} is no ticket file, or a damaged one: {error}."
+                f"{str(path)!r} is no ticket file, or a damaged one: {reason}."
             ) from None
 
 
@@ -241,14 +281,54 @@ def _mask_of(name: str, masks: Masks) -> np.ndarray | None:
     return None
 
 
-def _unpack_masks(shapes: Mapping[str, Any], arrays: Arrays) -> Masks:
+def _read_masks(
+    header: Mapping[str, Any], arrays: Arrays, allowance: int
+) -> Masks:
+    sizes = {}
+    for path, shape in _typed(header, "shapes", dict).items():
+        if not all(type(n) is int and n > 0 for n in shape):
+            raise ValueError(f"the mask of {path!r} has a shape of {shape}")
+        sizes[path] = math.prod(shape)
+    # A few codes can stand for any number of pruned weights.
+    if sum(sizes.values()) > allowance:
+        raise ValueError(f"masks of {sum(sizes.values())} weights")
     masks = {}
-    for path, shape in shapes.items():
-        bits = arrays[f"masks/{path}"]
-        size = int(np.prod(shape, dtype=np.int64))
-        if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
-            raise ValueError(f"the mask of {path!r} has another size")
-        masks[path] = (
-            np.unpackbits(bits, count=size).reshape(shape).astype(bool)
-        )
+    for path, size in sizes.items():
+        codes = arrays[f"masks/{path}"]
+        if header["format"] == 1:
+            mask = _unpacked(path, codes, size)
+        else:
+            mask = gaps.decode(header["widths"][path], codes, size)
+        masks[path] = mask.reshape(header["shapes"][path])
     return Masks(masks)
+
+
+def _unpacked(path: str, bits: np.ndarray, size: int) -> np.ndarray:
+    """Returns a mask as format 1 kept it."""
+    if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
+        raise ValueError(f"the mask of {path!r} has another size")
+    return np.unpackbits(bits, count=size).astype(bool)
+
+
+def _require_affordable(arrays: Arrays, masks: Masks, allowance: int) -> None:
+    """Raises if many small arrays would become many large ones."""
+    size = 0
+    for key, array in arrays.items():
+        kind, _, name = key.partition("/")
+        mask = _mask_of(name, masks)
+        if kind.endswith(".kept") and mask is not None:
+            size += mask.size * array.itemsize
+    if size > _DENSE * allowance:
+        raise ValueError(f"it would unpack to {size} bytes")
+
+
+def _require_finite(arrays: Arrays) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name!r} holds values that are not finite")
+
+
+def _typed(header: Mapping[str, Any], name: str, kind: Any) -> Any:
+    if not isinstance(header[name], kind):
+        raise TypeError(f"its {name} is {type(header[name]).__name__}")
+    return header[name]

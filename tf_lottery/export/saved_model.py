@@ -2,17 +2,15 @@
 
 import os
 import pathlib
-import shutil
 
 import keras
-import tensorflow as tf
 
-from tf_lottery import masking
-from tf_lottery.tickets import Ticket
+from tf_lottery.export import files, serving
+from tf_lottery.export import source as sources
 
 
 def saved_model(
-    source: Ticket | keras.Model,
+    source: sources.Source,
     path: str | os.PathLike[str],
     rewound: bool = False,
 ) -> pathlib.Path:
@@ -35,45 +33,17 @@ def saved_model(
         ValueError: The ticket holds no trained weights, or `path` is
             something else than a SavedModel.
     """
-    model = source
-    if isinstance(source, Ticket):
-        model = source.build(trained=not rewound)
-    plain = masking.strip_masks(model)
-    target = pathlib.Path(path)
-    if target.exists() and not (target / "saved_model.pb").exists():
-        raise ValueError(
-            f"{target} exists and is no SavedModel. Remove it, or export "
-            "somewhere else."
-        )
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _write(plain, beside)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return target
+    model = sources.plain(source, rewound)
+    with files.beside(path, serving.MARKER) as folder:
+        write(model, folder)
+    return pathlib.Path(path)
 
 
-def _write(model: keras.Model, path: pathlib.Path) -> None:
-    spec = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, name=f"input_{i}")
-        for i, tensor in enumerate(model.inputs)
-    ]
-    module = tf.Module()
-    # A plain module that tracks the variables and nothing of Keras.
-    module.weights = [variable.value for variable in model.variables]
-
-    @tf.function(input_signature=spec, autograph=False)
-    def serve(*inputs: tf.Tensor) -> tf.Tensor:
-        given = inputs[0] if len(inputs) == 1 else list(inputs)
-        return model(given, training=False)
-
-    module.serve = serve
-    tf.saved_model.save(
-        module,
-        str(path),
-        signatures={"serving_default": serve.get_concrete_function()},
+def write(model: keras.Model, folder: pathlib.Path) -> None:
+    """Writes a plain model as a SavedModel."""
+    serving.save(
+        model,
+        folder,
+        lambda inputs: model(inputs, training=False),
+        [variable.value for variable in model.variables],
     )

@@ -1,0 +1,116 @@
+"""This module knows a Keras model as a list of calls, in their order."""
+
+import dataclasses
+from typing import Any, TypeAlias
+
+import keras
+
+Tensor: TypeAlias = keras.KerasTensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One operation, called once.
+
+    Attributes:
+        operation: The layer, or a bare operation such as `keras.ops.add`.
+        arguments: What it is called with, positionally; any structure.
+        options: What it is called with by name.
+        inputs: The tensors among its arguments.
+        outputs: The tensors it returns.
+    """
+
+    operation: Any
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """The calls of a model from its inputs to its outputs."""
+
+    inputs: tuple[Tensor, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[Tensor, ...]
+
+    def times(self, operation: Any) -> int:
+        """Returns how often an operation is called."""
+        return sum(call.operation is operation for call in self.calls)
+
+
+def channels(tensor: Tensor) -> int:
+    """Returns the size of a tensor's last axis; 0 where it has none."""
+    return (tensor.shape[-1] or 0) if len(tensor.shape) > 1 else 0
+
+
+def trace(model: keras.Model) -> Graph:
+    """Returns the calls of a model; those of nested models stand among them.
+
+    Args:
+        model: A Sequential or functional model. Its layers are called once
+            more, on symbolic tensors.
+    """
+    if isinstance(model, keras.Sequential):
+        model = _functional(model)
+    calls: list[Call] = []
+    renamed: dict[int, Tensor] = {}
+    # Tensors are told apart by identity, so none may be freed meanwhile.
+    alive: list[Any] = []
+
+    def current(value: Any) -> Any:
+        while id(value) in renamed:
+            value = renamed[id(value)]
+        return value
+
+    def visit(operation: Any, *arguments: Any, **options: Any) -> Any:
+        result = operation(*arguments, **options)
+        alive.append(result)
+        given, named = keras.tree.map_structure(current, (arguments, options))
+        if not isinstance(operation, keras.Model):
+            calls.append(_call(operation, given, named, result))
+            return result
+        inner = trace(operation)
+        alive.append(inner)
+        for theirs, ours in (
+            *zip(inner.inputs, _tensors(given), strict=True),
+            *zip(_tensors(result), inner.outputs, strict=True),
+        ):
+            renamed[id(theirs)] = ours
+        for call in inner.calls:
+            given, named = keras.tree.map_structure(
+                current, (call.arguments, call.options)
+            )
+            calls.append(_call(call.operation, given, named, call.outputs))
+        return result
+
+    again = keras.models.clone_model(
+        model, clone_function=lambda layer: layer, call_function=visit
+    )
+    outputs = tuple(current(tensor) for tensor in again.outputs)
+    return Graph(tuple(again.inputs), tuple(calls), outputs)
+
+
+def _functional(model: keras.Sequential) -> keras.Model:
+    (given,) = model.inputs
+    first = keras.Input(
+        batch_shape=given.shape, dtype=given.dtype, name=given.name
+    )
+    tensor = first
+    for layer in model.layers:
+        tensor = layer(tensor)
+    return keras.Model(first, tensor, name=model.name)
+
+
+def _call(
+    operation: Any, arguments: Any, options: dict[str, Any], outputs: Any
+) -> Call:
+    options = {k: v for k, v in options.items() if v is not None}
+    inputs = _tensors((arguments, options))
+    return Call(operation, arguments, options, inputs, _tensors(outputs))
+
+
+def _tensors(structure: Any) -> tuple[Tensor, ...]:
+    leaves = keras.tree.flatten(structure)
+    return tuple(leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor))

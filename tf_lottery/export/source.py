@@ -1,0 +1,26 @@
+"""This module knows which plain Keras model an export is made of."""
+
+from typing import TypeAlias
+
+import keras
+
+from tf_lottery import masking
+from tf_lottery.tickets import Ticket
+
+Source: TypeAlias = Ticket | keras.Model
+
+
+def plain(source: Source, rewound: bool = False) -> keras.Model:
+    """Returns a new model of stock layers, pruned weights at zero.
+
+    Args:
+        source: A ticket, or a Keras model with masked layers or without.
+        rewound: Of a ticket, take the weights it restarts from, mask ⊙ θk,
+            and not the trained ones.
+
+    Raises:
+        ValueError: The ticket holds no trained weights.
+    """
+    if isinstance(source, Ticket):
+        source = source.build(trained=not rewound)
+    return masking.strip_masks(source)

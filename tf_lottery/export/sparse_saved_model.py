@@ -1,0 +1,166 @@
+"""This module knows the SavedModel that stores surviving weights alone.
+
+Of a kernel it holds the values that survive, and the gaps between them in
+`gaps`' codes. While the file is loaded, TensorFlow's own operations write the
+dense kernel once; from then on it computes as densely as any other. That was
+the fastest on CPUs: `benchmarks/export.py` has the numbers.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_lottery import gaps, masking
+from tf_lottery.export import files, serving
+from tf_lottery.export import source as sources
+
+_BYTE = np.arange(8, dtype="uint8")[::-1]
+
+
+def sparse_saved_model(
+    source: sources.Source,
+    path: str | os.PathLike[str],
+    rewound: bool = False,
+    dtype: str = "float32",
+) -> pathlib.Path:
+    """Writes a SavedModel whose weights take little more than their entropy.
+
+    It is loaded and served as that of `saved_model`, where tf_lottery is not
+    installed, and gives the same outputs. It is smaller on disk only: loaded,
+    it holds the dense kernels, and no step is faster.
+
+    Args:
+        source: A ticket, or a Keras model with masked layers or without.
+        path: The directory to write; a SavedModel there is replaced.
+        rewound: Of a ticket, export the weights it restarts from, mask ⊙ θk,
+            and not the trained ones.
+        dtype: How values of kernels are stored: `"float32"`, exactly;
+            `"float16"`, rounded; `"int8"`, rounded to 1/127 of the largest
+            of their unit. Computed is in the model's own dtype.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: The ticket holds no trained weights, or `path` is
+            something else than a SavedModel.
+    """
+    model = sources.plain(source, rewound)
+    with files.beside(path, serving.MARKER) as folder:
+        write(model, folder, dtype)
+    return pathlib.Path(path)
+
+
+def write(model: keras.Model, folder: pathlib.Path, dtype: str) -> None:
+    """Writes a plain model as a sparse SavedModel."""
+    unpack = _unpacker(dtype)
+    packed = {
+        id(kernel.variable): _Packed(kernel.variable, dtype, unpack)
+        for kernel in masking.kernels(model).values()
+    }
+    tracked = [packed.get(id(v), v.value) for v in model.variables]
+
+    def call(inputs: Any) -> Any:
+        values = [
+            packed[id(v)].read() if id(v) in packed else v.value
+            for v in (
+                *model.trainable_variables,
+                *model.non_trainable_variables,
+            )
+        ]
+        trainable = len(model.trainable_variables)
+        outputs, _ = model.stateless_call(
+            values[:trainable], values[trainable:], inputs, training=False
+        )
+        return outputs
+
+    codes = [part for p in packed.values() for part in p.parts]
+    serving.save(model, folder, call, [*tracked, *codes])
+
+
+class _Packed(tf.saved_model.experimental.TrackableResource):
+    """A kernel that is stored packed, and dense once it is loaded."""
+
+    def __init__(
+        self, kernel: keras.Variable, dtype: str, unpack: Callable[..., Any]
+    ) -> None:
+        super().__init__()
+        dense = kernel.numpy()
+        mask = dense != 0
+        width, codes = gaps.encode(mask)
+        values, scale = _stored(dense, mask, dtype)
+        self.shape, self.dtype, self.unpack = dense.shape, dense.dtype, unpack
+        arrays = (np.int32(width), codes, values, scale)
+        self.parts = [tf.Variable(a, trainable=False) for a in arrays]
+        # Resources of one name are one: named after what they hold.
+        content = b"".join(a.tobytes() for a in arrays)
+        self.name = hashlib.sha256(
+            content + f"{self.shape}{values.dtype}{self.dtype}".encode()
+        ).hexdigest()
+
+    def _create_resource(self) -> tf.Tensor:
+        return tf.raw_ops.VarHandleOp(
+            dtype=self.dtype, shape=self.shape, shared_name=self.name
+        )
+
+    def _initialize(self) -> None:
+        width, codes, values, scale = self.parts
+        dense = self.unpack(width, codes, values, self.shape)
+        dense = tf.cast(tf.ensure_shape(dense, self.shape), self.dtype)
+        tf.raw_ops.AssignVariableOp(
+            resource=self.resource_handle, value=dense * scale
+        )
+
+    def read(self) -> tf.Tensor:
+        """Returns the dense kernel."""
+        return tf.raw_ops.ReadVariableOp(
+            resource=self.resource_handle, dtype=self.dtype
+        )
+
+
+def _unpacker(dtype: str) -> Callable[..., Any]:
+    """Returns one function that unpacks kernels of any shape."""
+    spec = [
+        tf.TensorSpec([], "int32"),
+        tf.TensorSpec([None], "uint8"),
+        tf.TensorSpec([None], dtype),
+        tf.TensorSpec([None], "int32"),
+    ]
+
+    @tf.function(input_signature=spec, autograph=False)
+    def unpack(
+        width: tf.Tensor, codes: tf.Tensor, values: tf.Tensor, shape: tf.Tensor
+    ) -> tf.Tensor:
+        # As `gaps.decode`, operation for operation.
+        count = 8 * tf.size(codes) // width
+        bits = tf.bitwise.right_shift(codes[:, None], _BYTE) & 1
+        bits = tf.cast(tf.reshape(bits, [-1])[: count * width], tf.int32)
+        powers = tf.bitwise.left_shift(1, tf.range(width)[::-1])
+        gap = tf.reduce_sum(tf.reshape(bits, [count, width]) * powers, axis=1)
+        highest = tf.bitwise.left_shift(1, width) - 1
+        ends = tf.cumsum(tf.where(gap == highest, highest, gap + 1))
+        places = tf.boolean_mask(ends, gap != highest) - 1
+        size = tf.reduce_prod(shape)
+        return tf.reshape(
+            tf.scatter_nd(places[:, None], values, size[None]), shape
+        )
+
+    return unpack
+
+
+def _stored(
+    dense: np.ndarray, mask: np.ndarray, dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns surviving values in a dtype, and what to multiply them by."""
+    if dtype != "int8":
+        return dense[mask].astype(dtype), np.ones((), dense.dtype)
+    axes = tuple(range(dense.ndim - 1))
+    largest = np.abs(dense).max(axis=axes, keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(dense.dtype)
+    return np.rint(dense / scale)[mask].astype("int8"), scale
