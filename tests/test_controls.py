@@ -342,6 +342,36 @@ def test_all_but_kernels_begins_as_in_a_new_model(name):
     assert made[stream].tolist() == [weights[stream][0], 0]
 
 
+@pytest.mark.parametrize(
+    ("layer", "drawn", "fixed"),
+    [
+        (lambda: L.LSTM(4), {"kernel", "recurrent_kernel"}, {"bias"}),
+        (lambda: L.GRU(4), {"kernel", "recurrent_kernel"}, {"bias"}),
+        (
+            lambda: L.SeparableConv1D(4, 3),
+            {"depthwise_kernel", "pointwise_kernel"},
+            {"bias"},
+        ),
+        (lambda: L.DepthwiseConv1D(3), {"kernel"}, {"bias"}),
+    ],
+)
+def test_kernels_of_every_kind_are_drawn_anew(layer, drawn, fixed):
+    inputs = keras.Input((6, 6, 1))
+    x = L.Flatten()(layer()(L.Reshape((6, 6))(inputs)))
+    ticket = test_tickets.make(keras.Model(inputs, L.Dense(3)(x)))
+    made = controls.reinit(ticket, seed=0)
+    plain = ticket.template()
+    for path, variable in masking.variables_by_path(plain).items():
+        name = path.rpartition("/")[2]
+        weight = made.origin.weights[path]
+        if path.startswith("dense") or name == "seed_generator_state":
+            continue
+        assert name in drawn | fixed
+        # Deterministic initialisers, an LSTM's forget bias too.
+        same = np.array_equal(weight, variable.numpy())
+        assert same == (name in fixed), path
+
+
 def test_reinit_does_not_depend_on_the_tickets_weights():
     ticket = test_tickets.make()
     moved = {p: w + 1 for p, w in ticket.origin.weights.items()}

@@ -109,9 +109,7 @@ def fresh(ticket: Ticket, seed: int, control: str) -> State:
             else:
                 key = seeds.integer(seed, control, ticket.level, name)
                 initializer = _initializer(layer, variable, name, control)
-                draw = _seeded(initializer, key)
-                value = draw(variable.shape, dtype=variable.dtype)
-                weights[name] = value.numpy()
+                weights[name] = _drawn(initializer, key, variable)
     return State(0, weights, {})
 
 
@@ -121,7 +119,11 @@ def _initializer(
     name: str,
     control: str,
 ) -> keras.initializers.Initializer:
-    found = getattr(layer, f"{variable.name}_initializer", None)
+    # Keras says `recurrent_initializer` of a `recurrent_kernel`, and
+    # `depthwise_initializer` of a depthwise convolution's `kernel`.
+    names = (variable.name, variable.name.removesuffix("_kernel"), "depthwise")
+    known = [getattr(layer, f"{each}_initializer", None) for each in names]
+    found = next((each for each in known if each is not None), None)
     if not isinstance(found, keras.initializers.Initializer):
         raise ValueError(
             f"No initialiser is known for {name!r} of a "
@@ -132,10 +134,14 @@ def _initializer(
     return found
 
 
-def _seeded(
-    initializer: keras.initializers.Initializer, seed: int
-) -> keras.initializers.Initializer:
+def _drawn(
+    initializer: keras.initializers.Initializer,
+    seed: int,
+    variable: keras.Variable,
+) -> np.ndarray:
     config = initializer.get_config()
-    if "seed" in config:
-        config["seed"] = seed
-    return type(initializer).from_config(config)
+    if "seed" not in config:
+        # As the new layer has it: an LSTM's forget gates begin open.
+        return np.array(variable.numpy())
+    draw = type(initializer).from_config({**config, "seed": seed})
+    return draw(variable.shape, dtype=variable.dtype).numpy()
