@@ -113,7 +113,7 @@ TABLE = {
         "training",
     ),
     "reports": ("analysis", "experiment", "stability", "store"),
-    "__main__": (
+    "command_line": (
         "controls",
         "data",
         "experiment",
@@ -122,8 +122,8 @@ TABLE = {
         "pruning",
         "reports",
         "store",
-        "version",
     ),
+    "__main__": ("command_line", "version"),
 }
 
 

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from tf_lottery import __main__ as command_line
+from tf_lottery import __main__, command_line
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -48,8 +48,8 @@ def test_the_commands_are_those_that_ci_runs():
     re.findall(r"^tf-lottery (run \w+_\w+ .*?)(?: {2,}| &&|$)", README, re.M),
 )
 def test_every_run_is_one_that_can_be_asked_for(line):
-    arguments = command_line._parser().parse_args(shlex.split(line))
-    assert command_line._configs(arguments)
+    arguments = __main__._parser().parse_args(shlex.split(line))
+    assert command_line.run.configs(arguments)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_every_link_leads_somewhere(path):
 
 def test_every_flag_of_the_command_line_exists():
     help_texts = []
-    for action in command_line._parser()._subparsers._group_actions:
+    for action in __main__._parser()._subparsers._group_actions:
         for parser in action.choices.values():
             help_texts.append(parser.format_help())
     for flag in set(re.findall(r"--[a-z_]+", "".join(code_blocks("")))):

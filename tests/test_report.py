@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import studies
 
-from tf_lottery import __main__, identity
+from tf_lottery import __main__, command_line, identity
 from tf_lottery.analysis import claims, figures, report
 from tf_lottery.experiment import command, presets
 
@@ -126,7 +126,7 @@ def test_the_command_makes_the_same_run(preset, scale, change):
     words = shlex.split(command.command(preset, vars(config), "some dir"))
     arguments = __main__._parser().parse_args(words[1:])
     assert arguments.run_dir == "some dir"
-    assert __main__._configs(arguments) == {"": config}
+    assert command_line.run.configs(arguments) == {"": config}
     if not change:
         assert f"--scale {scale}" in " ".join(words)
         assert len(words) == 7

@@ -1,0 +1,103 @@
+"""This module knows the command `export`."""
+
+import argparse
+import pathlib
+
+from tf_lottery.command_line.quiet import quiet
+
+TEXT = "write a ticket of a run to serve"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the ticket, the formats, and how they are measured."""
+    parser.add_argument("run_dir", metavar="DIR")
+    parser.add_argument("--level", type=int, required=True, metavar="L")
+    parser.add_argument("--replicate", type=int, default=0, metavar="R")
+    parser.add_argument(
+        "--format",
+        default="saved_model",
+        metavar="F",
+        help="saved_model (default), sparse_saved_model, keras, litert, "
+        "sparse_litert, onnx; or several, separated by commas",
+    )
+    parser.add_argument(
+        "--dtype", default="float32", help="float32 (default), float16, int8"
+    )
+    parser.add_argument(
+        "--shrink",
+        action="store_true",
+        help="without the units that the mask has left dead",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads to measure with (default: 1)",
+    )
+    parser.add_argument("--data_dir", metavar="D", help="as in `run`")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="the file; of several formats, the directory that holds them",
+    )
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Writes the ticket, and prints what each file costs."""
+    with quiet():
+        from tf_lottery import export
+        from tf_lottery.store import RunDirectory
+    names = arguments.format.split(",")
+    formats = {name: export.check(name, arguments.dtype) for name in names}
+    directory = RunDirectory.open(arguments.run_dir)
+    ticket = directory.ticket(arguments.replicate, arguments.level)
+    paths = {name: pathlib.Path(arguments.output) for name in names}
+    if len(names) > 1:
+        paths = {
+            name: paths[name] / f"{name}{found.suffix}"
+            for name, found in formats.items()
+        }
+    model, prefix = export.plain(ticket), ""
+    if arguments.shrink:
+        shrunk = export.shrink(ticket)
+        model, prefix = shrunk.model, "units that are dead are gone; "
+        print(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
+        for line in shrunk.stayed:
+            print(f"Stayed: {line}")
+    for name, path in paths.items():
+        with quiet():
+            export.write(model, path, name, arguments.dtype)
+        print(path)
+    with quiet():
+        from tf_lottery import data
+    dataset = directory.config["about"].get("settings", {}).get("dataset")
+    if not dataset:
+        print("Not measured: the run has no test data that are known by name.")
+        return
+    test = data.load_dataset(dataset, arguments.data_dir).test
+    if test is None:
+        print(f"Not measured: {dataset} has no test data.")
+        return
+    reference = model.predict(test.x, batch_size=256, verbose=0)
+    exports = [
+        export.comparison.Export(
+            f"{name}, {arguments.dtype}",
+            paths[name],
+            found,
+            reference,
+            prefix + found.why[arguments.dtype],
+        )
+        for name, found in formats.items()
+    ]
+    original = export.plain(directory.ticket(arguments.replicate, 0))
+    with quiet():
+        measured = export.comparison.with_original(
+            original, exports, test.x, test.y, arguments.threads
+        )
+    print()
+    print(export.comparison.table(measured))
+    print()
+    for line in export.comparison.sentences(measured, arguments.threads):
+        print(line)

@@ -1,0 +1,104 @@
+"""This module knows the command `run`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tf_lottery.command_line import report
+from tf_lottery.command_line.quiet import quiet
+
+if TYPE_CHECKING:
+    from tf_lottery.experiment.config import Config
+
+TEXT = "run an experiment, or what of it is not done yet"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the experiment, its settings, and how it is trained."""
+    parser.add_argument(
+        "preset", metavar="PRESET", help="see `tf-lottery list`"
+    )
+    parser.add_argument("--run_dir", required=True, metavar="DIR")
+    parser.add_argument(
+        "--scale",
+        default="quick",
+        help="paper: the published setting; quick: minutes (default)",
+    )
+    parser.add_argument("--levels", metavar="N", help="pruning rounds")
+    parser.add_argument("--replicates", metavar="R", help="how many seeds")
+    parser.add_argument("--steps", metavar="N", help="training steps a network")
+    parser.add_argument(
+        "--controls", metavar="NAMES", help="such as reinit,shuffle"
+    )
+    parser.add_argument("--seed", metavar="S")
+    parser.add_argument(
+        "--data_dir",
+        metavar="D",
+        help="where TensorFlow Datasets keeps data (default: its own folder)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="W",
+        help="processes to train in (default: as is fastest here)",
+    )
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bytes every time on a GPU too, more slowly",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say how networks would be trained here, and train none",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting; may be repeated; a list of values is a sweep",
+    )
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Runs the experiment or the sweep, and reports; or explains."""
+    found = configs(arguments)
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ValueError(
+            f"--workers must be 1 or more; got {arguments.workers}."
+        )
+    from tf_lottery import experiment
+
+    how = {"workers": arguments.workers, "data_dir": arguments.data_dir}
+    if arguments.explain:
+        for label, config in found.items():
+            lines = experiment.explain(config, **how)
+            print("\n".join([label, *lines] if label else lines))
+        return
+    how["deterministic"] = arguments.deterministic
+    place = arguments.run_dir, arguments.preset
+    if "" in found:
+        experiment.run_experiment(found[""], *place, **how)
+    else:
+        experiment.run_sweep(found, *place, **how)
+    report.execute(arguments)
+
+
+def configs(arguments: argparse.Namespace) -> "dict[str, Config]":
+    """Returns the settings that the arguments of `run` ask for, by label."""
+    settings = {}
+    for pair in arguments.set:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes KEY=VALUE; got {pair!r}.")
+        settings[key] = value
+    for name in ("levels", "replicates", "controls", "seed"):
+        value = getattr(arguments, name)
+        if value is not None:
+            settings[name] = value
+    if arguments.steps is not None:
+        settings["length"] = f"{arguments.steps}it"
+    with quiet():
+        from tf_lottery.experiment import presets, sweep
+    preset = presets.find(arguments.preset, arguments.scale)
+    return sweep.expand(preset, settings)
