@@ -269,6 +269,8 @@ def test_ctrl_c_leaves_a_directory_that_the_same_command_continues(tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # Where the tests themselves run behind a shell's &, it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (path / "replicate_0" / "theta_0").exists():
         assert process.poll() is None

@@ -1,5 +1,7 @@
 """Shrinking changes no output, and removes what does nothing (K12)."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -338,7 +340,8 @@ def test_the_papers_networks_shrink(name):
     )
 
 
-def test_a_subclassed_model_is_refused():
+@pytest.mark.parametrize("name", ["shrink", *export.FORMATS])
+def test_a_subclassed_model_is_refused(name, tmp_path):
     class Mine(keras.Model):
         def __init__(self):
             super().__init__()
@@ -349,5 +352,11 @@ def test_a_subclassed_model_is_refused():
 
     model = Mine()
     model(np.ones((1, 3)))
-    with pytest.raises(ValueError, match="is subclassed"):
-        export.shrink(model)
+    if name == "shrink":
+        write = functools.partial(export.shrink, model)
+    else:
+        path = tmp_path / f"file{export.FORMATS[name].suffix}"
+        write = functools.partial(export.write, model, path, name)
+    with pytest.raises(ValueError, match="is subclassed.*keras.Input"):
+        write()
+    assert not list(tmp_path.iterdir())

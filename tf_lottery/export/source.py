@@ -19,8 +19,16 @@ def plain(source: Source, rewound: bool = False) -> keras.Model:
             and not the trained ones.
 
     Raises:
-        ValueError: The ticket holds no trained weights.
+        ValueError: The ticket holds no trained weights, or the model is
+            subclassed: it has no graph of layers to read.
     """
     if isinstance(source, Ticket):
         source = source.build(trained=not rewound)
-    return masking.strip_masks(source)
+    model = masking.strip_masks(source)
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            f"Model {model.name!r} is subclassed ({type(model).__qualname__}) "
+            "and has no graph to export. Call it on a keras.Input, and give "
+            "keras.Model(inputs, outputs)."
+        )
+    return model
