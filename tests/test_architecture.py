@@ -71,6 +71,7 @@ TABLE = {
         "crews",
         "progress",
         "search",
+        "seeds",
         "stability",
         "store",
         "tickets",

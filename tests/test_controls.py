@@ -11,6 +11,7 @@ import toy
 
 from tf_lottery import controls, masking
 from tf_lottery.masks import Masks
+from tf_lottery.ticket_search import TicketSearch
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import Job, State, Trainer
 
@@ -696,6 +697,41 @@ def test_a_small_dense_network_trains_as_its_ticket_does():
     assert toy.same(small.trained, alone.trained)
     (again,) = trainer.train([of_ticket])
     assert toy.same(large.trained, again.trained)
+
+
+def test_a_small_dense_network_drops_out_as_its_seed_says():
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), L.Flatten(), L.Dense(9), L.Dropout(0.5)]
+    )
+    model.add(L.Dense(3))
+    ticket = test_tickets.make(model)
+    one, two = (controls.small_dense(ticket, seed=0) for _ in range(2))
+    assert one.start.digest == two.start.digest
+
+
+def test_nested_models_are_not_narrowed():
+    inner = keras.Sequential([keras.Input((36,)), L.Dense(9)], name="inner")
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Flatten(), inner])
+    model.add(L.Dense(3))
+    with pytest.raises(ValueError, match="holds the model 'inner'"):
+        controls.small_dense(test_tickets.make(model), seed=0)
+
+
+@pytest.mark.parametrize("name", controls.OF_THETA_K)
+def test_controls_that_need_theta_k_are_refused_without_it(name):
+    for rewinds in ("learning_rate", "nothing"):
+        with pytest.raises(ValueError, match=f"'{name}' needs .*{rewinds}"):
+            TicketSearch(toy.mlp(), controls=[name], rewinds=rewinds)
+    masked = masking.mask_model(toy.mlp())
+    masking.set_masks(masked, toy.random_masks(toy.mlp()))
+    with pytest.raises(ValueError, match=f"'{name}' needs .*carries masks"):
+        TicketSearch(masked, controls=[name])
+
+
+@pytest.mark.parametrize("name", ["inverted*2", "initial_magnitude*3"])
+def test_what_draws_nothing_is_drawn_once(name):
+    with pytest.raises(ValueError, match="draws nothing"):
+        controls.variants([name])
 
 
 def test_what_cannot_be_narrowed_is_named():

@@ -393,6 +393,17 @@ def test_runs_that_train_otherwise_share_nothing(tmp_path, monkeypatch):
     assert one.records()[0].digests != two.records()[0].digests
 
 
+def test_a_sweep_is_looked_through_before_anything_trains(tmp_path):
+    for settings, message in (
+        ({"rewind": ["0it", "50it"]}, "Rewind to an earlier step"),
+        ({"criterion": ["magnitude", "magnitud"]}, "Did you mean 'magnitude'"),
+    ):
+        configs = experiment.expand(TINY, settings)
+        with pytest.raises(ValueError, match=message):
+            experiment.run_sweep(configs, tmp_path / "s", verbose=False)
+        assert not (tmp_path / "s").exists()
+
+
 def test_a_sweep_does_not_go_into_a_run(tmp_path):
     config = TINY.replace({"levels": 0, "length": "2it"})
     experiment.run_experiment(config, tmp_path / "r", verbose=False)

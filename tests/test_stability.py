@@ -291,3 +291,45 @@ def test_fine_tuning_goes_on_with_the_optimizer(tmp_path):
     fit(again, tmp_path / "run", length="16it")
     assert again.tickets[2].start.digest == ticket.start.digest
     assert toy.same(again.tickets[2].trained, ticket.trained)
+
+
+def test_fine_tuning_in_a_sweep_is_fine_tuning_alone(tmp_path):
+    config = experiment.Config().replace({**TINY, "controls": ""})
+    configs = experiment.expand(config, {"rewinds": ["weights", "nothing"]})
+    _, tuned = experiment.run_sweep(configs, tmp_path / "s", verbose=False)
+    alone = experiment.run_experiment(
+        configs["rewinds=nothing"], tmp_path / "a", verbose=False
+    )
+    one, other = (run.ticket(0, 1) for run in (tuned, alone))
+    assert one.start.slots["iteration"] == 20
+    assert one.start.digest == other.start.digest
+    assert toy.same(one.trained, other.trained)
+
+
+def test_a_barrier_needs_accuracy():
+    trainer = toy.trainer(metrics=())
+    with pytest.raises(ValueError, match=r'compile\(..., metrics=\["accuracy'):
+        trainer.errors(trainer.state.weights)
+
+
+def test_the_copy_that_decides_is_not_the_one_that_is_shown(tmp_path):
+    settings = {"levels": 1, "rewind": "auto", "controls": ["data_order"]}
+    search = prepare(**settings)
+    fit(search, tmp_path / "run", length="8it", evaluate_every=4)
+    dense = {r.variant: r for r in search.records if r.level == 0}
+    step = RunDirectory.open(tmp_path / "run").rewind["step"]
+    probe, shown = dense[f"probe_{step}"], dense["data_order"]
+    assert probe.digests["start"] == shown.digests["start"]
+    assert probe.digests["trained"] != shown.digests["trained"]
+
+
+def test_learning_rate_rewinding_restarts_random_streams():
+    search = prepare(toy.mlp(dropout=0.3), levels=1, rewinds="learning_rate")
+    fit(search, length="8it", evaluate_every=4)
+    dense, ticket = search.tickets
+    streams = [p for p in dense.trained if p.endswith("seed_generator_state")]
+    assert streams
+    for path, value in ticket.start.weights.items():
+        where = dense.origin.weights if path in streams else dense.trained
+        kept = ticket.masks.get(path, True)
+        assert np.array_equal(value, where[path] * kept)

@@ -56,7 +56,7 @@ class Progress:
         name = replicate, ticket.level, ticket.variant
         if name not in self._steps:
             # Steps not taken now must not count as fast ones.
-            self._bar.total -= step - ticket.origin.step
+            self._bar.total -= step
             self._bar.set_description(self._named(replicate, ticket))
             self._bar.refresh()
         else:
@@ -73,7 +73,7 @@ class Progress:
         self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
     ) -> None:
         """Says that a network was trained earlier."""
-        self._bar.total -= metrics["steps"] - ticket.origin.step
+        self._bar.total -= metrics["steps"]
         self._bar.refresh()
         self._write(replicate, ticket, metrics, "kept from before")
 

@@ -70,6 +70,9 @@ def _of_sweep(
     tickets: list[Record] = []
     sentences: dict[str, list[str]] = {}
     for label, directory in runs.items():
+        if not directory.records():
+            lines += [label, "Nothing is trained yet.", ""]
+            continue
         own = _of_run(directory)[:-2]
         lines += [label, *own, ""]
         records = _records(directory)
@@ -79,6 +82,8 @@ def _of_sweep(
             for record in records
             if record.variant == "ticket"
         ]
+    if not tickets:
+        raise ValueError(f"{str(run_dir)!r} holds no trained network.")
     drawn = figures.compare(tickets)
     text = report.render_sweep(f"Sweep: {', '.join(runs)}", drawn, sentences)
     page = write_report(run_dir, text, figures.files(drawn))
@@ -101,10 +106,16 @@ def _records(directory: RunDirectory) -> list[Record]:
 
 
 def _lines(directory: RunDirectory, records: Sequence[Record]) -> list[Between]:
+    trained = {record.digests["trained"] for record in directory.records()}
     found = []
     for record in records:
         line = directory.line(record.replicate, record.level)
-        if line is not None and record.variant == "ticket":
+        # Of networks that were trained anew since, nothing is known.
+        if (
+            line is not None
+            and record.variant == "ticket"
+            and set(line["between"]) <= trained
+        ):
             density = record.row["density"]
             ends = line["alphas"], line["errors"]
             found.append(Between(record.level, density, *ends))

@@ -22,10 +22,20 @@ from tf_lottery.pruning import schedule as schedules
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import Run, State
 
+
+def _is_random(path: str) -> bool:
+    """Returns whether it is where a layer's random stream stands."""
+    return path.endswith("seed_generator_state")
+
+
 REWINDS: dict[str, Callable[[State, Run], State]] = {
     "weights": lambda theta_k, run: theta_k,
     "learning_rate": lambda theta_k, run: dataclasses.replace(
-        theta_k, weights=run.trained
+        theta_k,
+        weights={
+            path: theta_k.weights[path] if _is_random(path) else value
+            for path, value in run.trained.items()
+        },
     ),
     "nothing": lambda theta_k, run: State(theta_k.step, run.trained, run.slots),
 }
@@ -50,8 +60,8 @@ class Pruning:
             else restarts from step k: learning-rate rewinding (Renda et al.
             2020, arXiv:2003.02389); with k = 0, the continued training of
             Frankle & Carbin 2019, App. B, Strategy 2. `"nothing"`: the
-            optimizer goes on too, at the learning rate at which it ended, for
-            as many steps: fine-tuning, as Renda et al. compare it.
+            optimizer goes on too, its schedule from where it ended, for as
+            many steps: fine-tuning, as Renda et al. compare it.
     """
 
     levels: int

@@ -31,7 +31,8 @@ class Line:
         alphas: The share of the second network at each point, from 0 to 1.
         errors: Split to the fraction of examples classified wrong at each
             point, in [0, 1].
-        distance: The Euclidean distance between the two networks' weights.
+        distance: The Euclidean distance between the two networks' weights,
+            BatchNorm's moving statistics left out.
     """
 
     alphas: tuple[float, ...]
@@ -104,7 +105,7 @@ def _distance(one: Arrays, other: Arrays) -> float:
     squares = [
         np.square(value.astype(np.float64) - other[path]).sum()
         for path, value in one.items()
-        if np.issubdtype(value.dtype, np.floating)
+        if np.issubdtype(value.dtype, np.floating) and "/moving_" not in path
     ]
     return math.sqrt(sum(squares))
 

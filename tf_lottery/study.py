@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tf_lottery import controls, stability
+from tf_lottery import controls, seeds, stability
 from tf_lottery.controls import Control
 from tf_lottery.crews import Crew
 from tf_lottery.progress import Progress
@@ -190,12 +190,14 @@ class Study:
 
         def barrier(step: int) -> float:
             def probe(ticket: Ticket, seed: int) -> Ticket:
-                made = controls.data_order(ticket, seed)
+                # Not the copy by which the run is judged later.
+                own = seeds.integer(seed, "probe")
+                made = controls.data_order(ticket, own)
                 return dataclasses.replace(made, variant=f"probe_{step}")
 
             at_k = parting(task.of, self._restored(task.replicate, step))
             copy = Task(task.replicate, at_k, probe, task.seed)
-            self._progress.expect(self._trainer.steps - step)
+            self._progress.expect(self._trainer.steps)
             (run,) = self._train([copy], crew)
             line = stability.connect(dense, run.trained, errors)
             return line.barrier(split)
@@ -283,7 +285,7 @@ class Study:
             return self._with_theta_k(task, self._settled[task.replicate])
         ticket = task.ticket()
         run = self._directory.load(task.replicate, ticket)
-        if run is None:
+        if run is None or (task.keeps_slots and not run.slots):
             return None
         has = self._directory.has_checkpoint
         if task.is_dense and not all(

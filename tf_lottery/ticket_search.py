@@ -55,8 +55,9 @@ class TicketSearch:
             `"nothing"`, as `search.Pruning` says.
         seed: Seed of data order, layers' randomness, controls and the
             criterion `"random"`, >= 0.
-        controls: Names of `controls.CONTROLS`, trained at every level >= 1;
-            `"reinit*3"` trains three draws of one.
+        controls: Names of `controls.CONTROLS`, trained at every level >= 1
+            (`"data_order"` at level 0 too); `"reinit*3"` trains three draws
+            of one.
         theta_0: A checkpoint, `.weights.h5` or `.keras` file to take the
             initial weights from, in place of the model's own.
         include: Glob patterns of the kernels to prune; they may name other
@@ -112,6 +113,14 @@ class TicketSearch:
         self._controls = controls_.variants(controls)
         self._rewind = None if rewind == "auto" else Duration(rewind)
         self._masks = masking.carried_masks(model, kernels)
+        if rewinds != "weights":
+            controls_.require_theta_k(
+                self._controls, f"rewinds={rewinds!r} leaves the trained ones"
+            )
+        if not all(mask.all() for mask in self._masks.values()):
+            controls_.require_theta_k(
+                self._controls, "the model carries masks already"
+            )
         # Networks train on values, masks among them: plain layers will do.
         plain = (
             masking.strip_masks(model) if masking.is_masked(model) else model
@@ -196,6 +205,8 @@ class TicketSearch:
         )
         if verbose:
             print(*self.coverage, sep="\n")
+        trainer = self.trainer(recipe, dataset)
+        rewind = self.rewind(trainer)
         with contextlib.ExitStack() as stack:
             if run_dir is None:
                 run_dir = stack.enter_context(tempfile.TemporaryDirectory())
@@ -204,7 +215,6 @@ class TicketSearch:
                 self._settings(recipe, dataset),
                 {**identity.versions(), "hardware": identity.hardware()},
             )
-            trainer = self.trainer(recipe, dataset)
             listeners = self._listeners(recipe, callbacks)
 
             def evaluated(ticket: Ticket, step: int, figures: Any) -> None:
@@ -216,7 +226,7 @@ class TicketSearch:
             )
             stack.callback(progress.close)
             stack.enter_context(_weights_restored(self._model))
-            study = Study(trainer, directory, self.rewind(trainer), progress)
+            study = Study(trainer, directory, rewind, progress)
             self.tickets = []
             listeners.on_train_begin()
             listeners.on_epoch_begin(0)

@@ -58,6 +58,20 @@ CONTROLS: dict[str, Control] = {
 """Every control by name."""
 
 
+OF_THETA_K = (
+    "reinit_sign",
+    "noise",
+    "shuffle",
+    "shuffle_global",
+    "random_evenly",
+    "random_erk",
+    "initial_magnitude",
+    "inverted",
+)
+"""Controls that need every weight of the dense network at step k."""
+
+_DRAW_NOTHING = ("initial_magnitude", "inverted")
+
 OF_DENSE = ("data_order",)
 """Controls that the dense network has too, of its training from step k on."""
 
@@ -85,10 +99,34 @@ def variants(names: Iterable[str]) -> dict[str, Control]:
                 f"How often a control is drawn is a whole number, as in "
                 f"'reinit*3'; got {name!r}."
             )
+        if times and base in _DRAW_NOTHING:
+            raise ValueError(
+                f"The control {base!r} draws nothing, so every draw would be "
+                f"the same; got {name!r}."
+            )
         for draw in range(1, int(count or 1) + 1):
             variant = base if draw == 1 else f"{base}.{draw}"
             found[variant] = control if draw == 1 else _drawn(control, draw)
     return found
+
+
+def require_theta_k(variants: Iterable[str], reason: str) -> None:
+    """Raises if one of these needs weights of step k that are not there.
+
+    Args:
+        variants: Names of variants.
+        reason: Why there are none.
+
+    Raises:
+        ValueError: One does.
+    """
+    for name in variants:
+        base = name.partition(".")[0]
+        if base in OF_THETA_K:
+            raise ValueError(
+                f"The control {base!r} needs every weight of the dense network "
+                f"at step k, and {reason}. Leave it out."
+            )
 
 
 def of_dense(variants: Mapping[str, Control]) -> dict[str, Control]:
@@ -122,6 +160,7 @@ __all__ = [
     "reinit",
     "reinit_sampled",
     "reinit_sign",
+    "require_theta_k",
     "shuffle",
     "shuffle_global",
     "small_dense",

@@ -35,6 +35,12 @@ def small_dense(ticket: Ticket, seed: int) -> Ticket:
             even at one unit a layer.
     """
     model = ticket.template()
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            raise ValueError(
+                f"{model.name!r} cannot be narrowed: it holds the model "
+                f"{layer.name!r}. Leave out the control 'small_dense'."
+            )
     output = {
         k.layer.name
         for k in masking.kernels(model).values()
@@ -58,12 +64,17 @@ def small_dense(ticket: Ticket, seed: int) -> Ticket:
         )
     small = narrowed(steps[step - 1])
     variables = masking.variables_by_path(small)
+    weights = values(variables)
+    for path in weights:
+        if path.endswith("seed_generator_state"):
+            # The clone's own is drawn by Keras, from nobody's seed.
+            weights[path] = ticket.origin.weights[path]
     shapes = {path: tuple(variables[path].shape) for path in ticket.masks}
     made = variant(
         ticket,
         "small_dense",
         masks=Masks.ones(shapes),
-        origin=State(0, values(variables), {}),
+        origin=State(0, weights, {}),
         architecture=masking.architecture_of(small),
     )
     return variant(made, "small_dense", origin=fresh(made, seed, "small_dense"))

@@ -10,7 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import controls, data, identity, masking, models, seeds
+from tf_lottery import (
+    controls,
+    data,
+    identity,
+    masking,
+    models,
+    seeds,
+    stability,
+)
 from tf_lottery.crews import Crew, Here, Processes, side_by_side
 from tf_lottery.data import augmentation
 from tf_lottery.duration import Duration
@@ -51,7 +59,6 @@ def run_experiment(
         deterministic: Have TensorFlow choose operations that give the same
             bytes every time, in this process from here on. On a CPU results
             are the same bytes without it.
-
         siblings: Runs whose networks are trained in the same way, on the
             same data: what they have trained is taken over.
         captures: Lengths, as `rewind`, at which θ is kept for such runs to
@@ -64,12 +71,7 @@ def run_experiment(
         ValueError: Settings are wrong or do not fit together, the directory
             holds another run, or a loss became nan.
     """
-    if config.replicates < 1:
-        raise ValueError(
-            f"`replicates` must be 1 or more; got {config.replicates}."
-        )
-    searches = [_search(config, r) for r in range(config.replicates)]
-    trainer = build_trainer(config, data_dir)
+    searches, trainer, rewind = prepare(config, data_dir)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     about = {
@@ -87,7 +89,7 @@ def run_experiment(
     study = Study(
         trainer,
         directory,
-        searches[0].rewind(trainer),
+        rewind,
         progress,
         _steps(captures, trainer),
     )
@@ -103,13 +105,39 @@ def run_experiment(
     return directory
 
 
+def prepare(
+    config: Config, data_dir: data.DataDir = None
+) -> tuple[list[TicketSearch], Trainer, int | None]:
+    """Returns each replicate's search, their trainer, and the step to rewind.
+
+    Whatever is wrong with the settings is found here, before anything is
+    trained or written.
+
+    Args:
+        config: The settings.
+        data_dir: As `run_experiment` takes it.
+
+    Raises:
+        ValueError: Settings are wrong or do not fit together.
+    """
+    if config.replicates < 1:
+        raise ValueError(
+            f"`replicates` must be 1 or more; got {config.replicates}."
+        )
+    searches = [_search(config, r) for r in range(config.replicates)]
+    trainer = build_trainer(config, data_dir)
+    return searches, trainer, searches[0].rewind(trainer)
+
+
 def _steps(lengths: Sequence[str], trainer: Trainer) -> list[int]:
-    """Returns lengths of training as steps; `"auto"` is none."""
-    return [
-        Duration(length).steps_at(trainer.steps_per_epoch)
-        for length in lengths
-        if length != "auto"
-    ]
+    """Returns lengths of training as steps; of `"auto"` all candidates."""
+    steps: set[int] = set()
+    for length in lengths:
+        if length == "auto":
+            steps.update(stability.candidates(trainer.steps))
+        else:
+            steps.add(Duration(length).steps_at(trainer.steps_per_epoch))
+    return sorted(steps)
 
 
 def explain(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.runner import run_experiment
+from tf_lottery.experiment.runner import prepare, run_experiment
 from tf_lottery.store import RunDirectory
 
 
@@ -105,6 +105,8 @@ def run_sweep(
             f"{str(folder)!r} holds a single run, and this is a sweep of "
             f"{len(configs)}. Choose another run directory."
         )
+    for config in configs.values():
+        prepare(config, how.get("data_dir"))
     done: dict[str, RunDirectory] = {}
     for label, config in configs.items():
         if verbose:

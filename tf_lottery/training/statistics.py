@@ -20,7 +20,8 @@ def reestimated(
 
     Between two trained networks the mean of their statistics is not the
     statistic of the network there (Jordan et al. 2023, arXiv:2211.08403).
-    Here mean and variance are averaged over batches of training data.
+    Here mean and variance are averaged over batches of training data as they
+    lie, without augmentation.
 
     Args:
         model: Of the architecture; it stays as it is.

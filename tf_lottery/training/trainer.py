@@ -183,7 +183,15 @@ class Trainer:
             splits: Names of splits. Empty: all there are.
             anew: Whether the moving statistics of BatchNorm are estimated
                 anew first, on training data.
+
+        Raises:
+            ValueError: Accuracy is not among what is measured.
         """
+        if not self._measures.has_accuracy:
+            raise ValueError(
+                "Errors are 1 - accuracy, which is not measured: "
+                'compile(..., metrics=["accuracy"]).'
+            )
         if anew:
             batches = self._splits["train"]
             weights = statistics.reestimated(self.model, weights, batches)
