@@ -84,7 +84,7 @@ def _write(
     rewound: bool,
     choose: Callable[[Any], None],
 ) -> pathlib.Path:
-    model = sources.plain(source, rewound)
+    model = sources.graph(source, rewound)
     # From functions of Keras 3 models the converter makes files of nan.
     with tempfile.TemporaryDirectory() as folder:
         saved_model(model, folder + "/model")

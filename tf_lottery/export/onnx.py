@@ -36,7 +36,7 @@ def onnx(
             "To write ONNX files, tf2onnx must be installed: "
             "pip install 'tf-lottery[onnx]'."
         )
-    model = sources.plain(source, rewound)
+    model = sources.graph(source, rewound)
     spec = [
         keras.InputSpec(shape=t.shape, dtype=t.dtype, name=f"input_{i}")
         for i, t in enumerate(model.inputs)

@@ -51,7 +51,7 @@ def sparse_saved_model(
         ValueError: The ticket holds no trained weights, or `path` is
             something else than a SavedModel.
     """
-    model = sources.plain(source, rewound)
+    model = sources.graph(source, rewound)
     with files.beside(path, serving.MARKER) as folder:
         write(model, folder, dtype)
     return pathlib.Path(path)
