@@ -244,6 +244,7 @@ def forged(ticket, path, monkeypatch, **header):
         ({"widths": []}, "list indices"),
         ({"level": "3"}, "its level is str"),
         ({"architecture": 3}, "its architecture is int"),
+        ({"drawn": 3}, "its drawn is int"),
         ({"drawn": {"dense/kernel": 3}}, "not subscriptable"),
         (
             {"drawn": {"dense/kernel": {"initializer": "deserialize"}}},
@@ -275,6 +276,13 @@ def test_small_arrays_cannot_become_many_large_ones(
     monkeypatch.setattr(archive, "_EXPANSION", 10)
     monkeypatch.setattr("tf_lottery.tickets._DENSE", 1)
     with pytest.raises(ValueError, match="it would unpack to 9"):
+        Ticket.load(tmp_path / "t")
+
+
+def test_what_seeds_draw_counts_as_memory_too(ticket, tmp_path, monkeypatch):
+    ticket.save(tmp_path / "t", values=False)
+    monkeypatch.setattr("tf_lottery.tickets._DENSE", 0)
+    with pytest.raises(ValueError, match=f"unpack to {4 * 728} bytes"):
         Ticket.load(tmp_path / "t")
 
 
