@@ -34,8 +34,8 @@ def litert(
         The file.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or `path` is a
-            directory.
+        ValueError: The ticket holds no trained weights, or the model is
+            subclassed, or `path` is a directory.
     """
 
     def choose(converter: Any) -> None:
@@ -68,8 +68,8 @@ def sparse_litert(
         The file.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or `path` is a
-            directory.
+        ValueError: The ticket holds no trained weights, or the model is
+            subclassed, or `path` is a directory.
     """
 
     def choose(converter: Any) -> None:

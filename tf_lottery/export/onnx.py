@@ -28,8 +28,8 @@ def onnx(
 
     Raises:
         ImportError: tf2onnx is not installed.
-        ValueError: The ticket holds no trained weights, or `path` is a
-            directory.
+        ValueError: The ticket holds no trained weights, or the model is
+            subclassed, or `path` is a directory.
     """
     if importlib.util.find_spec("tf2onnx") is None:
         raise ImportError(

@@ -53,7 +53,8 @@ def shrink(
 
     Args:
         source: A ticket, or a Sequential or functional Keras model, nested
-            and with shared layers or not.
+            and with shared layers or not. A nested model that is subclassed,
+            or called with `training=True`, stays whole.
         rewound: Of a ticket, take the weights it restarts from and not the
             trained ones.
         skip_inputs: Take from the input of a Dense layer what it reads, where
