@@ -6,6 +6,7 @@ import os
 import resource
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 
@@ -147,6 +148,12 @@ def test_a_write_that_runs_out_of_disk_leaves_the_old_file(file):
 def test_objects_are_never_written(file):
     objects = {"a": np.array([{}, None])}
     assert_write_fails(file, ValueError, "Object arrays", objects)
+
+
+def test_numbers_that_numpy_cannot_name_are_never_written(file):
+    halves = keras.ops.convert_to_numpy(keras.ops.ones(2, "bfloat16"))
+    why = "'a' is bfloat16, .* Cast it first"
+    assert_write_fails(file, ValueError, why, {"a": halves})
 
 
 def test_a_successful_write_replaces_the_file_and_leaves_nothing_beside(file):

@@ -75,6 +75,14 @@ def npy(array, **options):
     return stream.getvalue()
 
 
+def altered(place, value, **entries):
+    """Returns an archive that says otherwise of its first entry."""
+    data = bytearray(npz(**entries))
+    data[place] = value
+    data[data.index(b"PK\x01\x02") + place + 2] = value
+    return bytes(data)
+
+
 HUGE = npy(np.zeros((16, 36), "int8")).replace(b"(16, 36)", b"(9999999999,)")
 RIGHT = npy(np.zeros((8, 16))), npy(np.zeros((3, 8)))
 BAD = {
@@ -92,6 +100,26 @@ BAD = {
             c=RIGHT[1],
         ),
         "is object of shape",
+    ),
+    "wide": (
+        npz(a=npy(np.zeros((16, 36), "S99")), b=RIGHT[0], c=RIGHT[1]),
+        "is .S99 of shape",
+    ),
+    "a long header": (
+        npz(a=npy(np.zeros((16, 36)), version=(2, 0)), b=RIGHT[0], c=RIGHT[1]),
+        "is no .npy file of version 1.0",
+    ),
+    "encrypted": (
+        altered(6, 1, a=npy(np.zeros((16, 36))), b=RIGHT[0], c=RIGHT[1]),
+        "encrypted, password required",
+    ),
+    "unknown compression": (
+        altered(8, 99, a=npy(np.zeros((16, 36))), b=RIGHT[0], c=RIGHT[1]),
+        "compression .* not supported",
+    ),
+    "damaged": (
+        altered(35, 255, a=npy(np.zeros((16, 36))), b=RIGHT[0], c=RIGHT[1]),
+        "Error -3 while decompressing",
     ),
     "truncated": (
         npz(a=npy(np.zeros((16, 36)))[:-1], b=RIGHT[0], c=RIGHT[1]),

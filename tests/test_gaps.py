@@ -1,5 +1,7 @@
 """Masks in little more bits than their entropy."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,3 +66,34 @@ def test_a_code_can_be_read_by_hand():
 def test_codes_that_fit_no_mask_are_refused(width, codes, message):
     with pytest.raises(ValueError, match=message):
         gaps.decode(width, codes, 10)
+
+
+def peak(call):
+    """Returns how many bytes a call takes at most, NumPy's among them."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_codes_than_weights_are_refused_before_they_are_unpacked():
+    codes = np.zeros(2**20, "uint8")
+
+    def decode():
+        with pytest.raises(ValueError, match="8388608 codes for 10 weights"):
+            gaps.decode(1, codes, 10)
+
+    assert peak(decode) < 2**20
+
+
+@pytest.mark.parametrize("width", [1, 7])
+def test_many_codes_take_hardly_more_memory_than_their_mask(width, monkeypatch):
+    monkeypatch.setattr(gaps, "WIDTHS", [width])
+    mask = np.random.default_rng(0).random(2**22) < 0.5
+    _, codes = gaps.encode(mask)
+    found = []
+    used = peak(lambda: found.append(gaps.decode(width, codes, mask.size)))
+    assert np.array_equal(found[0], mask)
+    assert used < 3 * mask.size

@@ -340,16 +340,83 @@ def test_the_papers_networks_shrink(name):
     )
 
 
-@pytest.mark.parametrize("name", ["shrink", *export.FORMATS])
+@pytest.mark.parametrize("training", [True, "symbolic"])
+def test_a_nested_model_called_in_training_stays_whole(training):
+    inner = chain(L.Dense(3, "relu"), L.BatchNormalization(), L.Dense(3))
+    given = keras.Input(inner.input_shape[1:])
+    inputs, said = given, training
+    if training == "symbolic":
+        said = keras.Input((), batch_size=1, dtype="bool")
+        inputs, said = [given, said], said[0]
+    x = inner(given, training=said)
+    model = keras.Model(inputs, L.Dense(2)(x))
+    disturb(model, 1.0, np.random.default_rng(0))
+    kill_inputs(inner.layers[0], 0)
+    shrunk = export.shrink(model)
+    x = np.random.default_rng(1).normal(size=(5, *given.shape[1:]))
+    x = x.astype("float32")
+    if training == "symbolic":
+        x = [x, np.array([True])]
+    expected, found = model(x), shrunk.model(x)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert shrunk.after == shrunk.before
+
+
+@keras.saving.register_keras_serializable("test_shrinking")
+class Mine(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = L.Dense(3)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_nested_subclassed_model_stays_whole_and_is_named():
+    model = chain(L.Dense(4), Mine(name="mine"), L.Dense(2))
+    kill_inputs(model.layers[0], 0)
+    shrunk = check(model)
+    assert shrunk.after == shrunk.before
+    assert "'mine' (Mine) is a model that is called as a whole" in " ".join(
+        shrunk.stayed
+    )
+
+
+def test_inputs_and_outputs_keep_their_names():
+    given = {"b": keras.Input((3,), name="b"), "a": keras.Input((4,), name="a")}
+    outputs = {
+        "z": L.Dense(2)(L.Dense(3, "relu")(given["b"])),
+        "y": L.Dense(2)(given["a"]),
+    }
+    model = keras.Model(given, outputs)
+    draw = np.random.default_rng(0)
+    disturb(model, 0.4, draw)
+    x = {"b": draw.normal(size=(5, 3)), "a": draw.normal(size=(5, 4))}
+    x = {name: array.astype("float32") for name, array in x.items()}
+    expected, found = model(x), export.shrink(model).model(x)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+def test_a_subclassed_model_is_written_as_keras_does(tmp_path):
+    model = Mine()
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    expected = model(x)
+    model = masking.mask_model(model)
+    path = export.keras_file(model, tmp_path / "mine.keras")
+    loaded = keras.models.load_model(path)
+    assert type(loaded) is Mine
+    assert np.array_equal(loaded(x), expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["shrink", *sorted(export.FORMATS.keys() - {"keras"})]
+)
 def test_a_subclassed_model_is_refused(name, tmp_path):
-    class Mine(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = L.Dense(2)
-
-        def call(self, x):
-            return self.dense(x)
-
     model = Mine()
     model(np.ones((1, 3)))
     if name == "shrink":

@@ -81,6 +81,53 @@ def test_a_model_that_does_not_fit_is_named_with_shapes(ticket):
         ticket.build(wider)
 
 
+def test_a_name_that_does_not_fit_suggests_that_of_the_other_side(ticket):
+    weights = dict(ticket.start.weights)
+    weights["dense_2/byas"] = weights.pop("dense_2/bias")
+    with pytest.raises(
+        ValueError,
+        match="only the model has 'dense_2/bias'. Did you mean 'dense_2/byas'",
+    ):
+        ticket.fill(toy.mlp(), weights)
+    model = toy.mlp()
+    model.layers[-1].name = "densely"
+    with pytest.raises(
+        ValueError,
+        match="only the ticket has 'dense_2/bias'. Did you mean 'densely/bias'",
+    ):
+        ticket.fill(model)
+
+
+def test_a_model_that_is_refused_is_not_masked(ticket):
+    other = keras.Sequential(
+        [keras.Input((6, 6, 1)), keras.layers.Flatten()]
+        + [keras.layers.Dense(n) for n in (16, 9, 3)]
+    )
+    more = toy.mlp()
+    more.add(keras.layers.Dense(2))
+    for model in (other, more):
+        with pytest.raises(ValueError, match="The ticket does not fit"):
+            ticket.build(model, copy=False)
+        assert not masking.is_masked(model)
+    model = toy.mlp()
+    assert ticket.build(model, copy=False) is model
+    assert masking.get_masks(model) == ticket.masks
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["{", "3", "[]", "{}", '{"class_name": "Mine", "config": {}}'],
+)
+def test_an_architecture_that_is_none_is_refused_in_one_line(
+    ticket, architecture
+):
+    broken = dataclasses.replace(ticket, architecture=architecture)
+    with pytest.raises(ValueError, match=r"give a model: ticket\.bu") as error:
+        broken.build()
+    assert "\n" not in str(error.value)
+    assert masking.get_masks(broken.build(toy.mlp())) == ticket.masks
+
+
 @pytest.mark.parametrize("step", [0, 7])
 @pytest.mark.parametrize("model", [toy.convnet, lambda: toy.mlp(dropout=0.2)])
 def test_a_file_gives_the_ticket_back(step, model, tmp_path):
@@ -186,7 +233,7 @@ def forged(ticket, path, monkeypatch, **header):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"shapes": {"dense/kernel": [2, 2]}}, "a survivor at .* of 4 weights"),
+        ({"shapes": {"dense/kernel": [2, 2]}}, "codes for 4 weights"),
         ({"shapes": {"dense/kernel": [10**6] * 3}}, "masks of 10{18} weights"),
         ({"shapes": {"dense/kernel": [-36, -16]}}, "has a shape of"),
         ({"shapes": {"dense/kernel": 576}}, "not iterable"),
@@ -197,6 +244,7 @@ def forged(ticket, path, monkeypatch, **header):
         ({"widths": []}, "list indices"),
         ({"level": "3"}, "its level is str"),
         ({"architecture": 3}, "its architecture is int"),
+        ({"drawn": 3}, "its drawn is int"),
         ({"drawn": {"dense/kernel": 3}}, "not subscriptable"),
         (
             {"drawn": {"dense/kernel": {"initializer": "deserialize"}}},
@@ -228,6 +276,13 @@ def test_small_arrays_cannot_become_many_large_ones(
     monkeypatch.setattr(archive, "_EXPANSION", 10)
     monkeypatch.setattr("tf_lottery.tickets._DENSE", 1)
     with pytest.raises(ValueError, match="it would unpack to 9"):
+        Ticket.load(tmp_path / "t")
+
+
+def test_what_seeds_draw_counts_as_memory_too(ticket, tmp_path, monkeypatch):
+    ticket.save(tmp_path / "t", values=False)
+    monkeypatch.setattr("tf_lottery.tickets._DENSE", 0)
+    with pytest.raises(ValueError, match=f"unpack to {4 * 728} bytes"):
         Ticket.load(tmp_path / "t")
 
 
@@ -266,6 +321,50 @@ def test_what_a_seed_does_not_draw_is_kept_by_value(tmp_path):
     with np.load(tmp_path / "t") as arrays:
         kept = [name for name in arrays if "kept" in name]
     assert kept == ["weights.kept/dense/kernel"]
+
+
+def every_initializer():
+    """Kernels whose initializers go by other names than `kernel`'s."""
+    layers, draw = keras.layers, keras.initializers.GlorotUniform
+    words = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(9, 6, embeddings_initializer=draw(1))(words)
+    x = layers.SeparableConv1D(
+        6, 2, depthwise_initializer=draw(2), pointwise_initializer=draw(3)
+    )(x)
+    x = layers.DepthwiseConv1D(2, depthwise_initializer=draw(4))(x)
+    x = layers.LSTM(
+        5, kernel_initializer=draw(5), recurrent_initializer="zeros"
+    )(x)
+    x = layers.Reshape((5, 1))(x)
+    x = layers.GRU(5, recurrent_initializer=draw(6))(x)
+    x = layers.Dense(4, kernel_initializer=keras.initializers.Orthogonal(7))(x)
+    return keras.Model(words, layers.Dense(3, kernel_initializer=draw(8))(x))
+
+
+def test_every_layer_is_kept_as_a_seed_where_it_has_one(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = every_initializer()
+    weights = {
+        path: variable.numpy()
+        for path, variable in masking.variables_by_path(model).items()
+    }
+    ticket = Ticket(
+        level=1,
+        masks=toy.random_masks(model),
+        origin=State(0, weights, {}),
+        architecture=masking.architecture_of(model),
+    )
+    ticket.save(tmp_path / "t", values=False)
+    assert Ticket.load(tmp_path / "t").start.digest == ticket.start.digest
+    with np.load(tmp_path / "t") as arrays:
+        header = json.loads(arrays["header"].tobytes())
+    seeds = {r["config"]["seed"] for r in header["drawn"].values()}
+    assert seeds == {1, 2, 3, 4, 5, 6, 8}
+    assert ticket.masks.keys() - header["drawn"] == {
+        "dense/kernel",
+        "gru/gru_cell/kernel",
+        "lstm/lstm_cell/recurrent_kernel",
+    }
 
 
 def test_a_ticket_that_no_seed_draws_says_so(tmp_path):

@@ -42,11 +42,17 @@ def write(
 
     Raises:
         ValueError: A name is taken by the archive itself, or an array holds
-            objects.
+            objects, or numbers that NumPy has no name for, such as bfloat16.
     """
     for name in _RESERVED & {*header, *arrays}:
         raise ValueError(f"{name!r} is a name of the archive's own.")
     contents = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
+    for name, array in contents.items():
+        if array.dtype.kind == "V":
+            raise ValueError(
+                f"{name!r} is {array.dtype}, which NumPy's files do not keep. "
+                "Cast it first: array.astype('float32')."
+            )
     listed = {
         name: {
             "shape": list(array.shape),

@@ -45,9 +45,12 @@ def recipes(
     """
     found = {}
     for path, kernel in masking.kernels(model, include=list(masks)).items():
-        initializer = kernel.layer.kernel_initializer
+        initializer = masking.initializer_of(kernel.layer, kernel.variable)
+        name = type(initializer).__name__
+        if initializer is None or name not in INITIALIZERS:
+            continue
         recipe = {
-            "initializer": type(initializer).__name__,
+            "initializer": name,
             "config": initializer.get_config(),
             "sha256": _digest(weights[path], masks[path]),
         }

@@ -14,6 +14,9 @@ import numpy as np
 
 WIDTHS = range(1, 17)
 
+_BLOCK = 2**16
+"""Codes unpacked at a time; times any width these are whole bytes."""
+
 
 def encode(mask: np.ndarray) -> tuple[int, np.ndarray]:
     """Returns the best width, and a mask in codes of that width.
@@ -59,21 +62,32 @@ def decode(width: int, codes: np.ndarray, size: int) -> np.ndarray:
         bool `[size]`.
 
     Raises:
-        ValueError: The codes are none, or lead beyond the mask.
+        ValueError: The codes are none, or more than the mask has weights, or
+            lead beyond it.
     """
     if width not in WIDTHS or codes.dtype != np.uint8 or codes.ndim != 1:
         raise ValueError(f"gaps of {width} bits in {codes.dtype} codes")
+    # Each code takes a place at least; seven may be the unused bits' ones.
+    count = 8 * len(codes) // width
+    if count > size + 7:
+        raise ValueError(f"{count} codes for {size} weights")
     highest = 2**width - 1
+    mask, place = np.zeros(size, bool), -1
+    for first in range(0, len(codes), width * _BLOCK // 8):
+        values = _values(width, codes[first : first + width * _BLOCK // 8])
+        steps = np.minimum(values, highest - 1) + 1
+        places = place + np.cumsum(steps)[values != highest]
+        if len(places) and places[-1] >= size:
+            raise ValueError(f"a survivor at {places[-1]} of {size} weights")
+        mask[places] = True
+        place += int(steps.sum())
+    return mask
+
+
+def _values(width: int, codes: np.ndarray) -> np.ndarray:
     count = 8 * len(codes) // width
     bits = np.unpackbits(codes, count=count * width).reshape(count, width)
-    values = bits @ (1 << np.arange(width)[::-1])
-    steps = np.where(values == highest, highest, values + 1)
-    places = np.cumsum(steps)[values != highest] - 1
-    if len(places) and places[-1] >= size:
-        raise ValueError(f"a survivor at {places[-1]} of {size} weights")
-    mask = np.zeros(size, bool)
-    mask[places] = True
-    return mask
+    return bits @ (1 << np.arange(width)[::-1])
 
 
 def _bits(gaps: np.ndarray, width: int) -> int:

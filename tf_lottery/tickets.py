@@ -19,7 +19,10 @@ _FORMAT = 2
 """1: masks were packed bits. Still read."""
 
 _DENSE = 16
-"""Bytes that a weight and its slots may take when a byte is its mask."""
+"""Kernels and their slots may unpack to so many times `archive.allowance`.
+
+A mask takes a byte a weight; a float32 weight and three slots take 16.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +80,26 @@ class Ticket:
         """Returns the plain model that this ticket is of, without its weights.
 
         Raises:
-            ValueError: It was subclassed: the ticket cannot rebuild it.
+            ValueError: It was subclassed, or holds classes that are not known
+                here: the ticket cannot rebuild it.
         """
         if self.architecture is None:
             raise ValueError(
                 "This ticket's model is subclassed and cannot be rebuilt from "
                 "the ticket. Give one: ticket.build(model)."
             )
-        return keras.models.model_from_json(self.architecture)
+        try:
+            model = keras.models.model_from_json(self.architecture)
+            if not isinstance(model, keras.Model):
+                raise TypeError(f"it is a {type(model).__qualname__}")
+        except Exception as error:  # noqa: BLE001 - a stranger's text
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                "This ticket's architecture cannot be rebuilt here: "
+                f"{reason.rstrip('.')}. Register the classes of your own that "
+                "it names, or give a model: ticket.build(model)."
+            ) from None
+        return model
 
     def build(
         self,
@@ -107,17 +122,18 @@ class Ticket:
                 the kernel and the shapes. Or trained weights are asked for
                 and the ticket holds none.
         """
-        if trained and self.trained is None:
+        weights = self.trained if trained else self.start.weights
+        if weights is None:
             raise ValueError(
                 "This ticket holds no trained weights: a ticket's file keeps "
                 "only those it restarts from. Train ticket.build() with fit."
             )
-        weights = self.trained if trained else self.start.weights
-        masked = masking.mask_model(
-            self.template() if model is None else model,
-            include=list(self.masks),
-            copy=copy,
-        )
+        model = self.template() if model is None else model
+        # All that may be refused, before `model` itself is masked.
+        kernels = masking.kernels(model, include=list(self.masks))
+        _require_fit(weights, model)
+        self.masks.require({p: k.variable.shape for p, k in kernels.items()})
+        masked = masking.mask_model(model, list(self.masks), copy=copy)
         self.fill(masked, weights)
         masking.set_masks(masked, self.masks)
         return masked
@@ -133,21 +149,8 @@ class Ticket:
             ValueError: Names or shapes differ. Nothing is assigned then.
         """
         weights = self.start.weights if weights is None else weights
-        variables = masking.variables_by_path(model)
-        for path in weights.keys() ^ variables.keys():
-            where = "the ticket" if path in weights else "the model"
-            raise ValueError(
-                f"The ticket does not fit model {model.name!r}: only {where} "
-                f"has {path!r}.{lookup.nearest(path, variables)}"
-            )
-        for path, variable in variables.items():
-            if weights[path].shape != tuple(variable.shape):
-                raise ValueError(
-                    f"The ticket does not fit model {model.name!r}: {path!r} "
-                    f"has shape {weights[path].shape} in the ticket and "
-                    f"{tuple(variable.shape)} in the model."
-                )
-        for path, variable in variables.items():
+        _require_fit(weights, model)
+        for path, variable in masking.variables_by_path(model).items():
             variable.assign(weights[path])
 
     def save(self, path: str | os.PathLike[str], values: bool = True) -> None:
@@ -202,7 +205,9 @@ class Ticket:
         """Returns the ticket that a file holds.
 
         A file is data of strangers: nothing in it is executed, and the memory
-        that it takes is bounded by its size (`archive.allowance`).
+        that it takes is bounded. Its arrays take up to `archive.allowance`
+        bytes as they are stored, its masks as many, and its kernels and their
+        slots, pruned weights written out, 16 times as many.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -219,10 +224,11 @@ class Ticket:
         try:
             allowance = archive.allowance(path)
             masks = _read_masks(header, arrays, allowance)
-            _require_affordable(arrays, masks, allowance)
+            drawn = _typed(header, "drawn", dict) if "drawn" in header else {}
+            _require_affordable(arrays, masks, drawn, allowance)
             weights = unpack("weights", arrays, masks)
             slots = unpack("slots", arrays, masks)
-            for name, recipe in header.get("drawn", {}).items():
+            for name, recipe in drawn.items():
                 weights[name] = drawing.draw(recipe, masks[name])
             _require_finite({**weights, **slots})
             return cls(
@@ -239,6 +245,26 @@ class Ticket:
             raise ValueError(
                 f"{str(path)!r} is no ticket file, or a damaged one: {reason}."
             ) from None
+
+
+def _require_fit(weights: Arrays, model: keras.Model) -> None:
+    """Raises if weights and a model's variables differ in names or shapes."""
+    variables = masking.variables_by_path(model)
+    ours = weights.keys() - variables.keys()
+    theirs = variables.keys() - weights.keys()
+    for path in sorted(ours | theirs):
+        where, other = ("ticket", theirs) if path in ours else ("model", ours)
+        raise ValueError(
+            f"The ticket does not fit model {model.name!r}: only the {where} "
+            f"has {path!r}.{lookup.nearest(path, sorted(other))}"
+        )
+    for path, variable in variables.items():
+        if weights[path].shape != tuple(variable.shape):
+            raise ValueError(
+                f"The ticket does not fit model {model.name!r}: {path!r} "
+                f"has shape {weights[path].shape} in the ticket and "
+                f"{tuple(variable.shape)} in the model."
+            )
 
 
 def pack(kind: str, arrays: Arrays, masks: Masks) -> dict[str, np.ndarray]:
@@ -310,9 +336,11 @@ def _unpacked(path: str, bits: np.ndarray, size: int) -> np.ndarray:
     return np.unpackbits(bits, count=size).astype(bool)
 
 
-def _require_affordable(arrays: Arrays, masks: Masks, allowance: int) -> None:
+def _require_affordable(
+    arrays: Arrays, masks: Masks, drawn: Mapping[str, Any], allowance: int
+) -> None:
     """Raises if many small arrays would become many large ones."""
-    size = 0
+    size = sum(4 * masks[name].size for name in drawn)
     for key, array in arrays.items():
         kind, _, name = key.partition("/")
         mask = _mask_of(name, masks)

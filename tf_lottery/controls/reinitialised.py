@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tf_lottery import seeds
+from tf_lottery import masking, seeds
 from tf_lottery.controls.variant import variant
 from tf_lottery.masking.paths import layers_by_path
 from tf_lottery.tickets import Ticket
@@ -119,12 +119,8 @@ def _initializer(
     name: str,
     control: str,
 ) -> keras.initializers.Initializer:
-    # Keras says `recurrent_initializer` of a `recurrent_kernel`, and
-    # `depthwise_initializer` of a depthwise convolution's `kernel`.
-    names = (variable.name, variable.name.removesuffix("_kernel"), "depthwise")
-    known = [getattr(layer, f"{each}_initializer", None) for each in names]
-    found = next((each for each in known if each is not None), None)
-    if not isinstance(found, keras.initializers.Initializer):
+    found = masking.initializer_of(layer, variable)
+    if found is None:
         raise ValueError(
             f"No initialiser is known for {name!r} of a "
             f"{type(layer).__qualname__} layer (it would be the attribute "

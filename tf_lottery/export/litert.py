@@ -34,8 +34,8 @@ def litert(
         The file.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or `path` is a
-            directory.
+        ValueError: The ticket holds no trained weights, or the model is
+            subclassed, or `path` is a directory.
     """
 
     def choose(converter: Any) -> None:
@@ -68,8 +68,8 @@ def sparse_litert(
         The file.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or `path` is a
-            directory.
+        ValueError: The ticket holds no trained weights, or the model is
+            subclassed, or `path` is a directory.
     """
 
     def choose(converter: Any) -> None:
@@ -84,7 +84,7 @@ def _write(
     rewound: bool,
     choose: Callable[[Any], None],
 ) -> pathlib.Path:
-    model = sources.plain(source, rewound)
+    model = sources.graph(source, rewound)
     # From functions of Keras 3 models the converter makes files of nan.
     with tempfile.TemporaryDirectory() as folder:
         saved_model(model, folder + "/model")

@@ -28,15 +28,15 @@ def onnx(
 
     Raises:
         ImportError: tf2onnx is not installed.
-        ValueError: The ticket holds no trained weights, or `path` is a
-            directory.
+        ValueError: The ticket holds no trained weights, or the model is
+            subclassed, or `path` is a directory.
     """
     if importlib.util.find_spec("tf2onnx") is None:
         raise ImportError(
             "To write ONNX files, tf2onnx must be installed: "
             "pip install 'tf-lottery[onnx]'."
         )
-    model = sources.plain(source, rewound)
+    model = sources.graph(source, rewound)
     spec = [
         keras.InputSpec(shape=t.shape, dtype=t.dtype, name=f"input_{i}")
         for i, t in enumerate(model.inputs)

@@ -19,12 +19,24 @@ def plain(source: Source, rewound: bool = False) -> keras.Model:
             and not the trained ones.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or the model is
-            subclassed: it has no graph of layers to read.
+        ValueError: The ticket holds no trained weights.
     """
     if isinstance(source, Ticket):
         source = source.build(trained=not rewound)
-    model = masking.strip_masks(source)
+    return masking.strip_masks(source)
+
+
+def graph(source: Source, rewound: bool = False) -> keras.Model:
+    """Returns what `plain` does, if it has a graph of layers to read.
+
+    Args:
+        source: A ticket, or a Keras model with masked layers or without.
+        rewound: As for `plain`.
+
+    Raises:
+        ValueError: As `plain`, or the model is subclassed.
+    """
+    model = plain(source, rewound)
     if not getattr(model, "inputs", None):
         raise ValueError(
             f"Model {model.name!r} is subclassed ({type(model).__qualname__}) "

@@ -48,10 +48,10 @@ def sparse_saved_model(
         The directory.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or `path` is
-            something else than a SavedModel.
+        ValueError: The ticket holds no trained weights, or the model is
+            subclassed, or `path` is something else than a SavedModel.
     """
-    model = sources.plain(source, rewound)
+    model = sources.graph(source, rewound)
     with files.beside(path, serving.MARKER) as folder:
         write(model, folder, dtype)
     return pathlib.Path(path)

@@ -7,6 +7,7 @@ from tf_lottery.masking.architecture import architecture_of
 from tf_lottery.masking.copies import copied
 from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
 from tf_lottery.masking.guard import MaskGuard
+from tf_lottery.masking.initializers import initializer_of
 from tf_lottery.masking.models import (
     carried_masks,
     get_masks,
@@ -27,6 +28,7 @@ __all__ = [
     "copied",
     "coverage_of",
     "get_masks",
+    "initializer_of",
     "is_masked",
     "kernels",
     "mask_model",

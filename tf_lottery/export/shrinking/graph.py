@@ -29,11 +29,21 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """The calls of a model from its inputs to its outputs."""
+    """The calls of a model from its inputs to its outputs.
+
+    Attributes:
+        inputs: The tensors that the model is given.
+        calls: Its calls, in an order in which they can be made.
+        outputs: The tensors that it returns.
+        given: The structure in which it takes `inputs`: one, a list, a dict.
+        returned: The structure in which it returns `outputs`.
+    """
 
     inputs: tuple[Tensor, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Tensor, ...]
+    given: Any
+    returned: Any
 
     def times(self, operation: Any) -> int:
         """Returns how often an operation is called."""
@@ -47,6 +57,9 @@ def channels(tensor: Tensor) -> int:
 
 def trace(model: keras.Model) -> Graph:
     """Returns the calls of a model; those of nested models stand among them.
+
+    A nested model is one call, not its own, if it is subclassed or called
+    otherwise than on its inputs alone, such as with `training=True`.
 
     Args:
         model: A Sequential or functional model. Its layers are called once
@@ -68,7 +81,7 @@ def trace(model: keras.Model) -> Graph:
         result = operation(*arguments, **options)
         alive.append(result)
         given, named = keras.tree.map_structure(current, (arguments, options))
-        if not isinstance(operation, keras.Model):
+        if not _is_open(operation, arguments, options):
             calls.append(_call(operation, given, named, result))
             return result
         inner = trace(operation)
@@ -89,7 +102,26 @@ def trace(model: keras.Model) -> Graph:
         model, clone_function=lambda layer: layer, call_function=visit
     )
     outputs = tuple(current(tensor) for tensor in again.outputs)
-    return Graph(tuple(again.inputs), tuple(calls), outputs)
+    return Graph(
+        tuple(again.inputs), tuple(calls), outputs, again.input, again.output
+    )
+
+
+def _is_open(
+    operation: Any, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> bool:
+    """Returns whether a call is that of the calls inside a nested model."""
+    if not isinstance(operation, keras.Model):
+        return False
+    # Keras has no public name for its functional models.
+    is_graph = hasattr(operation, "operations")
+    if not is_graph and not isinstance(operation, keras.Sequential):
+        return False
+    # Keras writes down `training=False` where nothing was said; options may be
+    # tensors. Those of a dict are matched by name, which may be another order.
+    said = [v for v in options.values() if v is not None and v is not False]
+    by_name = isinstance(arguments[0], dict)
+    return not said and not by_name and len(arguments) == 1
 
 
 def _functional(model: keras.Sequential) -> keras.Model:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery import masking
 from tf_lottery.export.shrinking.graph import (
     Call,
     Graph,
@@ -248,6 +249,8 @@ def kind_of(call: Call, graph: Graph) -> Kind:
     """Returns what a call does to channels."""
     layer = call.operation
     name = f"{getattr(layer, 'name', '?')!r} ({type(layer).__name__})"
+    if isinstance(layer, keras.Model):
+        return Kind(f"{name} is a model that is called as a whole")
     times = graph.times(layer)
     if times > 1 and getattr(layer, "weights", []):
         return Kind(f"{name} is called {times} times")
@@ -286,6 +289,8 @@ def _separate(activation: Any) -> bool:
 
 
 def _fresh(operation: Any) -> Any:
+    if isinstance(operation, keras.Model):
+        return masking.copied(operation)
     return type(operation).from_config(operation.get_config())
 
 

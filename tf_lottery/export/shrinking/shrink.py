@@ -53,7 +53,8 @@ def shrink(
 
     Args:
         source: A ticket, or a Sequential or functional Keras model, nested
-            and with shared layers or not.
+            and with shared layers or not. A nested model that is subclassed,
+            or called with `training=True`, stays whole.
         rewound: Of a ticket, take the weights it restarts from and not the
             trained ones.
         skip_inputs: Take from the input of a Dense layer what it reads, where
@@ -79,7 +80,7 @@ def shrink(
         >>> float(shrunk.model.get_layer("head").bias[0])  # 3 + 2 * 5
         13.0
     """
-    original = sources.plain(source, rewound)
+    original = sources.graph(source, rewound)
     graph = trace(original)
     _name(graph)
     kind = [kinds.kind_of(call, graph) for call in graph.calls]
@@ -185,10 +186,10 @@ def _rebuilt(
         for tensor, value in zip(call.outputs, results, strict=True):
             new[id(tensor)] = value
     outputs = [new[id(tensor)] for tensor in graph.outputs]
-    # As the original takes and returns them: one tensor, or a list.
+    # As the original takes and returns them: one tensor, a list, a dict.
     return keras.Model(
-        inputs if len(inputs) > 1 else inputs[0],
-        outputs if len(outputs) > 1 else outputs[0],
+        keras.tree.pack_sequence_as(graph.given, inputs),
+        keras.tree.pack_sequence_as(graph.returned, outputs),
         name=original.name,
     )
 
