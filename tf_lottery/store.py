@@ -135,8 +135,8 @@ class RunDirectory:
         """Returns the prefix of the checkpoint of θ at a step."""
         return self._replicate(replicate) / f"theta_{step}" / "checkpoint"
 
-    def has_checkpoint(self, replicate: int, step: int) -> bool:
-        """Returns whether θ of that step is kept, here or by a sibling."""
+    def find_checkpoint(self, replicate: int, step: int) -> bool:
+        """Returns whether θ of that step is kept; takes over a sibling's."""
         folder = self.checkpoint(replicate, step).parent
         for sibling in self._siblings:
             theirs = sibling.checkpoint(replicate, step).parent
@@ -210,19 +210,14 @@ class RunDirectory:
     def load(self, replicate: int, ticket: Ticket) -> Run | None:
         """Returns the run that trained this very ticket, if it is kept.
 
-        Kept is what started from the same masks and weights: of a level that
-        came out differently, nothing that follows from it is reused.
+        If a sibling keeps it, it is taken over. Kept is what started from the
+        same masks and weights: of a level that came out differently, nothing
+        that follows from it is reused.
         """
         folder = self._cell(replicate, ticket.level, ticket.variant)
         record = self._record_of(replicate, ticket)
-        for sibling in self._siblings:
-            if record is None:
-                record = sibling._record_of(replicate, ticket)
-                if record is not None:
-                    cell = replicate, ticket.level, ticket.variant
-                    _copy_folder(sibling._cell(*cell), folder)
-                    self._rows[_order(record.row)] = dict(record.row)
-                    self._write_results()
+        if record is None:
+            record = self._taken_over(replicate, ticket)
         if record is None:
             return None
         _, arrays = archive.read(folder / "trained", "trained")
@@ -237,6 +232,18 @@ class RunDirectory:
             ),
             correct=record.correct,
         )
+
+    def _taken_over(self, replicate: int, ticket: Ticket) -> Record | None:
+        """Returns a sibling's record of this very training, kept here now."""
+        cell = replicate, ticket.level, ticket.variant
+        for sibling in self._siblings:
+            record = sibling._record_of(replicate, ticket)
+            if record is not None:
+                _copy_folder(sibling._cell(*cell), self._cell(*cell))
+                self._rows[_order(record.row)] = dict(record.row)
+                self._write_results()
+                return record
+        return None
 
     def _record_of(self, replicate: int, ticket: Ticket) -> Record | None:
         """Returns the record of the training of this very ticket."""

@@ -141,7 +141,7 @@ class Study:
 
     def theta_0(self, replicate: int, initial: State) -> State:
         """Returns θ0: the run directory's, if it keeps one."""
-        if not self._directory.has_checkpoint(replicate, 0):
+        if not self._directory.find_checkpoint(replicate, 0):
             self._keep(replicate, initial)
         return self._restored(replicate, 0)
 
@@ -287,9 +287,9 @@ class Study:
         run = self._directory.load(task.replicate, ticket)
         if run is None or (task.keeps_slots and not run.slots):
             return None
-        has = self._directory.has_checkpoint
+        found = self._directory.find_checkpoint
         if task.is_dense and not all(
-            has(task.replicate, step) for step in self._captures
+            found(task.replicate, step) for step in self._captures
         ):
             return None
         self._progress.kept(task.replicate, ticket, run.metrics)
