@@ -15,6 +15,7 @@ TABLE = {
     "lookup": (),
     "duration": (),
     "seeds": (),
+    "strategies": ("lookup",),
     "archive": (),
     "gaps": (),
     "masks": ("lookup",),
@@ -109,6 +110,7 @@ TABLE = {
         "seeds",
         "stability",
         "store",
+        "strategies",
         "study",
         "ticket_search",
         "training",
@@ -123,6 +125,7 @@ TABLE = {
         "pruning",
         "reports",
         "store",
+        "strategies",
     ),
     "__main__": ("command_line", "version"),
 }

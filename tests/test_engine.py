@@ -126,6 +126,12 @@ OPTIMIZERS = {
     "accumulating": lambda: keras.optimizers.Adam(
         3e-3, gradient_accumulation_steps=3
     ),
+    "accumulating and averaging": lambda: keras.optimizers.Nadam(
+        3e-3,
+        gradient_accumulation_steps=3,
+        use_ema=True,
+        ema_overwrite_frequency=4,
+    ),
     "averaging": lambda: keras.optimizers.SGD(
         0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=7
     ),

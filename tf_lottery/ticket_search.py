@@ -8,11 +8,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_lottery import controls as controls_
 from tf_lottery import data, identity, masking, pruning, search
 from tf_lottery.analysis import winning
-from tf_lottery.crews import Here
+from tf_lottery.crews import Chief, Crew, Here, follow, has_workers, is_chief
 from tf_lottery.duration import Duration
 from tf_lottery.masking.coverage import Patterns
 from tf_lottery.progress import Progress
@@ -63,6 +64,14 @@ class TicketSearch:
         include: Glob patterns of the kernels to prune; they may name other
             variables, as `masking.kernels` says. None: all kernels.
         exclude: Glob patterns of kernels not to prune.
+        strategy: A `tf.distribute.Strategy` to train with. One network is
+            trained by all replicas, each with its part of every batch:
+            `batch_size`, learning rate and steps mean what they mean on one
+            device, and so do the results but for rounding. Several networks
+            are spread over the devices. Under a
+            `MultiWorkerMirroredStrategy` every worker calls `fit`; the chief
+            writes, and all come to the same tickets. None: where TensorFlow
+            computes.
 
     Raises:
         TypeError: It is no Keras 3 model.
@@ -91,6 +100,7 @@ class TicketSearch:
         theta_0: str | pathlib.Path | None = None,
         include: Patterns = None,
         exclude: Patterns = None,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         if not isinstance(levels, int) or levels < 0:
             raise ValueError(
@@ -127,7 +137,7 @@ class TicketSearch:
         )
         self._model, self._kernels, self._seed = plain, tuple(kernels), seed
         self.coverage = masking.coverage_of(model, include, exclude)
-        self._theta_0 = theta_0
+        self._theta_0, self._strategy = theta_0, strategy
         self._compiled: dict[str, Any] | None = None
         self.tickets: list[Ticket] = []
         self.records: list[Record] = []
@@ -207,12 +217,19 @@ class TicketSearch:
             print(*self.coverage, sep="\n")
         trainer = self.trainer(recipe, dataset)
         rewind = self.rewind(trainer)
+        settings = self._settings(recipe, dataset)
+        if not is_chief(self._strategy):
+            self.tickets, self.records = follow(trainer, settings)
+            return self._history()
         with contextlib.ExitStack() as stack:
+            crew: Crew = Here(trainer)
+            if has_workers(self._strategy):
+                crew = stack.enter_context(Chief(trainer, settings))
             if run_dir is None:
                 run_dir = stack.enter_context(tempfile.TemporaryDirectory())
             directory = RunDirectory(
                 run_dir,
-                self._settings(recipe, dataset),
+                settings,
                 {**identity.versions(), "hardware": identity.hardware()},
             )
             listeners = self._listeners(recipe, callbacks)
@@ -238,9 +255,11 @@ class TicketSearch:
                     listeners.on_epoch_begin(ticket.level + 1)
 
             walk = self.walk(study, trainer, 0, found)
-            study.work_off([walk], Here(trainer))
+            study.work_off([walk], crew)
             listeners.on_train_end()
             self.records = directory.records()
+            if isinstance(crew, Chief):
+                crew.end_with((self.tickets, self.records))
         return self._history()
 
     @property
@@ -256,7 +275,9 @@ class TicketSearch:
 
     def trainer(self, recipe: Recipe, dataset: data.Dataset) -> Trainer:
         """Returns what trains the networks of the search."""
-        return Trainer(self._model, recipe, dataset, self._kernels)
+        return Trainer(
+            self._model, recipe, dataset, self._kernels, self._strategy
+        )
 
     def rewind(self, trainer: Trainer) -> int | None:
         """Returns the step that tickets restart from; None: it is sought."""

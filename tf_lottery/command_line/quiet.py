@@ -3,17 +3,20 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(first: Callable[[], object] | None = None) -> Iterator[None]:
     """Keeps TensorFlow's start-up chatter off the terminal.
 
     It comes from C++, some of it before any setting is read, so standard
     error itself is turned away while TensorFlow starts; what it said is shown
     if that fails. Only the command line does this, never the package.
+
+    Args:
+        first: Called before TensorFlow looks for devices.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -23,6 +26,8 @@ def quiet() -> Iterator[None]:
         try:
             import tensorflow as tf
 
+            if first is not None:
+                first()
             # Devices too announce themselves when they are first looked for.
             tf.config.list_logical_devices()
             tf.get_logger().setLevel("ERROR")

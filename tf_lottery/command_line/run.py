@@ -1,7 +1,7 @@
 """This module knows the command `run`."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tf_lottery.command_line import report
 from tf_lottery.command_line.quiet import quiet
@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes to train in (default: as is fastest here)",
     )
     parser.add_argument(
+        "--strategy",
+        metavar="NAME",
+        help="auto, one_device, mirrored, multi_worker or tpu "
+        "(default: this process where TensorFlow computes)",
+    )
+    parser.add_argument(
         "--deterministic",
         action="store_true",
         help="the same bytes every time on a GPU too, more slowly",
@@ -62,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     """Runs the experiment or the sweep, and reports; or explains."""
+    strategy = _strategy(arguments.strategy)
     found = configs(arguments)
     if arguments.workers is not None and arguments.workers < 1:
         raise ValueError(
@@ -69,7 +76,11 @@ def execute(arguments: argparse.Namespace) -> None:
         )
     from tf_lottery import experiment
 
-    how = {"workers": arguments.workers, "data_dir": arguments.data_dir}
+    how = {
+        "workers": arguments.workers,
+        "data_dir": arguments.data_dir,
+        "strategy": strategy,
+    }
     if arguments.explain:
         for label, config in found.items():
             lines = experiment.explain(config, **how)
@@ -78,10 +89,27 @@ def execute(arguments: argparse.Namespace) -> None:
     how["deterministic"] = arguments.deterministic
     place = arguments.run_dir, arguments.preset
     if "" in found:
-        experiment.run_experiment(found[""], *place, **how)
+        one = experiment.run_experiment(found[""], *place, **how)
+        done = [one] if one else []
     else:
-        experiment.run_sweep(found, *place, **how)
-    report.execute(arguments)
+        done = experiment.run_sweep(found, *place, **how)
+    if done:  # by this worker
+        report.execute(arguments)
+
+
+def _strategy(name: str | None) -> Any:
+    """Returns a strategy by name; hosts are joined before all else."""
+    if name is None:
+        return None
+    found: list[Any] = []
+
+    def find() -> None:
+        from tf_lottery import strategies
+
+        found.append(strategies.find(name))
+
+    with quiet(first=find):
+        return found[0]
 
 
 def configs(arguments: argparse.Namespace) -> "dict[str, Config]":

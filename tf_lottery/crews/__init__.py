@@ -1,4 +1,4 @@
-"""This package knows who trains networks: this process, or several.
+"""This package knows who trains networks: this process, or several, or hosts.
 
 A crew takes jobs off a list, as many as it likes, and says which are done.
 """
@@ -6,5 +6,16 @@ A crew takes jobs off a list, as many as it likes, and says which are done.
 from tf_lottery.crews.crew import Crew, Progress
 from tf_lottery.crews.here import Here
 from tf_lottery.crews.processes import Processes, side_by_side
+from tf_lottery.crews.workers import Chief, follow, has_workers, is_chief
 
-__all__ = ["Crew", "Here", "Processes", "Progress", "side_by_side"]
+__all__ = [
+    "Chief",
+    "Crew",
+    "Here",
+    "Processes",
+    "Progress",
+    "follow",
+    "has_workers",
+    "is_chief",
+    "side_by_side",
+]

@@ -1,7 +1,5 @@
 """This module knows a crew of one: this process."""
 
-import tensorflow as tf
-
 from tf_lottery.crews.crew import Progress
 from tf_lottery.training import Job, Run, Trainer
 
@@ -11,7 +9,7 @@ class Here:
 
     Side by side, 128 LeNets cost an H100 a tenth of what they cost in turn;
     on a CPU that is no faster, and a compiled program for each number of
-    networks slower.
+    networks slower. With a strategy each of a CPU's devices trains one.
 
     Args:
         trainer: What trains them.
@@ -20,8 +18,7 @@ class Here:
 
     def __init__(self, trainer: Trainer, stack: int | None = None) -> None:
         self._trainer = trainer
-        on_gpu = bool(tf.config.list_logical_devices("GPU"))
-        self._stack = stack or (None if on_gpu else 1)
+        self._stack = stack or trainer.most_side_by_side
         self._taken: list[Job] = []
 
     def room(self, waiting: int) -> int:

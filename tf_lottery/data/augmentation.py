@@ -58,7 +58,11 @@ def find(name: str) -> Augmentation | None:
 
 
 def augment(
-    images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation | None
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    augmentation: Augmentation | None,
+    part: int | tf.Tensor = 0,
+    parts: int = 1,
 ) -> tf.Tensor:
     """Returns a batch of images, each flipped and cropped at random.
 
@@ -78,6 +82,8 @@ def augment(
             dimension static.
         seed: int32 `[2]`, such as the run's seed and the step.
         augmentation: What to do. None: nothing.
+        part: Which part of a larger batch the images are, >= 0.
+        parts: How many such parts, of the same size, make up that batch.
 
     Returns:
         Images of the same shape and type.
@@ -89,8 +95,8 @@ def augment(
     # Philox by name: TensorFlow's own choice depends on the device. Bits, not
     # fractions: of the latter XLA draws others (TensorFlow 2.21).
     bits = tf.random.stateless_uniform(
-        [batch, 3], seed, None, None, tf.uint32, alg="philox"
-    )
+        [parts * batch, 3], seed, None, None, tf.uint32, alg="philox"
+    )[part * batch : (part + 1) * batch]
     # Even to 1 in 10**7, as 2**32 is no multiple of the number of places.
     places = tf.cast(bits[:, :2] % (2 * pad + 1), tf.int32)
     rows = places[:, :1] + tf.range(height)  # [batch, height]

@@ -18,8 +18,18 @@ from tf_lottery import (
     models,
     seeds,
     stability,
+    strategies,
 )
-from tf_lottery.crews import Crew, Here, Processes, side_by_side
+from tf_lottery.crews import (
+    Chief,
+    Crew,
+    Here,
+    Processes,
+    follow,
+    has_workers,
+    is_chief,
+    side_by_side,
+)
 from tf_lottery.data import augmentation
 from tf_lottery.duration import Duration
 from tf_lottery.experiment.config import Config
@@ -41,7 +51,8 @@ def run_experiment(
     deterministic: bool = False,
     siblings: Sequence[RunDirectory] = (),
     captures: Sequence[str] = (),
-) -> RunDirectory:
+    strategy: tf.distribute.Strategy | None = None,
+) -> RunDirectory | None:
     """Runs an experiment, or what of it is not done yet.
 
     Args:
@@ -63,15 +74,23 @@ def run_experiment(
             same data: what they have trained is taken over.
         captures: Lengths, as `rewind`, at which θ is kept for such runs to
             come.
+        strategy: What to train with, as `TicketSearch` takes it. It does not
+            determine the run.
 
     Returns:
-        The run directory.
+        The run directory; None on a worker that is not the chief, for that
+        one alone keeps the run.
 
     Raises:
         ValueError: Settings are wrong or do not fit together, the directory
             holds another run, or a loss became nan.
     """
-    searches, trainer, rewind = prepare(config, data_dir)
+    searches, trainer, rewind = prepare(config, data_dir, strategy)
+    if strategy is not None and (workers or 1) > 1:
+        raise ValueError(
+            f"{workers} processes cannot share one strategy: leave out "
+            "`workers`, or `strategy`."
+        )
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     about = {
@@ -79,34 +98,39 @@ def run_experiment(
         "digest": config.digest,
         "settings": dataclasses.asdict(config),
         "deterministic": deterministic or not _on_gpu(),
+        "strategy": strategies.described(strategy),
         **identity.versions(),
         "hardware": identity.hardware(),
     }
     determines = {**config.identity(), "data": trainer.data.digest}
-    directory = RunDirectory(run_dir, determines, about, siblings)
+    if not is_chief(strategy):
+        follow(trainer, determines)
+        return None
     steps = config.replicates * searches[0].networks * trainer.steps
-    progress = Progress(steps, verbose, config.replicates)
-    study = Study(
-        trainer,
-        directory,
-        rewind,
-        progress,
-        _steps(captures, trainer),
-    )
-    walks = [s.walk(study, trainer, r) for r, s in enumerate(searches)]
-    count = workers or _side_by_side(config, steps)
     with contextlib.ExitStack() as stack:
-        stack.callback(progress.close)
         crew: Crew = Here(trainer)
-        if count > 1:
+        if has_workers(strategy):
+            crew = stack.enter_context(Chief(trainer, determines))
+        elif (
+            strategy is None
+            and (count := workers or _side_by_side(config, steps)) > 1
+        ):
             build = functools.partial(build_trainer, config, data_dir)
             crew = stack.enter_context(Processes(build, count))
+        directory = RunDirectory(run_dir, determines, about, siblings)
+        progress = Progress(steps, verbose, config.replicates)
+        stack.callback(progress.close)
+        captured = _steps(captures, trainer)
+        study = Study(trainer, directory, rewind, progress, captured)
+        walks = [s.walk(study, trainer, r) for r, s in enumerate(searches)]
         study.work_off(walks, crew)
     return directory
 
 
 def prepare(
-    config: Config, data_dir: data.DataDir = None
+    config: Config,
+    data_dir: data.DataDir = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[list[TicketSearch], Trainer, int | None]:
     """Returns each replicate's search, their trainer, and the step to rewind.
 
@@ -116,6 +140,7 @@ def prepare(
     Args:
         config: The settings.
         data_dir: As `run_experiment` takes it.
+        strategy: As `run_experiment` takes it.
 
     Raises:
         ValueError: Settings are wrong or do not fit together.
@@ -124,8 +149,8 @@ def prepare(
         raise ValueError(
             f"`replicates` must be 1 or more; got {config.replicates}."
         )
-    searches = [_search(config, r) for r in range(config.replicates)]
-    trainer = build_trainer(config, data_dir)
+    searches = [_search(config, r, strategy) for r in range(config.replicates)]
+    trainer = build_trainer(config, data_dir, strategy)
     return searches, trainer, searches[0].rewind(trainer)
 
 
@@ -141,7 +166,10 @@ def _steps(lengths: Sequence[str], trainer: Trainer) -> list[int]:
 
 
 def explain(
-    config: Config, workers: int | None = None, data_dir: data.DataDir = None
+    config: Config,
+    workers: int | None = None,
+    data_dir: data.DataDir = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> list[str]:
     """Returns how the networks of an experiment would be trained here.
 
@@ -149,8 +177,9 @@ def explain(
         config: The settings.
         workers: As `run_experiment` takes it.
         data_dir: As `run_experiment` takes it.
+        strategy: As `run_experiment` takes it.
     """
-    trainer = build_trainer(config, data_dir)
+    trainer = build_trainer(config, data_dir, strategy)
     chains = config.replicates * _chains(config)
     networks = config.replicates * _search(config, 0).networks
     steps = networks * trainer.steps
@@ -164,7 +193,8 @@ def explain(
     return [
         f"networks     {networks:,} of {trainer.steps:,} steps each",
         f"device       {'GPU' if _on_gpu() else 'CPU'}",
-        f"processes    {count}",
+        f"strategy     {strategies.described(strategy)}",
+        f"processes    {1 if strategy else count}",
         "side by side "
         + (
             f"{chains} in one program, {arrangement}: {reason}"
@@ -181,7 +211,11 @@ def _on_gpu() -> bool:
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def build_trainer(config: Config, data_dir: data.DataDir = None) -> Trainer:
+def build_trainer(
+    config: Config,
+    data_dir: data.DataDir = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Trainer:
     """Returns what trains the networks of an experiment."""
     dataset = dataclasses.replace(
         data.load_dataset(config.dataset, data_dir),
@@ -195,7 +229,7 @@ def build_trainer(config: Config, data_dir: data.DataDir = None) -> Trainer:
         length=Duration(config.length),
         evaluate_every=config.evaluate_every,
     )
-    return _search(config, 0).trainer(recipe, dataset)
+    return _search(config, 0, strategy).trainer(recipe, dataset)
 
 
 def _side_by_side(config: Config, steps: int) -> int:
@@ -209,7 +243,11 @@ def _chains(config: Config) -> int:
     return 1 + len(controls.variants(config.controls))
 
 
-def _search(config: Config, replicate: int) -> TicketSearch:
+def _search(
+    config: Config,
+    replicate: int,
+    strategy: tf.distribute.Strategy | None = None,
+) -> TicketSearch:
     seed = seeds.integer(config.seed, "replicate", replicate)
     return TicketSearch(
         _model(config, seed),
@@ -224,6 +262,7 @@ def _search(config: Config, replicate: int) -> TicketSearch:
         seed=seed,
         controls=config.controls,
         theta_0=config.theta_0 or None,
+        strategy=strategy,
     )
 
 

@@ -94,7 +94,7 @@ def run_sweep(
         **how: What else `run_experiment` takes.
 
     Returns:
-        The run directories.
+        The run directories; none on a worker that is not the chief.
 
     Raises:
         ValueError: As `run_experiment`; or `run_dir` is a single run.
@@ -106,7 +106,7 @@ def run_sweep(
             f"{len(configs)}. Choose another run directory."
         )
     for config in configs.values():
-        prepare(config, how.get("data_dir"))
+        prepare(config, how.get("data_dir"), how.get("strategy"))
     done: dict[str, RunDirectory] = {}
     for label, config in configs.items():
         if verbose:
@@ -116,7 +116,7 @@ def run_sweep(
             for name, other in configs.items()
             if other.training() == config.training()
         }
-        done[label] = run_experiment(
+        made = run_experiment(
             config,
             folder / label,
             preset,
@@ -125,6 +125,8 @@ def run_sweep(
             captures=sorted({c.rewind for c in alike.values()}),
             **how,
         )
+        if made is not None:
+            done[label] = made
     return list(done.values())
 
 

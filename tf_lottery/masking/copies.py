@@ -55,6 +55,9 @@ def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
         if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
             config = {k: v for k, v in config.items() if k in taken}
     new = type(layer).from_config(config)
+    # Keras' SpatialDropout writes down its variables' type, not its policy.
+    if new.dtype_policy != layer.dtype_policy:
+        new.dtype_policy = layer.dtype_policy
     if isinstance(layer, keras.Model) and not new.built:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # it cannot be built

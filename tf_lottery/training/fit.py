@@ -1,6 +1,7 @@
 """This module knows whether recipe, model and data fit together."""
 
 import keras
+import tensorflow as tf
 
 from tf_lottery.data import Dataset, Split
 from tf_lottery.training.recipe import Recipe
@@ -35,6 +36,26 @@ def require_fit(
                 f"Labels go up to {data.classes - 1}, but the model has "
                 f"{units} outputs, for labels 0 to {units - 1}."
             )
+
+
+def require_parts(
+    recipe: Recipe, loss: keras.losses.Loss, strategy: tf.distribute.Strategy
+) -> None:
+    """Raises a ValueError if batches cannot be split over the replicas."""
+    count, size = strategy.num_replicas_in_sync, recipe.batch_size
+    if size % count:
+        below, above = size - size % count, size - size % count + count
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(
+            f"`batch_size` is {size}, which {count} replicas cannot share "
+            f"evenly. Take {nearest}, or other devices."
+        )
+    if type(loss).__call__ is not keras.losses.Loss.__call__ and count > 1:
+        raise ValueError(
+            f"Loss {type(loss).__name__} has a `__call__` of its own, which "
+            "does not know of replicas. Give it `call` in its place, or train "
+            "on one device."
+        )
 
 
 def _check_inputs(model: keras.Model, train: Split) -> None:

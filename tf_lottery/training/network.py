@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from tf_lottery import masking
 from tf_lottery.masking.optimizer import slots_by_name
-from tf_lottery.training import pure
+from tf_lottery.training import pure, replicas
 from tf_lottery.training.state import State, values
 
-Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Augment = Callable[..., tf.Tensor]
 
 
 class Values(NamedTuple):
@@ -56,6 +56,11 @@ class Network:
         self._fresh = values(self.slots)
         at = {id(weight): i for i, weight in enumerate(self._weights)}
         self.masked = {path: at[id(self.variables[path])] for path in kernels}
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of `Values.weights` and `Values.others`, in order."""
+        return [self._path[id(v)] for v in (*self._weights, *self._others)]
 
     @property
     def state(self) -> State:
@@ -121,6 +126,9 @@ class Network:
     ) -> tuple[Values, tf.Tensor]:
         """Returns the values after one step on a batch, and the loss, scalar.
 
+        On several replicas, each with a part of the batch, gradients are
+        summed first; the sum of the losses that they return is the loss.
+
         Gradients are masked before clipping and slots, weights after the
         update: with `where`, for 0 · inf is nan.
         """
@@ -133,12 +141,17 @@ class Network:
                 return_losses=True,
                 **self._mode(training=True),
             )
-            loss = tf.add_n([self.loss(y, outputs), *losses])
+            # Keras divides the loss of a part by the number of replicas.
+            _, parts = replicas.part()
+            penalties = [each / parts for each in losses]
+            loss = tf.add_n([self.loss(y, outputs), *penalties])
             scaled = self._scale(loss, values.slots)
-        gradients = [
-            None if g is None else tf.convert_to_tensor(g)
-            for g in tape.gradient(scaled, values.weights)
-        ]
+        gradients = replicas.summed(
+            [
+                None if g is None else tf.convert_to_tensor(g)
+                for g in tape.gradient(scaled, values.weights)
+            ]
+        )
         keep = dict(zip(self.masked.values(), masks, strict=True))
         weights, slots = self.optimizer.stateless_apply(
             values.slots, _kept(gradients, keep), values.weights

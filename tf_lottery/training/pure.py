@@ -44,6 +44,11 @@ def averages(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     return list(inner._model_variables_moving_average) if inner.use_ema else []
 
 
+def _steps(optimizer: Any) -> tf.Tensor:
+    """Returns updates so far: a variable; with accumulation made of one."""
+    return keras.ops.convert_to_tensor(optimizer.iterations)
+
+
 class _Keyed:
     """Tells variables apart by themselves: in a scope they have no handle."""
 
@@ -114,7 +119,7 @@ class _Pure(_Keyed):
         every = self.ema_overwrite_frequency  # type: ignore[attr-defined]
         if not every:
             return
-        is_due = (self.iterations.value + 1) % every == 0  # type: ignore
+        is_due = (_steps(self) + 1) % every == 0
         pairs = zip(weights, averages(self), strict=True)
         for weight, average in pairs:
             weight.assign(tf.where(is_due, average.value, weight.value))
@@ -130,7 +135,7 @@ class _PureNadam(_Pure):
         rate: Any,
     ) -> None:
         product = self._u_product  # type: ignore[attr-defined]
-        step = tf.cast(self.iterations.value + 1, product.dtype)  # type: ignore
+        step = tf.cast(_steps(self) + 1, product.dtype)
         beta = self.beta_1  # type: ignore[attr-defined]
         product.assign(product.value * beta * (1.0 - 0.5 * 0.96**step))
         super()._backend_update_step(gradients, weights, rate)

@@ -18,6 +18,7 @@ from tf_lottery.training import (
     interim,
     measure,
     program,
+    replicas,
     sparse,
     statistics,
 )
@@ -30,6 +31,8 @@ from tf_lottery.training.network import Network
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.run import Run
 from tf_lottery.training.sparse import SparseNetwork
+from tf_lottery.training.split import SplitPrograms
+from tf_lottery.training.spread import SpreadNetworks
 from tf_lottery.training.state import Arrays, State, values
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -52,9 +55,13 @@ class Trainer:
         data: What they are trained on.
         kernels: Paths of the kernels that carry masks; pruned weights of
             these stay at exactly zero. None, and no mask is ever applied.
+        strategy: Over whose replicas training is spread. None: where
+            TensorFlow puts it. One network is trained by all replicas, each
+            with its part of every batch, and is the network of one device but
+            for rounding; of several each is trained by one replica.
 
     Raises:
-        ValueError: Recipe, model and data do not fit together.
+        ValueError: Recipe, model, data and strategy do not fit together.
     """
 
     def __init__(
@@ -63,8 +70,10 @@ class Trainer:
         recipe: Recipe,
         data: Dataset,
         kernels: Sequence[str] = (),
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         self.model, self.recipe, self.data = model, recipe, data
+        self.strategy = strategy
         self._other: tuple[str, Trainer] | None = None
         loss = measure.resolve_loss(recipe.loss)
         measures = measure.resolve(loss, recipe.metrics)
@@ -78,6 +87,13 @@ class Trainer:
                 augmentation.augment, augmentation=data.augment
             )
         self._programs = DensePrograms(self.network, measures, augment)
+        self._split: SplitPrograms | None = None
+        if strategy is not None:
+            fit.require_parts(recipe, loss, strategy)
+            network = Network(
+                replicas.prepared(model), recipe.optimizer, loss, kernels
+            )
+            self._split = SplitPrograms(network, measures, augment, strategy)
         self._feed = feed.feed(data.train, recipe.batch_size)
         self._splits = {
             name: feed.evaluation_batches(split)
@@ -166,7 +182,9 @@ class Trainer:
             self._other = None  # Its data make room.
             model = keras.models.model_from_json(architecture)
             kernels = tuple(self.network.masked)
-            trainer = Trainer(model, self.recipe, self.data, kernels)
+            trainer = Trainer(
+                model, self.recipe, self.data, kernels, self.strategy
+            )
             self._other = architecture, trainer
         return self._other[1]
 
@@ -210,6 +228,15 @@ class Trainer:
                 networks.values, self._splits[name]
             )
         }
+
+    @property
+    def most_side_by_side(self) -> int | None:
+        """How many networks are worth training at once; None: any number."""
+        if self._split is not None and not self._split.trains_apart:
+            return 1
+        if tf.config.list_logical_devices("GPU"):
+            return None
+        return 1 if self._split is None else len(self._split.devices)
 
     def arrangement(self, networks: int) -> tuple[str, str]:
         """Returns how so many networks would lie side by side, and why so."""
@@ -276,6 +303,25 @@ class Trainer:
     def _networks(
         self, jobs: Sequence[Job], states: Sequence[State]
     ) -> Networks:
+        if self._split is None:
+            return self._side_by_side(jobs, states)
+        if len(jobs) == 1:
+            return DenseNetworks(
+                self._split,
+                Single(),
+                states,
+                [jobs[0].masks],
+                [jobs[0].augmentation_key],
+            )
+        return SpreadNetworks(
+            lambda some: self._side_by_side(jobs[some], states[some]),
+            len(jobs),
+            self._split.devices,
+        )
+
+    def _side_by_side(
+        self, jobs: Sequence[Job], states: Sequence[State]
+    ) -> Networks:
         if len(jobs) == 1 and self.why_dense(jobs[0].masks) is None:
             return SparseNetwork(
                 self.model,
@@ -296,6 +342,8 @@ class Trainer:
         """Returns why a network is not trained on its survivors alone."""
         if tf.config.list_logical_devices("GPU"):
             return "a GPU multiplies densely"
+        if self.strategy is not None:
+            return "the devices of a strategy multiply densely"
         return sparse.refusal(
             self.model,
             self._loss,

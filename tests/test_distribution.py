@@ -1,0 +1,243 @@
+"""Tests that spreading training over devices and hosts changes nothing.
+
+K37 to K39 of the conformance cases. Devices are virtual: `replicas.py` divides
+the CPU, `worker.py` is one of two processes that know each other by TF_CONFIG.
+"""
+
+import json
+import os
+import pathlib
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import replicas
+import tensorflow as tf
+
+from tf_lottery import crews, strategies
+from tf_lottery.training import fit
+
+HERE = pathlib.Path(__file__).parent
+
+
+def environment(**more):
+    places = [str(HERE.parent), str(HERE), *sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), **more}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    path = tmp_path_factory.mktemp("replicas") / "found"
+    done = subprocess.run(
+        [sys.executable, str(HERE / "replicas.py"), str(path)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return pickle.loads(path.read_bytes())
+
+
+def require_alike(one, other, within):
+    for a, b in zip(one["masks"], other["masks"], strict=True):
+        assert a.keys() == b.keys()
+        assert all((a[path] == b[path]).all() for path in a)
+    for a, b in zip(one["curves"], other["curves"], strict=True):
+        assert a.keys() == b.keys() != set()
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], atol=within)
+    require_close(one["trained"], other["trained"], within)
+
+
+def require_close(some, others, within):
+    for a, b in zip(some, others, strict=True):
+        assert a.keys() == b.keys()
+        for path in a:
+            np.testing.assert_allclose(a[path], b[path], atol=within)
+
+
+@pytest.mark.parametrize("devices", ["one device", "1", "2", "4"])
+def test_tickets_are_those_of_one_device(found, devices):
+    # BatchNorm, dropout, noise, a penalty, global clipping, late rewinding.
+    require_alike(found["momentum"]["None"], found["momentum"][devices], 1e-5)
+
+
+def test_averages_decay_and_accumulation_are_those_of_one_device(found):
+    require_alike(found["averaged"]["None"], found["averaged"]["2"], 1e-5)
+
+
+def test_a_mask_prunes_on_every_replica(found):
+    result = found["momentum"]["4"]
+    pruned = 0
+    for masks, trained in zip(result["masks"], result["trained"], strict=True):
+        for path, mask in masks.items():
+            pruned += (~mask).sum()
+            assert (trained[path][~mask] == 0).all()
+    assert pruned > 0
+
+
+def test_augmentation_is_that_of_the_whole_batch(found):
+    require_close(*found["augmented"], within=1e-5)
+
+
+@pytest.mark.parametrize("policy", replicas.HALF)
+def test_a_step_in_half_precision_differs_by_its_rounding(found, policy):
+    require_close(*found["half"][policy], within=3e-4)
+
+
+def test_several_networks_are_spread_and_none_is_changed(found):
+    alone, spread = found["spread"]
+    assert len(spread) == 3
+    require_close(alone, spread, within=1e-6)
+
+
+def test_a_training_goes_on_to_the_same_bytes(found):
+    (whole,), (resumed,), kept = found["resumed"]
+    assert kept == 1
+    assert all((whole[path] == resumed[path]).all() for path in whole)
+
+
+def test_replicas_that_disagree_are_found(found):
+    assert "disagree on 'counted/seen'" in found["refusals"]["state"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("draws", "'lstm/lstm_cell' (LSTMCell) draws at random amid"),
+        ("penalty", "'dense' has an activity regulariser"),
+        ("batch", "30, which 4 replicas cannot share evenly. Take 28 or 32"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(found, name, said):
+    assert said in found["refusals"][name]
+    assert "\n" not in found["refusals"][name]
+
+
+def test_the_loop_of_a_tpu_compiles_whole(found):
+    plain, compiled = found["tpu"]
+    for one, other in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_strategies_are_found_by_name(found):
+    assert found["found"] == "MirroredStrategy, 4 replicas"
+    one = strategies.find("one_device")
+    assert strategies.described(one) == "OneDeviceStrategy, 1 replica"
+    assert strategies.described(strategies.find("auto")) == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("mirored", "", "Did you mean 'mirrored'?"),
+        ("multi_worker", "", "set TF_CONFIG"),
+        ("multi_worker", "{", "TF_CONFIG is no JSON"),
+        ("tpu", "", "No TPU was found under the name 'local'"),
+    ],
+)
+def test_a_strategy_that_cannot_be_had_is_one_line(
+    monkeypatch, name, text, said
+):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=".") as raised:
+        strategies.find(name)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_srun_names_the_workers(monkeypatch):
+    for name, value in {
+        "STEP_NUM_TASKS": "2",
+        "STEP_NODELIST": "n[1-2]",
+        "STEP_TASKS_PER_NODE": "1(x2)",
+        "PROCID": "1",
+    }.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    resolver = strategies.slurm()
+    cluster = resolver.cluster_spec().as_dict()
+    assert cluster == {"worker": ["n1:8888", "n2:8888"]}
+    assert (resolver.task_type, resolver.task_id) == ("worker", 1)
+
+
+def test_a_loss_that_knows_no_replicas_is_refused():
+    class Own(keras.losses.Loss):
+        def __call__(self, y_true, y_pred, sample_weight=None):
+            return tf.reduce_mean(y_pred)
+
+    class Two:
+        num_replicas_in_sync = 2
+
+    with pytest.raises(ValueError, match="Own has a `__call__` of its own"):
+        fit.require_parts(replicas.recipe(), Own(), Two())
+
+
+# --- Two workers -----------------------------------------------------------
+
+
+def start(folder):
+    """Starts two workers; returns them, the chief first."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as place:
+            place.bind(("localhost", 0))
+            ports.append(place.getsockname()[1])
+    addresses = [f"localhost:{port}" for port in ports]
+    workers = []
+    for index in range(2):
+        config = {
+            "cluster": {"worker": addresses},
+            "task": {"type": "worker", "index": index},
+        }
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, str(HERE / "worker.py"), str(folder)],
+                env=environment(TF_CONFIG=json.dumps(config)),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return workers
+
+
+def test_two_workers_one_dies_and_the_same_command_goes_on(tmp_path):
+    chief, other = start(tmp_path)
+    # Wait until the first level is under way.
+    ends = time.monotonic() + 300
+    level = tmp_path / "run" / "replicate_0" / "level_1"
+    while not list(level.glob("**/*_*")):
+        assert chief.poll() is None, chief.stderr.read()
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    other.send_signal(signal.SIGKILL)
+    _, said = chief.communicate(timeout=60)
+    assert chief.returncode == 1
+    assert said.strip().splitlines()[-1].startswith("A worker is gone")
+    other.communicate()
+    # What is done is not done again, and what was under way goes on.
+    dense = (
+        tmp_path / "run" / "replicate_0" / "level_0" / "ticket" / "record.json"
+    )
+    before = dense.read_bytes()
+    workers = start(tmp_path)
+    for worker in workers:
+        _, said = worker.communicate(timeout=300)
+        assert worker.returncode == 0, said
+    assert dense.read_bytes() == before
+    one = replicas.outcome(
+        replicas.search(replicas.momentum, None, length="240it")
+    )
+    for name in ("chief", "other"):
+        together = pickle.loads((tmp_path / name).read_bytes())
+        require_alike(one, together, 1e-3)
+
+
+def test_without_a_strategy_this_process_is_the_chief():
+    assert crews.is_chief(None)
+    assert not crews.has_workers(None)
