@@ -17,9 +17,11 @@ project = "tf_lottery"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = "tf_lottery"
+html_show_copyright = False
 html_static_path = ["static"]
-html_css_files = ["tables.css"]
+html_css_files = ["page.css"]
 
+autodoc_inherit_docstrings = False  # what is Keras' is said there
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -44,7 +46,7 @@ class Name(PyXRefRole):
 
 
 def setup(app: Sphinx) -> None:
-    """Replaces the role of names, and "Variables", of which Keras has others."""
+    """Replaces the role of names; and "Variables": Keras has others."""
     app.add_role_to_domain("py", "obj", Name(), override=True)
     for field in PyObject.doc_field_types:
         if field.name == "variable":
