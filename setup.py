@@ -6,6 +6,7 @@ import re
 import setuptools
 
 HERE = pathlib.Path(__file__).parent
+DOCS = ["furo>=2025.9", "myst-parser>=5", "sphinx>=9,<10"]
 
 
 def version() -> str:
@@ -48,9 +49,11 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "docs": DOCS,
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.16"],
         "test": [
+            *DOCS,
             "hypothesis>=6.100",
             "mypy>=1.10",
             "onnx>=1.17",

@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What the README says is so, and what the pages of docs/ say of commands."""
 
 import pathlib
 import re
@@ -10,6 +10,12 @@ from tf_lottery import __main__, command_line
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [README, *(p.read_text() for p in sorted(ROOT.glob("docs/*.md")))]
+
+
+def found(pattern):
+    """Returns what stands so on any page."""
+    return sorted({hit for p in PAGES for hit in re.findall(pattern, p, re.M)})
 
 
 def code_blocks(language):
@@ -45,7 +51,7 @@ def test_the_commands_are_those_that_ci_runs():
 
 @pytest.mark.parametrize(
     "line",
-    re.findall(r"^tf-lottery (run \w+_\w+ .*?)(?: {2,}| &&|$)", README, re.M),
+    found(r"^tf-lottery (run \w+_\w+ .*?)(?: {2,}| &&|$)"),
 )
 def test_every_run_is_one_that_can_be_asked_for(line):
     arguments = __main__._parser().parse_args(shlex.split(line))
@@ -53,7 +59,7 @@ def test_every_run_is_one_that_can_be_asked_for(line):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"`(tf_lottery/[\w./]*)`", README)))
+    "path", found(r"\b(?:tf_lottery|tests|benchmarks)/[\w./]*\w")
 )
 def test_every_path_exists(path):
     assert (ROOT / path).exists()

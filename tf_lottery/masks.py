@@ -168,7 +168,7 @@ class Masks(Mapping[str, np.ndarray]):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over paths, shapes and bits: equal masks, equal digest."""
+        """SHA-256 over paths, shapes and bits; equal masks, equal digest."""
         hasher = hashlib.sha256()
         for path, mask in self.items():
             hasher.update(f"{path}{mask.shape}".encode())

@@ -39,7 +39,7 @@ REWINDS: dict[str, Callable[[State, Run], State]] = {
     ),
     "nothing": lambda theta_k, run: State(theta_k.step, run.trained, run.slots),
 }
-"""By name: from θk and the run that was pruned to where a ticket restarts."""
+"""By name, from θk and the run that was pruned to where a ticket restarts."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ POINTS = 30
 """Points on the line, ends included, as Frankle et al. 2020 take."""
 
 STABLE = 0.02
-"""The barrier below which they call a network stable: 2 points of error."""
+"""The barrier below which they call a network stable, 2 points of error."""
 
 
 @dataclasses.dataclass(frozen=True)

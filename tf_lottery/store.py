@@ -1,18 +1,18 @@
 """This module knows the files of a run directory, and nobody else does.
 
-```
-config.json                      what determines the run; and versions
-results.csv                      one row per trained network
-rewind.json                      how the first stable step was found, if it was
-report.html, figures/            drawn from the records
-replicate_0/theta_0/             θ0, and θk, as TensorFlow checkpoints
-replicate_0/level_3/line.json    what lies between a ticket and its copy
-replicate_0/level_3/.ticket.unfinished/     where a training under way is
-replicate_0/level_3/ticket/      of each trained network, by level and variant:
-    ticket                       its ticket file
-    trained                      its trained weights; what it classified right
-    record.json                  figures, learning curve, digests
-```
+::
+
+  config.json                     what determines the run; and versions
+  results.csv                     one row per trained network
+  rewind.json                     how the first stable step was found, if it was
+  report.html, figures/           drawn from the records
+  replicate_0/theta_0/            θ0, and θk, as TensorFlow checkpoints
+  replicate_0/level_3/line.json   what lies between a ticket and its copy
+  replicate_0/level_3/.ticket.unfinished/    where a training under way is
+  replicate_0/level_3/ticket/     of each trained network, by level and variant:
+      ticket                      its ticket file
+      trained                     its trained weights; what it classified right
+      record.json                 figures, learning curve, digests
 
 Whatever is there is whole: files and folders are written beside their place
 and renamed into it.

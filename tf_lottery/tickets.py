@@ -73,7 +73,7 @@ class Ticket:
 
     @property
     def start(self) -> State:
-        """What training restarts from: mask ⊙ θk."""
+        """What training restarts from, mask ⊙ θk."""
         return rewinding.rewind(self.origin, self.masks)
 
     def template(self) -> keras.Model:

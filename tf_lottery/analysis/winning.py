@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 MARGIN = 0.002
-"""How much lower an accuracy may be and still count as no lower: 0.2
-percentage points, the tolerance of Frankle et al. 2020 (arXiv:1912.05671,
+"""How much lower an accuracy may be and still count as no lower. 0.2
+percentage points is the tolerance of Frankle et al. 2020 (arXiv:1912.05671,
 Sec. 4.4) for a subnetwork that matches."""
 
 

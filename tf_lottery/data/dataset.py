@@ -70,7 +70,7 @@ class Dataset:
 def from_arrays(
     x: Any, y: Any = None, validation_data: Any = None, test_data: Any = None
 ) -> Dataset:
-    """Returns a data set of the user's arrays, or `tf.data.Dataset`s.
+    """Returns a data set of the user's arrays or `tf.data.Dataset` objects.
 
     A `tf.data.Dataset` is read once, and need not fit into memory: see
     `data.stream`. What it does at random happens that once; augmentation that

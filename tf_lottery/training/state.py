@@ -29,7 +29,7 @@ class State:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over step, names and values: equal states, equal digest."""
+        """SHA-256 over step, names and values; equal states, equal digest."""
         hasher = hashlib.sha256(str(self.step).encode())
         for arrays in (self.weights, self.slots):
             hasher.update(digest(arrays).encode())

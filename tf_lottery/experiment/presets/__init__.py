@@ -31,7 +31,7 @@ PRESETS: dict[str, dict[str, Config]] = {
         vgg_19_cifar10,
     )
 }
-"""Every preset by name, at every scale: the published setting, and minutes."""
+"""Every preset by name, at every scale (the paper's, and minutes)."""
 
 
 def find(name: str, scale: str) -> Config:
