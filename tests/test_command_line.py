@@ -168,6 +168,15 @@ def test_list_shows_every_table():
             "Did you mean 'reinit'",
         ),
         (
+            ("run", "lenet_mnist", "--run_dir", "{}", "--strategy", "mirored"),
+            "Did you mean 'mirrored'",
+        ),
+        (
+            ("run", "lenet_mnist", "--run_dir", "{}", "--strategy", "mirrored")
+            + ("--workers", "2"),
+            "2 processes cannot share one strategy",
+        ),
+        (
             ("run", "lenet_mnist", "--run_dir", "{}", "--set", "rate"),
             "--set takes KEY=VALUE",
         ),

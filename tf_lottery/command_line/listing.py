@@ -16,7 +16,7 @@ def execute(arguments: argparse.Namespace) -> None:
     """Prints every table of names."""
     del arguments
     with quiet():
-        from tf_lottery import controls, data, models, pruning
+        from tf_lottery import controls, data, models, pruning, strategies
         from tf_lottery.experiment import presets
     for kind, table in (
         ("presets", presets.PRESETS),
@@ -26,5 +26,6 @@ def execute(arguments: argparse.Namespace) -> None:
         ("allocations", pruning.ALLOCATIONS),
         ("schedules", pruning.SCHEDULES),
         ("controls", controls.CONTROLS),
+        ("strategies", strategies.STRATEGIES),
     ):
         print(f"{kind + ':':<13} {', '.join(table)}")
