@@ -114,11 +114,10 @@ def _measure(steps: int) -> float:
         masking.kernels(model),
         strategy,
     )
-    networks = trainer.network
     start = trainer.initial(model, 0)
     masks = {
         path: np.ones(start.weights[path].shape, bool)
-        for path in networks.masked
+        for path in trainer.network.masked
     }
 
     def tell(_: int, step: int, figures: Mapping[str, float]) -> None:
