@@ -115,16 +115,13 @@ TABLE = {
     ),
     "reports": ("analysis", "experiment", "stability", "store"),
     "command_line": (
-        "controls",
         "data",
         "experiment",
         "export",
-        "models",
-        "pruning",
         "reports",
         "store",
     ),
-    "__main__": ("command_line", "version"),
+    "__main__": ("command_line", "lookup", "version"),
 }
 
 
