@@ -113,7 +113,14 @@ TABLE = {
         "ticket_search",
         "training",
     ),
-    "reports": ("analysis", "experiment", "stability", "store"),
+    "reports": (
+        "analysis",
+        "experiment",
+        "masking",
+        "stability",
+        "store",
+        "tickets",
+    ),
     "command_line": (
         "data",
         "experiment",
