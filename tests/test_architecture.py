@@ -17,10 +17,11 @@ TABLE = {
     "seeds": (),
     "archive": (),
     "gaps": (),
-    "masks": ("lookup",),
+    "display": (),
+    "masks": ("display", "lookup"),
     # mechanism
     "layers": (),
-    "masking": ("layers", "lookup", "masks"),
+    "masking": ("display", "layers", "lookup", "masks"),
     "drawn": ("lookup", "masking"),
     # choices
     "pruning": ("lookup", "masking", "masks", "seeds"),
@@ -277,6 +278,7 @@ def test_the_public_names_are_frozen():
         "set_masks",
         "stability",
         "strip_masks",
+        "summary",
         "tfmot",
     ]
     for name in tf_lottery.__all__:

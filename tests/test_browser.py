@@ -1,9 +1,11 @@
 """The report in a real browser."""
 
+import numpy as np
 import pytest
 from browser import page  # noqa: F401 - a fixture
 
 from tf_lottery import experiment, reports
+from tf_lottery.masks import Masks
 
 TINY = experiment.Config().replace(
     {
@@ -87,3 +89,18 @@ def test_the_page_is_as_wide_as_the_window(report, tmp_path, width):
     assert report.value("document.documentElement.scrollWidth") <= width
     report.shoot(tmp_path / "report.png", whole=True)
     assert (tmp_path / "report.png").stat().st_size > 50_000
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_bars_are_as_long_as_densities_on_any_page(page, tmp_path, dark):  # noqa: F811
+    masks = Masks({"a": np.eye(4), "b": np.ones((2, 2)), "c": np.zeros(3)})
+    (tmp_path / "masks.html").write_text(
+        '<meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+        + masks._repr_html_()
+    )
+    page.open((tmp_path / "masks.html").as_uri(), 600, 300, dark)
+    assert page.value(
+        "[...document.querySelectorAll('td div div')].map(bar =>"
+        "bar.getBoundingClientRect().width / bar.parentElement.clientWidth)"
+    ) == pytest.approx([0.25, 1, 0], abs=0.01)
+    page.shoot(tmp_path / "masks.png")
