@@ -1,5 +1,7 @@
 """The command line, in processes of its own, as a user meets it."""
 
+import argparse
+import io
 import json
 import os
 import pathlib
@@ -412,3 +414,25 @@ sys.exit(__main__.main(["list"]))
     )
     assert result.returncode == 1
     assert "Traceback" in result.stderr
+
+
+def test_outcomes_of_claims_are_coloured_on_a_terminal(monkeypatch):
+    from tf_lottery import reports
+    from tf_lottery.command_line import report
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    lines = ["reproduced: a: b", "not reproduced: c", "not enough runs: d", ""]
+    monkeypatch.setattr(reports, "write", lambda run_dir: lines)
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    report.execute(argparse.Namespace(run_dir="anywhere"))
+    assert terminal.getvalue().splitlines() == [
+        "\x1b[32mreproduced\x1b[0m: a: b",
+        "\x1b[33mnot reproduced\x1b[0m: c",
+        "not enough runs: d",
+        "",
+    ]
