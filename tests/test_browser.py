@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from browser import page  # noqa: F401 - a fixture
 
 from tf_lottery import experiment, reports
 from tf_lottery.masks import Masks
@@ -19,7 +18,7 @@ TINY = experiment.Config().replace(
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, page):  # noqa: F811
+def report(tmp_path_factory, page):
     folder = tmp_path_factory.mktemp("report") / "run"
     experiment.run_experiment(TINY, folder, verbose=False)
     reports.write(folder)
@@ -27,7 +26,7 @@ def report(tmp_path_factory, page):  # noqa: F811
     return page
 
 
-def visible(page, selector):  # noqa: F811
+def visible(page, selector):
     """How many elements are there to see."""
     return page.value(
         f"[...document.querySelectorAll({selector!r})].filter(element =>"
@@ -92,7 +91,7 @@ def test_the_page_is_as_wide_as_the_window(report, tmp_path, width):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_bars_are_as_long_as_densities_on_any_page(page, tmp_path, dark):  # noqa: F811
+def test_bars_are_as_long_as_densities_on_any_page(page, tmp_path, dark):
     masks = Masks({"a": np.eye(4), "b": np.ones((2, 2)), "c": np.zeros(3)})
     (tmp_path / "masks.html").write_text(
         '<meta charset="utf-8"><meta name="color-scheme" content="light dark">'

@@ -357,15 +357,16 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("word", ["list", "--help"])
-def test_a_reader_that_leaves_early_is_no_error(word):
+@pytest.mark.parametrize(
+    ("word", "at_once"), [("list", ""), ("list", "1"), ("--help", "")]
+)
+def test_a_reader_that_leaves_early_is_no_error(word, at_once):
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
         [sys.executable, "-m", "tf_lottery", word],
         cwd=ROOT,
-        # Of its own accord argparse ignores what it cannot write at once.
-        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        env={**os.environ, "PYTHONUNBUFFERED": at_once},
         stdout=writing,
         stderr=subprocess.PIPE,
         timeout=60,

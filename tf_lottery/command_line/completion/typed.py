@@ -47,15 +47,15 @@ class Command:
         return [word for word in self.words if not word.flag]
 
 
-_BY_METAVAR: dict[str, dict[str, object]] = {
-    "DIR": {"place": "directory"},
-    "D": {"place": "directory"},
-    "OUT": {"place": "file"},
-    "NAMES": {"values": NAMES["controls"], "end": ","},
-    "F": {"values": NAMES["formats"], "end": ","},
-    "KEY=VALUE": {"values": NAMES["settings"], "end": "="},
+_BY_METAVAR: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "DIR": ((), "directory", ""),
+    "D": ((), "directory", ""),
+    "OUT": ((), "file", ""),
+    "NAMES": (NAMES["controls"], "", ","),
+    "F": (NAMES["formats"], "", ","),
+    "KEY=VALUE": (NAMES["settings"], "", "="),
 }
-"""What a value is, where no list of choices says so."""
+"""Values, place and end, where no list of choices says what a value is."""
 
 
 def typed(commands: Mapping[str, argparse.ArgumentParser]) -> list[Command]:
@@ -81,7 +81,7 @@ def typed(commands: Mapping[str, argparse.ArgumentParser]) -> list[Command]:
 def _typed(action: argparse.Action) -> Typed:
     flag = action.option_strings[-1] if action.option_strings else ""
     metavar = "" if action.nargs == 0 else str(action.metavar or action.dest)
-    known = _BY_METAVAR.get(metavar, {})
-    if action.choices is not None:
-        known = {"values": tuple(action.choices)}
-    return Typed(flag, action.help or "", metavar, **known)  # type: ignore[arg-type]
+    known = tuple(action.choices or ()), "", ""
+    if not known[0]:
+        known = _BY_METAVAR.get(metavar, known)
+    return Typed(flag, action.help or "", metavar, *known)
