@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from browser import page  # noqa: F401 - a fixture
 from hypothesis import settings
 
 from tf_lottery.masking import kernels

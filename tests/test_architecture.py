@@ -18,10 +18,11 @@ TABLE = {
     "strategies": ("lookup",),
     "archive": (),
     "gaps": (),
-    "masks": ("lookup",),
+    "display": (),
+    "masks": ("display", "lookup"),
     # mechanism
     "layers": (),
-    "masking": ("layers", "lookup", "masks"),
+    "masking": ("display", "layers", "lookup", "masks"),
     "drawn": ("lookup", "masking"),
     # choices
     "pruning": ("lookup", "masking", "masks", "seeds"),
@@ -115,19 +116,23 @@ TABLE = {
         "ticket_search",
         "training",
     ),
-    "reports": ("analysis", "experiment", "stability", "store"),
+    "reports": (
+        "analysis",
+        "experiment",
+        "masking",
+        "stability",
+        "store",
+        "tickets",
+    ),
     "command_line": (
-        "controls",
         "data",
         "experiment",
         "export",
-        "models",
-        "pruning",
         "reports",
         "store",
         "strategies",
     ),
-    "__main__": ("command_line", "version"),
+    "__main__": ("command_line", "lookup", "version"),
 }
 
 
@@ -276,6 +281,7 @@ def test_the_public_names_are_frozen():
         "set_masks",
         "stability",
         "strip_masks",
+        "summary",
         "tfmot",
     ]
     for name in tf_lottery.__all__:

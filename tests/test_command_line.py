@@ -1,8 +1,11 @@
 """The command line, in processes of its own, as a user meets it."""
 
+import argparse
+import io
 import json
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
@@ -145,7 +148,16 @@ def test_list_shows_every_table():
     ("arguments", "message"),
     [
         ((), "the following arguments are required"),
-        (("walk",), "invalid choice: 'walk'"),
+        (("rnu",), "Unknown command 'rnu'. Did you mean 'run'?"),
+        (("--hepl",), "unknown flag '--hepl'. Did you mean '--help'? Try"),
+        (("list", "all"), "unrecognized arguments: all"),
+        (("list", "--all"), "tf-lottery list: unknown flag '--all'. Try"),
+        (
+            ("run", "lenet_mnist", "--run-dir={}"),
+            "Did you mean '--run_dir'? Try: tf-lottery run --help",
+        ),
+        (("list", "--", "--all"), "unrecognized arguments: -- --all"),
+        (("completion", "zhs"), "Unknown shell 'zhs'. Did you mean 'zsh'?"),
         (("run", "lenet_mnist"), "required: --run_dir"),
         (
             ("run", "lenet_mnis", "--run_dir", "{}"),
@@ -321,14 +333,116 @@ assert (random.getstate(), np.random.get_state()[1].sum()) == state
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_help_needs_no_tensorflow():
-    code = """
-import sys
+QUICK = {
+    "--help": (0, "commands"),
+    "run --help": (0, "--scale {quick,paper}"),
+    "export --help": (0, "--output OUT"),
+    "completion --help": (0, ".bashrc"),
+    "--version": (0, "tf-lottery "),
+    "list": (0, "lenet_mnist"),
+    "completion bash": (0, "complete -F"),
+    "rnu": (2, "'run'"),
+    "run --leves": (2, "'--levels'"),
+    "run lenet_mnis": (2, "'lenet_mnist'"),
+}
+
+
+def test_what_needs_no_tensorflow_does_not_import_it():
+    code = f"""
+import contextlib, io, sys
 from tf_lottery.__main__ import main
-try:
-    main(["--help"])
-except SystemExit as exit:
-    assert exit.code == 0
-assert "tensorflow" not in sys.modules and "numpy" not in sys.modules
+for line, (status, word) in {QUICK}.items():
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            found = main(line.split())
+        except SystemExit as exit:
+            found = exit.code
+    assert found == status, line
+    assert word in said.getvalue(), said.getvalue()
+heavy = {{"tensorflow", "keras", "numpy", "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "at_once"), [("list", ""), ("list", "1"), ("--help", "")]
+)
+def test_a_reader_that_leaves_early_is_no_error(word, at_once):
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, "-m", "tf_lottery", word],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": at_once},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writing)
+    assert result.stderr == b""
+    assert result.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(environment, colours):
+    known = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    ours, theirs = pty.openpty()
+    status = subprocess.run(
+        [sys.executable, "-m", "tf_lottery", "rnu"],
+        cwd=ROOT,
+        env={**known, **environment},
+        stderr=theirs,
+        timeout=60,
+    ).returncode
+    said = os.read(ours, 4096)
+    os.close(ours)
+    os.close(theirs)
+    assert status == 2
+    assert said.startswith(b"\x1b[1;31mtf-lottery:\x1b[0m ") == colours
+    assert (b"\x1b" in said) == colours
+
+
+def test_a_fault_is_a_traceback_and_status_1():
+    code = """
+import sys
+from tf_lottery import __main__, command_line
+command_line.COMMANDS["list"].execute = lambda arguments: {}["gone"]
+sys.exit(__main__.main(["list"]))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_outcomes_of_claims_are_coloured_on_a_terminal(monkeypatch):
+    from tf_lottery import reports
+    from tf_lottery.command_line import report
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    lines = ["reproduced: a: b", "not reproduced: c", "not enough runs: d", ""]
+    monkeypatch.setattr(reports, "write", lambda run_dir: lines)
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    report.execute(argparse.Namespace(run_dir="anywhere"))
+    assert terminal.getvalue().splitlines() == [
+        "\x1b[32mreproduced\x1b[0m: a: b",
+        "\x1b[33mnot reproduced\x1b[0m: c",
+        "not enough runs: d",
+        "",
+    ]

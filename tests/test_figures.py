@@ -90,6 +90,52 @@ def test_equal_runs_draw_equal_bytes():
     assert drawn[0] == drawn[1]
 
 
+def test_marks_lie_on_the_points_of_their_curves():
+    networks = run(3, 4, "reinit")
+    drawing = figures.draw(networks)["early_stop_step"]
+    root = xml.etree.ElementTree.fromstring(drawing.svg)
+    assert {mark.curve: mark.name for mark in drawing.marks} == {
+        0: "ticket",
+        1: "reinit",
+    }
+    for curve in (0, 1):
+        (line,) = root.findall(f".//*[@id='curve-{curve}-0']")
+        points = [
+            (float(use.get("x")), float(use.get("y")))
+            for use in line.iter("{http://www.w3.org/2000/svg}use")
+        ]
+        own = [(m.x, m.y) for m in drawing.marks if m.curve == curve]
+        assert len(own) == 5
+        assert np.array(own) == pytest.approx(np.array(points), abs=0.06)
+    stops = [n.row["early_stop_step"] for n in networks if n.level == 0]
+    mean, low, high = (f"{f(stops):,.0f}" for f in (np.mean, min, max))
+    assert drawing.marks[0].text == (
+        "ticket at 100 %",
+        f"{mean} steps [{low}–{high}], n = 3",
+    )
+
+
+def test_the_pixels_that_a_ticket_reads_are_pictured():
+    taken = dataclasses.replace(
+        tickets(), image=(2, 2, 2), reader="dense_0/kernel"
+    )
+    mask = np.zeros((8, 6), bool)
+    mask[0, 0] = mask[1, 1:3] = True  # both channels of the first pixel
+    mask[6, :] = True  # one of the last
+    taken = dataclasses.replace(
+        taken, masks={**taken.masks, 1: {"dense_0/kernel": mask}}
+    )
+    assert taken.readers(1).tolist() == [[3, 0], [0, 6]]
+    drawn = figures.draw(
+        run(),
+        tickets=dataclasses.replace(
+            tickets(), image=(2, 2, 2), reader="dense_0/kernel"
+        ),
+    )
+    assert set(drawn) == FROM_RECORDS | FROM_WEIGHTS | {"pixels"}
+    assert "weights of dense_0 read each pixel" in drawn["pixels"].caption
+
+
 def watch(monkeypatch, name, key):
     """Returns what an axes method is called with, by label."""
     seen, method = {}, getattr(style.Axes, name)

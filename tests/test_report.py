@@ -63,9 +63,25 @@ def test_the_report_stands_alone_and_escapes():
     assert "&lt;toy&gt;" in shown
     assert "&lt;0&gt;" in shown
     drawn = figures.draw(networks)
-    assert shown.count("data:image/png;base64,") == len(drawn) > 0
-    assert not re.search(r'(src|href)="(?!data:)', shown)
+    marked = sum(bool(drawing.marks) for drawing in drawn.values())
+    assert shown.count("<svg") == marked > 0
+    assert shown.count("data:image/png;base64,") == len(drawn) - marked > 0
+    assert not re.search(r'(src|href)="(?!data:|#)', shown)
+    assert "<script" not in shown
+    ids = re.findall(r' id="([^"]+)"', shown)
+    assert len(ids) == len(set(ids))
+    for name in re.findall(r'(?:href="#|url\(#|for=")([^")]+)', shown):
+        assert name in ids
     assert all(html.escape(d.caption) in shown for d in drawn.values())
+
+
+def test_names_of_curves_are_escaped():
+    networks = [
+        dataclasses.replace(n, variant="<b>") if n.level else n
+        for n in studies.study(np.random.default_rng(0), 1)
+    ]
+    networks += studies.study(np.random.default_rng(0), 1)
+    assert "<b>" not in page(networks).replace("<b>Figure", "")
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -27,6 +27,7 @@ _HOME = {
     "run_experiment": "experiment",
     "set_masks": "masking",
     "strip_masks": "masking",
+    "summary": "masking",
 }
 _MODULES = (
     "analysis",

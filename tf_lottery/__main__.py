@@ -1,12 +1,29 @@
 """This module knows the command line."""
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl.flags import argparse_flags
 
-from tf_lottery.command_line import COMMANDS
+from tf_lottery import lookup
+from tf_lottery.command_line import COMMANDS, colours
 from tf_lottery.version import __version__
+
+_TEXT = """find, prove and hand on lottery tickets (Frankle & Carbin 2019)
+
+commands, of each of which `tf-lottery COMMAND --help` says more:
+"""
+_EPILOG = """examples:
+  tf-lottery run lenet_mnist --run_dir runs/lenet
+  tf-lottery report runs/lenet
+  tf-lottery export runs/lenet --level 3 --output served
+
+exit status: 0 done; 1 a fault in tf-lottery; 2 bad input, said in one line;
+130 interrupted by Ctrl-C
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,36 +34,87 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 after bad input, with one line on standard error; 130 after
-        Ctrl-C.
+        Ctrl-C; 141 where nobody reads what is printed, as after `| head`.
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still to be written at the end must go somewhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, sys.stderr.fileno())
+        return 141  # 128 + SIGPIPE, as other programs that it ends
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         arguments.execute(arguments)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
-        print(f"tf-lottery: {' '.join(str(error).split())}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _say(" ".join(str(error).split()))
         return 2
     except KeyboardInterrupt:
-        print(
-            "tf-lottery: interrupted. The same command goes on from here.",
-            file=sys.stderr,
-        )
+        _say("interrupted. The same command goes on from here.")
         return 130
     return 0
 
 
+def _say(message: str, who: str = "tf-lottery") -> None:
+    who = colours.paint(f"{who}:", colours.RED, sys.stderr)
+    print(f"{who} {message}", file=sys.stderr)
+
+
 class _Parser(argparse_flags.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and suggest what was meant."""
+
+    commands: dict[str, argparse.ArgumentParser] = {}
 
     def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}. Try: {self.prog} --help\n")
+        """Says what is wrong, and ends the process."""
+        end = "" if message.endswith("?") else "."
+        _say(f"{message}{end} Try: {self.prog} --help", self.prog)
+        self.exit(2)
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Names an unknown flag first, for it may hide what else is missing.
+
+        `argparse` has no public list of flags; tests pin this one.
+        """
+        words = sys.argv[1:] if args is None else args
+        known = list(self._option_string_actions)
+        for word in words:
+            if word == "--" or word in self.commands:
+                break
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and " " not in flag and flag not in known:
+                nearest = lookup.nearest(flag, known)
+                dot = "." if nearest else ""
+                self.error(f"unknown flag {flag!r}{dot}{nearest}")
+        return super().parse_known_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Suggests a choice. `argparse` has no public way; tests pin it."""
+        if action.choices is not None:
+            known = dict.fromkeys(action.choices)
+            lookup.find(known, value, action.dest)
 
 
 def _parser() -> _Parser:
     parser = _Parser(
         prog="tf-lottery",
-        description="Find, prove and hand on lottery tickets "
-        "(Frankle & Carbin 2019).",
+        usage="tf-lottery [--help] [--version] COMMAND ...",
+        description=_TEXT
+        + "\n".join(f"  {n:<12}{c.TEXT}" for n, c in COMMANDS.items()),
+        epilog=_EPILOG,
         allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--version",
@@ -54,17 +122,24 @@ def _parser() -> _Parser:
         version=f"tf-lottery {__version__}",
     )
     commands = parser.add_subparsers(
-        required=True, metavar="COMMAND", parser_class=_Parser
+        required=True,
+        dest="command",
+        metavar="COMMAND",
+        help=argparse.SUPPRESS,
+        parser_class=_Parser,
+        prog="tf-lottery",
     )
     for name, command in COMMANDS.items():
         added = commands.add_parser(
             name,
-            help=command.TEXT,
             description=command.TEXT,
             allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(execute=command.execute)
         command.add_arguments(added)
+    parser.commands = dict(commands.choices)
+    parser.set_defaults(commands=parser.commands)
     return parser
 
 

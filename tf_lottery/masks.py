@@ -1,13 +1,13 @@
 """This module knows what masks are: frozen kernel path -> bool array."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_lottery import lookup
+from tf_lottery import display, lookup
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -184,6 +184,18 @@ class Masks(Mapping[str, np.ndarray]):
             f"Masks({len(self)} kernels, {self.kept:,} of {self.size:,} "
             f"weights kept, density {self.density:.4g})"
         )
+
+    def _repr_html_(self) -> str:
+        return self.table(repr(self))._repr_html_()
+
+    def table(self, title: str, notes: Iterable[str] = ()) -> display.Table:
+        """Returns how much of each kernel is kept, as a table."""
+        rows = (
+            display.Row((path, f"{mask.shape}"), self.counts[path], mask.size)
+            for path, mask in self.items()
+        )
+        head = "kernel", "shape"
+        return display.Table(title, head, tuple(rows), tuple(notes))
 
 
 def _frozen(path: str, mask: ArrayLike) -> np.ndarray:

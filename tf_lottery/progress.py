@@ -1,6 +1,7 @@
 """This module knows how a long run shows that it is alive."""
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ from tf_lottery.tickets import Ticket
 class Progress:
     """A bar over all steps of a run, and a line for each trained network.
 
-    The bar shows on a terminal only; the lines everywhere.
+    The bar shows on a terminal only; the lines everywhere. A log file or a
+    notebook, which would keep every state of a bar, gets a line a minute.
 
     Args:
         steps: Steps of the whole run.
@@ -20,6 +22,7 @@ class Progress:
         replicates: How many there are; of one alone nobody need be told.
         evaluated: Called with a ticket, the step and the figures of each
             evaluation.
+        every: Seconds between the lines that stand for the bar.
     """
 
     def __init__(
@@ -29,10 +32,12 @@ class Progress:
         replicates: int = 1,
         evaluated: Callable[[Ticket, int, Mapping[str, float]], None]
         | None = None,
+        every: float = 60.0,
     ) -> None:
         self._evaluated = evaluated
         self._verbose, self._replicates = verbose, replicates
         self._steps: dict[tuple[int, int, str], int] = {}
+        self._done, self._every, self._said = 0, every, time.monotonic()
         self._bar = tqdm.auto.tqdm(
             total=steps,
             unit=" steps",
@@ -60,6 +65,7 @@ class Progress:
             self._bar.set_description(self._named(replicate, ticket))
             self._bar.refresh()
         else:
+            self._done += step - self._steps[name]
             self._bar.update(step - self._steps[name])
         self._steps[name] = step
         if self._evaluated and figures:
@@ -68,6 +74,10 @@ class Progress:
             self._bar.set_postfix_str(
                 f"validation loss {figures['validation_loss']:.4f}"
             )
+        if self._bar.disable and time.monotonic() - self._said >= self._every:
+            where = f"{self._named(replicate, ticket)}  step {step:>7,}"
+            share = min(1, self._done / max(1, self._bar.total))
+            self.say(f"{where}  {share:.0%} of the run's steps")
 
     def kept(
         self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
@@ -91,6 +101,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Says something in a line of its own."""
+        self._said = time.monotonic()
         if self._verbose:
             self._bar.write(line, file=sys.stderr)
 

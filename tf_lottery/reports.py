@@ -4,12 +4,13 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
-from tf_lottery import stability
+from tf_lottery import masking, stability
 from tf_lottery.analysis import claims, figures, published, report, table
 from tf_lottery.analysis.anatomy import Anatomy
 from tf_lottery.analysis.figures.connectivity import Between
 from tf_lottery.experiment import command, presets, sweep
 from tf_lottery.store import Record, RunDirectory, write_report
+from tf_lottery.tickets import Ticket
 
 
 def write(run_dir: str | os.PathLike[str]) -> list[str]:
@@ -143,4 +144,26 @@ def _anatomy(
         {path: initial[path] for path in dense.masks},
         {path: trained[path] for path in dense.masks},
         {n: directory.masks(replicate, n) for n in levels[replicate]},
+        *_image(dense),
     )
+
+
+def _image(ticket: Ticket) -> tuple[tuple[int, int, int] | None, str]:
+    """Returns the shape of images, and the kernel that reads them flattened.
+
+    None and "" where a network takes no images, or reads them otherwise.
+    """
+    try:
+        model = ticket.template()
+    except ValueError:  # a subclassed one, or of classes not known here
+        return None, ""
+    shape = getattr(model, "input_shape", ())
+    kernels = masking.kernels(model, include=list(ticket.masks))
+    path, kernel = next(iter(kernels.items()))
+    flat = tuple(kernel.variable.shape)[:-1]
+    match shape:
+        case (_, int(height), int(width), int(channels)) if flat == (
+            height * width * channels,
+        ):
+            return (height, width, channels), path
+    return None, ""

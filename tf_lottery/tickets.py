@@ -76,6 +76,27 @@ class Ticket:
         """What training restarts from, mask ⊙ θk."""
         return rewinding.rewind(self.origin, self.masks)
 
+    def __repr__(self) -> str:
+        return (
+            f"Ticket(level {self.level}, {self.variant!r}, "
+            f"{self.masks.kept:,} of {self.dense_size or self.masks.size:,} "
+            f"weights kept, density {self.density:.4g}, restarts from step "
+            f"{self.origin.step})"
+        )
+
+    def _repr_html_(self) -> str:
+        figures = {
+            name.replace("_", " "): value
+            for name, value in self.metrics.items()
+            if isinstance(value, int | float)
+        }
+        known = "; ".join(
+            f"{name} {value:,}" if type(value) is int else f"{name} {value:.4g}"
+            for name, value in figures.items()
+        )
+        notes = [known] if known else []
+        return self.masks.table(repr(self), notes)._repr_html_()
+
     def template(self) -> keras.Model:
         """Returns the plain model that this ticket is of, without its weights.
 

@@ -19,12 +19,17 @@ class Anatomy:
         trained: Kernel path to its weights at the end of its training.
         masks: Level to kernel path to what is kept, bool, of the same shape;
             level 0 among them.
+        image: The shape of the images that are put in, height, width and
+            channels; None if they are none, or not flattened.
+        reader: The path of the kernel that reads their pixels; `""` if none.
     """
 
     replicate: int
     initial: Kernels
     trained: Kernels
     masks: Mapping[int, Kernels]
+    image: tuple[int, int, int] | None = None
+    reader: str = ""
 
     @property
     def layers(self) -> list[str]:
@@ -54,6 +59,13 @@ class Anatomy:
         """Returns masks of the weights kept, and of those pruned by then."""
         kept = self.masks[level][path]
         return kept, self.masks[0][path] & ~kept
+
+    def readers(self, level: int) -> np.ndarray:
+        """Returns how many weights read each pixel, `[height, width]`."""
+        if self.image is None:
+            raise ValueError("No kernel reads an image.")
+        mask = self.masks[level][self.reader]
+        return mask.sum(axis=1).reshape(self.image).sum(axis=2)
 
     def moved(self, path: str) -> np.ndarray:
         """Returns |θT - θ0| of the dense network, of a kernel's shape."""

@@ -7,7 +7,14 @@ to be quick.
 
 from types import ModuleType
 
-from tf_lottery.command_line import export, listing, report, run, stability
+from tf_lottery.command_line import (
+    completion,
+    export,
+    listing,
+    report,
+    run,
+    stability,
+)
 
 COMMANDS: dict[str, ModuleType] = {
     "list": listing,
@@ -15,5 +22,6 @@ COMMANDS: dict[str, ModuleType] = {
     "report": report,
     "stability": stability,
     "export": export,
+    "completion": completion,
 }
 """Every command by name, in the order in which one meets them."""

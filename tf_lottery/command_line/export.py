@@ -10,9 +10,21 @@ TEXT = "write a ticket of a run to serve"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the ticket, the formats, and how they are measured."""
-    parser.add_argument("run_dir", metavar="DIR")
-    parser.add_argument("--level", type=int, required=True, metavar="L")
-    parser.add_argument("--replicate", type=int, default=0, metavar="R")
+    parser.add_argument("run_dir", metavar="DIR", help="the run's directory")
+    parser.add_argument(
+        "--level",
+        type=int,
+        required=True,
+        metavar="L",
+        help="pruning rounds of the ticket; 0: the dense network",
+    )
+    parser.add_argument(
+        "--replicate",
+        type=int,
+        default=0,
+        metavar="R",
+        help="which replicate's (default: 0)",
+    )
     parser.add_argument(
         "--format",
         default="saved_model",
@@ -21,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sparse_litert, onnx; or several, separated by commas",
     )
     parser.add_argument(
-        "--dtype", default="float32", help="float32 (default), float16, int8"
+        "--dtype",
+        default="float32",
+        choices=("float32", "float16", "int8"),
+        help="how weights are stored (default: float32)",
     )
     parser.add_argument(
         "--shrink",

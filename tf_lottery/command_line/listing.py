@@ -2,7 +2,7 @@
 
 import argparse
 
-from tf_lottery.command_line.quiet import quiet
+from tf_lottery.command_line.names import NAMES
 
 TEXT = "show presets, models, data sets and the rest"
 
@@ -15,17 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> None:
     """Prints every table of names."""
     del arguments
-    with quiet():
-        from tf_lottery import controls, data, models, pruning, strategies
-        from tf_lottery.experiment import presets
-    for kind, table in (
-        ("presets", presets.PRESETS),
-        ("models", models.MODELS),
-        ("data sets", [*data.DATASETS, "any image set of TFDS by name"]),
-        ("criteria", pruning.CRITERIA),
-        ("allocations", pruning.ALLOCATIONS),
-        ("schedules", pruning.SCHEDULES),
-        ("controls", controls.CONTROLS),
-        ("strategies", strategies.STRATEGIES),
-    ):
-        print(f"{kind + ':':<13} {', '.join(table)}")
+    for kind, names in NAMES.items():
+        more = ", any image set of TFDS by name" if kind == "data sets" else ""
+        print(f"{kind + ':':<13} {', '.join(names)}{more}")

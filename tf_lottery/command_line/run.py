@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tf_lottery.command_line import report
+from tf_lottery.command_line.names import NAMES
 from tf_lottery.command_line.quiet import quiet
 
 if TYPE_CHECKING:
@@ -15,12 +16,21 @@ TEXT = "run an experiment, or what of it is not done yet"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the experiment, its settings, and how it is trained."""
     parser.add_argument(
-        "preset", metavar="PRESET", help="see `tf-lottery list`"
+        "preset",
+        metavar="PRESET",
+        choices=NAMES["presets"],
+        help="network_dataset, as `tf-lottery list` shows them",
     )
-    parser.add_argument("--run_dir", required=True, metavar="DIR")
+    parser.add_argument(
+        "--run_dir",
+        required=True,
+        metavar="DIR",
+        help="where everything is kept; the same command goes on there",
+    )
     parser.add_argument(
         "--scale",
         default="quick",
+        choices=("quick", "paper"),
         help="paper: the published setting; quick: minutes (default)",
     )
     parser.add_argument("--levels", metavar="N", help="pruning rounds")
@@ -29,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--controls", metavar="NAMES", help="such as reinit,shuffle"
     )
-    parser.add_argument("--seed", metavar="S")
+    parser.add_argument(
+        "--seed", metavar="S", help="what all chance derives from (default: 0)"
+    )
     parser.add_argument(
         "--data_dir",
         metavar="D",
@@ -44,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy",
         metavar="NAME",
-        help="auto, one_device, mirrored, multi_worker or tpu "
-        "(default: this process where TensorFlow computes)",
+        choices=NAMES["strategies"],
+        help="spread training: auto, one_device, mirrored, multi_worker or tpu",
     )
     parser.add_argument(
         "--deterministic",

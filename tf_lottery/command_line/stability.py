@@ -9,7 +9,7 @@ TEXT = "measure the barrier between copies of a run"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the run directory, and which of its levels."""
-    parser.add_argument("run_dir", metavar="DIR")
+    parser.add_argument("run_dir", metavar="DIR", help="the run's directory")
     parser.add_argument("--level", type=int, metavar="L", help="default: all")
     parser.add_argument("--data_dir", metavar="D", help="as in `run`")
 

@@ -18,6 +18,7 @@ from tf_lottery.masking.models import (
 )
 from tf_lottery.masking.optimizer import masked_optimizer
 from tf_lottery.masking.paths import variables_by_path
+from tf_lottery.masking.summary import summary
 
 __all__ = [
     "Kernel",
@@ -35,5 +36,6 @@ __all__ = [
     "masked_optimizer",
     "set_masks",
     "strip_masks",
+    "summary",
     "variables_by_path",
 ]

@@ -44,7 +44,7 @@ def draw(
     """
     networks = draws.pool(networks)
     with style.styled():
-        drawn = {
+        drawn: dict[str, Drawing | None] = {
             name: against_density.draw(quantity, networks, bands, published)
             for name, quantity in against_density.QUANTITIES.items()
         }
@@ -56,6 +56,7 @@ def draw(
             drawn["initial_weights"] = inside.initial_weights(tickets)
             drawn["distance_moved"] = inside.distance_moved(tickets)
             drawn["connections"] = inside.connections(tickets)
+            drawn["pixels"] = inside.pixels(tickets)
         drawn["connectivity"] = connectivity.draw(lines, stable)
     return {name: d for name, d in drawn.items() if d is not None}
 

@@ -2,16 +2,37 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 
 from tf_lottery.analysis import table
 from tf_lottery.analysis.figures import style
-from tf_lottery.analysis.figures.style import Drawing, Drawn
+from tf_lottery.analysis.figures.style import Drawing, Drawn, Mark
 from tf_lottery.analysis.published import Band
 
 Value = Callable[[Drawn], float | None]
+
+
+class Point(NamedTuple):
+    """One level of a curve.
+
+    Attributes:
+        percent: Weights remaining.
+        mean: Over replicates.
+        low: Of the lowest replicate.
+        high: Of the highest.
+        replicates: How many replicates there are.
+    """
+
+    percent: float
+    mean: float
+    low: float
+    high: float
+    replicates: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +119,19 @@ def draw(
         b for b in bands if b.column == quantity.column and b.variant in names
     ]
     sparsest = min(n.row["density"] for n in networks)
-    for band in shown:
-        _band(axes, band, quantity.scale, sparsest, names, published)
-    curves(axes, networks, value)
+    for part, band in enumerate(shown):
+        band_drawn = _band(
+            axes, band, quantity.scale, sparsest, names, published
+        )
+        if band_drawn is not None:
+            number = names.index(band.variant)
+            band_drawn.set_gid(f"curve-{number}-band-{part}")
+    marks = []
+    for name, (bars, points) in curves(axes, networks, value).items():
+        number = names.index(name)
+        for part, artist in enumerate(bars.get_children()):
+            artist.set_gid(f"curve-{number}-{part}")
+        marks += [_mark(point, number, name, quantity) for point in points]
     axes.set_ylabel(quantity.label)
     if quantity.scale == 1:
         style.thousands(axes.yaxis)
@@ -111,21 +142,41 @@ def draw(
             " Shaded: the paper's means, as far as its figures can be read"
         )
         caption += "." if published else ", at its settings, not this run's."
-    return style.finish(figure, caption)
+    return style.finish(figure, caption, marks)
+
+
+def _mark(point: Point, number: int, name: str, quantity: Quantity) -> Mark:
+    percent, accurate = style.percent(point.percent), quantity.scale == 100
+    mean, low, high = (
+        f"{v:.2f}" if accurate else f"{v:,.0f}"
+        for v in (point.mean, point.low, point.high)
+    )
+    spread = (
+        f" [{low}–{high}], n = {point.replicates}"
+        if point.replicates > 1
+        else ""
+    )
+    text = f"{mean}{' %' if accurate else ' steps'}{spread}"
+    where = f"{name} at {percent} %"
+    return Mark(point.percent, point.mean, number, name, (where, text))
 
 
 def curves(
     axes: Axes, networks: Sequence[Drawn], value: Value, ticks: int = 9
-) -> None:
+) -> dict[str, tuple[ErrorbarContainer, list[Point]]]:
     """Draws a curve for each variant: means, bars from lowest to highest.
 
     Every curve begins at the dense network: its own, if it has one, else that
     which all share.
+
+    Returns:
+        What was drawn, by variant.
     """
+    drawn = {}
     names = table.variants(networks)
     dense = [n for n in networks if not n.level and n.variant == "ticket"]
     for name in names:
-        points: dict[int, list[tuple[float, float]]] = {}
+        levels: dict[int, list[tuple[float, float]]] = {}
         own = [n for n in networks if n.variant == name]
         if all(n.level for n in own):
             own = [*dense, *own]
@@ -133,23 +184,25 @@ def curves(
             found = value(network)
             if found is not None:
                 point = 100 * network.row["density"], found
-                points.setdefault(network.level, []).append(point)
-        if points:
-            _curve(axes, list(points.values()), name, names)
+                levels.setdefault(network.level, []).append(point)
+        if levels:
+            points = [_point(level) for level in levels.values()]
+            drawn[name] = _curve(axes, points, name, names), points
     style.density_axis(axes, (n.row["density"] for n in networks), ticks)
+    return drawn
+
+
+def _point(replicates: Sequence[tuple[float, float]]) -> Point:
+    percent, mean = np.mean(replicates, axis=0).tolist()
+    values = [value for _, value in replicates]
+    return Point(percent, mean, min(values), max(values), len(values))
 
 
 def _curve(
-    axes: Axes,
-    points: Sequence[Sequence[tuple[float, float]]],
-    name: str,
-    names: Sequence[str],
-) -> None:
-    x, mean = np.array([np.mean(p, axis=0) for p in points]).T
-    low, high = (
-        np.array([end(v for _, v in p) for p in points]) for end in (min, max)
-    )
-    axes.errorbar(
+    axes: Axes, points: Sequence[Point], name: str, names: Sequence[str]
+) -> ErrorbarContainer:
+    x, mean, low, high, _ = np.array(points).T
+    return axes.errorbar(
         x,
         mean,
         # Rounding could make a bar shorter than nothing.
@@ -169,13 +222,13 @@ def _band(
     sparsest: float,
     names: Sequence[str],
     published: bool,
-) -> None:
+) -> Artist | None:
     x = np.log(list(band.points))
     low, high = scale * np.array(list(band.points.values())).T
     # No further than the run: the rest would only squeeze its curves.
     end = max(x[-1], np.log(sparsest))
     if end > x[0]:
-        return
+        return None
     at = np.array([*x[x > end], end])
     low, high = (np.interp(-at, -x, y) for y in (low, high))
     percent = 100 * np.exp(at)
@@ -183,10 +236,9 @@ def _band(
     label = f"{band.variant}, Frankle & Carbin{whose}"
     colour = style.look(band.variant, names)["color"]
     if len(percent) > 1:
-        axes.fill_between(
+        return axes.fill_between(
             percent, low, high, color=colour, alpha=0.22, lw=0, label=label
         )
-    else:
-        axes.vlines(
-            percent, low, high, color=colour, alpha=0.3, lw=7, label=label
-        )
+    return axes.vlines(
+        percent, low, high, color=colour, alpha=0.3, lw=7, label=label
+    )

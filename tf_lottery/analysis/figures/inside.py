@@ -14,6 +14,8 @@ from tf_lottery.analysis.figures.style import Drawing
 # of Figs. 19 and 20.
 _DENSITIES = (1.0, 0.4105, 0.1688, 0.0695)
 _DENSITY = 0.1688
+# Those of Fig. 3.
+_PICTURED = (0.513, 0.211, 0.07, 0.036, 0.019)
 _PANELS = 6  # More layers than these are not told apart on a page.
 
 
@@ -97,6 +99,30 @@ def distance_moved(tickets: Anatomy) -> Drawing:
         f"survive at {_left(tickets, level)} (App. F.5, Figs. 19 and 20), of "
         f"replicate {tickets.replicate}{_some(tickets, 3)}. θ0: initial "
         "weights; θT: trained ones.",
+    )
+
+
+def pixels(tickets: Anatomy) -> Drawing | None:
+    """Returns pictures of which pixels tickets read.
+
+    None where no kernel reads images.
+    """
+    if tickets.image is None:
+        return None
+    known = {n: tickets.density(n) for n in tickets.masks if n}
+    levels = style.nearest(known, _PICTURED)
+    figure, panels = style.grid(len(levels))
+    for axes, level in zip(panels, levels, strict=True):
+        read = tickets.readers(level)
+        picture = axes.imshow(read, "Blues", vmin=0, interpolation="nearest")
+        figure.colorbar(picture, ax=axes, shrink=0.9)
+        axes.set_title(_left(tickets, level))
+        axes.set_axis_off()
+    return style.finish(
+        figure,
+        f"How many weights of {_name(tickets.reader)} read each pixel, by "
+        f"weights remaining, of replicate {tickets.replicate}; each picture "
+        "has its own scale, white where no weight is left.",
     )
 
 

@@ -40,6 +40,26 @@ class Drawn(Replicated, Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Mark:
+    """A point of a curve that says what it stands for.
+
+    Attributes:
+        x: Where it is, in the units of the SVG file, from its left.
+        y: From its top.
+        curve: The number of its curve: what belongs to curve 2 has ids that
+            begin with `curve-2-` in the SVG file.
+        name: The curve's name.
+        text: What it stands for, in lines.
+    """
+
+    x: float
+    y: float
+    curve: int
+    name: str
+    text: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Drawing:
     """One figure.
 
@@ -49,12 +69,14 @@ class Drawing:
         png: As PNG.
         svg: As SVG.
         width: Its width in CSS pixels, 96 an inch.
+        marks: The points of its curves, where a reader may ask for them.
     """
 
     caption: str
     png: bytes
     svg: bytes
     width: int
+    marks: tuple[Mark, ...] = ()
 
     @property
     def wide(self) -> bool:
@@ -78,8 +100,14 @@ def grid(panels: int, most: int = 3) -> tuple[Figure, list[Axes]]:
     return drawn, axes[:panels]
 
 
-def finish(drawn: Figure, caption: str) -> Drawing:
-    """Returns a figure as files, equal for equal figures."""
+def finish(drawn: Figure, caption: str, marks: Sequence[Mark] = ()) -> Drawing:
+    """Returns a figure as files, equal for equal figures.
+
+    Args:
+        drawn: The figure.
+        caption: What it shows.
+        marks: Points of its only axes, where its data are.
+    """
     png, svg = io.BytesIO(), io.BytesIO()
     # Without the date and version that matplotlib writes into files.
     drawn.set_dpi(_DPI)
@@ -88,7 +116,17 @@ def finish(drawn: Figure, caption: str) -> Drawing:
         svg, metadata={"Date": None, "Creator": None}
     )
     width = round(96 * drawn.get_figwidth())
-    return Drawing(caption, png.getvalue(), svg.getvalue(), width)
+    # Only now is it settled where things are.
+    placed = tuple(_placed(drawn, mark) for mark in marks)
+    return Drawing(caption, png.getvalue(), svg.getvalue(), width, placed)
+
+
+def _placed(drawn: Figure, mark: Mark) -> Mark:
+    """Returns a mark at its place in the SVG file: 72 units are an inch."""
+    (axes,) = drawn.axes
+    x, y = axes.transData.transform((mark.x, mark.y)) * 72 / drawn.dpi
+    y = 72 * drawn.get_figheight() - y
+    return dataclasses.replace(mark, x=round(x, 1), y=round(y, 1))
 
 
 def styled() -> Any:

@@ -5,6 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 from tf_lottery.analysis.figures import Drawing
+from tf_lottery.analysis.report import interactive
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; margin: 2rem auto;
@@ -52,7 +53,7 @@ def page(title: str, sections: Sequence[str]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{_STYLE}{interactive.STYLE}</style>
 </head>
 <body>
 <h1>{html.escape(title)}</h1>
@@ -72,7 +73,8 @@ def figures(drawn: Mapping[str, Drawing]) -> str:
     ]
     return (
         '<h2>Figures</h2>\n<p class="note">Means over replicates, bars from '
-        "the lowest to the highest. Numbers in brackets are the figures of "
+        "the lowest to the highest; curves can be hidden, and points say what "
+        "they stand for. Numbers in brackets are the figures of "
         "Frankle &amp; Carbin 2019 (arXiv:1803.03635v5) that show the same. "
         "As PNG and SVG files in the folder figures.</p>\n"
         f'<div class="figures">\n{chr(10).join(parts)}\n</div>'
@@ -80,14 +82,23 @@ def figures(drawn: Mapping[str, Drawing]) -> str:
 
 
 def _figure(name: str, drawing: Drawing, number: int) -> str:
-    wide = ' class="wide"' if drawing.wide else ""
-    source = base64.b64encode(drawing.png).decode()
-    width = f' width="{drawing.width}"'
+    kinds = [("wide", drawing.wide), ("curves", bool(drawing.marks))]
+    kind = " ".join(name for name, holds in kinds if holds)
+    shown = _image(name, drawing)
+    if drawing.marks:
+        shown = interactive.figure(name, drawing)
     return (
-        f'<figure{wide}><img alt="{html.escape(name.replace("_", " "))}"'
-        f'{width} src="data:image/png;base64,{source}">'
+        f'<figure id="{html.escape(name)}" class="{kind}">{shown}'
         f"<figcaption><b>Figure {number}.</b> {html.escape(drawing.caption)}"
         "</figcaption></figure>"
+    )
+
+
+def _image(name: str, drawing: Drawing) -> str:
+    source = base64.b64encode(drawing.png).decode()
+    return (
+        f'<img alt="{html.escape(name.replace("_", " "))}"'
+        f' width="{drawing.width}" src="data:image/png;base64,{source}">'
     )
 
 
