@@ -231,7 +231,7 @@ class Trainer:
 
     @property
     def most_side_by_side(self) -> int | None:
-        """How many networks are worth training at once; None: any number."""
+        """How many networks are worth training at once, or None for any."""
         if self._split is not None and not self._split.trains_apart:
             return 1
         if tf.config.list_logical_devices("GPU"):
