@@ -33,6 +33,25 @@ def site(tmp_path_factory):
     return folder
 
 
+def test_pages_are_read_in_a_browser(site, page, tmp_path):
+    page.open((site / "index.html").as_uri())
+    assert "winning ticket" in page.value("document.body.innerText")
+    link = "document.querySelector('a[href=\"practitioner.html\"]')"
+    page.open(page.value(f"{link}.href"))
+    assert page.value("document.querySelector('h1').innerText").startswith(
+        "For practitioners"
+    )
+    # Nothing is wider than the page, and nothing comes from elsewhere.
+    assert page.value(
+        "document.documentElement.scrollWidth <= window.innerWidth"
+    )
+    assert all(
+        address.startswith(("file:", "data:")) for address in page.requests
+    )
+    assert page.complaints == []
+    page.shoot(tmp_path / "practitioner.png")
+
+
 @pytest.fixture(scope="module")
 def reference(site):
     """Every name of the API reference, to its kind."""
