@@ -52,7 +52,10 @@ setuptools.setup(
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.16"],
         "test": [
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
             "mypy>=1.10",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "pytest>=8",

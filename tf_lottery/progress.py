@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import tqdm.auto
+import tqdm
 
 from tf_lottery.tickets import Ticket
 
@@ -33,7 +33,7 @@ class Progress:
         self._evaluated = evaluated
         self._verbose, self._replicates = verbose, replicates
         self._steps: dict[tuple[int, int, str], int] = {}
-        self._bar = tqdm.auto.tqdm(
+        self._bar = tqdm.tqdm(
             total=steps,
             unit=" steps",
             unit_scale=True,
