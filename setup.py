@@ -55,7 +55,10 @@ setuptools.setup(
         "test": [
             *DOCS,
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
             "mypy>=1.10",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "pytest>=8",

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import tqdm.auto
+import tqdm
 
 from tf_lottery.tickets import Ticket
 
@@ -38,7 +38,7 @@ class Progress:
         self._verbose, self._replicates = verbose, replicates
         self._steps: dict[tuple[int, int, str], int] = {}
         self._done, self._every, self._said = 0, every, time.monotonic()
-        self._bar = tqdm.auto.tqdm(
+        self._bar = tqdm.tqdm(
             total=steps,
             unit=" steps",
             unit_scale=True,
