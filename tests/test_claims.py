@@ -94,6 +94,21 @@ def test_a_claim_is_held_against_its_numbers(
     assert found[EARLIER].measured.mean == pytest.approx(1 - share, abs=0.15)
 
 
+@pytest.mark.parametrize("which", ["dense", "ticket"])
+def test_a_stop_at_the_last_step_settles_nothing(which):
+    draw = np.random.default_rng(3)
+    networks = studies.study(draw, 5, gain=0.003, share=0.5)
+    level = 7 if which == "ticket" else 0  # 21 %
+    last = next(n for n in networks if n.level == level)
+    last.row["early_stop_step"] = last.row["steps"]
+    for finding in claims.check(networks, studies.LENET, True):
+        touched = finding.claim.measure.of_stop and (
+            which == "dense"
+            or (finding.claim.density or 1) == pytest.approx(0.211, abs=0.01)
+        )
+        assert (finding.outcome == "trained too short") == touched
+
+
 def test_draws_of_a_control_count_as_one():
     draw = np.random.default_rng(0)
     networks = studies.with_controls(draw, 4, "reinit")

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_lottery.analysis.claims import conv, deep, lenet
-from tf_lottery.analysis.claims.claim import Claim, Finding, Measure, hold
+from tf_lottery.analysis.claims.claim import (
+    OUTCOMES,
+    Claim,
+    Finding,
+    Measure,
+    hold,
+)
 from tf_lottery.analysis.replicates import Replicated
 
 _LENET = {"model": "lenet_300_100", "dataset": "mnist"}
@@ -63,13 +69,25 @@ def check(
 
 def tally(findings: Sequence[Finding]) -> str:
     """Returns in one sentence how many claims had which outcome."""
-    outcomes = ("reproduced", "not reproduced", "not enough runs")
     counts = [
         (outcome, sum(f.outcome == outcome for f in findings))
-        for outcome in outcomes
+        for outcome in OUTCOMES
     ]
-    parts = ", ".join(f"{count} {outcome}" for outcome, count in counts)
+    parts = ", ".join(
+        f"{count} {outcome}"
+        for outcome, count in counts
+        if count or outcome != OUTCOMES[-1]
+    )
     return f"Of {len(findings)} claims of the paper: {parts}."
 
 
-__all__ = ["CLAIMS", "Claim", "Finding", "Measure", "check", "hold", "tally"]
+__all__ = [
+    "CLAIMS",
+    "OUTCOMES",
+    "Claim",
+    "Finding",
+    "Measure",
+    "check",
+    "hold",
+    "tally",
+]

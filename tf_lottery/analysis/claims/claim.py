@@ -8,6 +8,14 @@ from typing import Any
 from tf_lottery.analysis import draws
 from tf_lottery.analysis.replicates import Estimate, Replicated, estimate
 
+OUTCOMES = (
+    "reproduced",
+    "not reproduced",
+    "not enough runs",
+    "trained too short",
+)
+"""What can come of a claim; the last if a validation loss still fell."""
+
 Row = Mapping[str, Any]
 
 
@@ -20,11 +28,13 @@ class Measure:
             on which its mean over replicates is taken.
         form: How it is printed.
         shown: From that scale, rising, to the one that is claimed and printed.
+        of_stop: Whether it is made of early-stop steps.
     """
 
     of: Callable[[Row, Row], float]
     form: str = "{:.2f}"
     shown: Callable[[float], float] = float
+    of_stop: bool = False
 
 
 def _sooner(one: Row, other: Row) -> float:
@@ -34,18 +44,18 @@ def _sooner(one: Row, other: Row) -> float:
 # Steps are compared by ratios, and the mean of ratios is taken of logarithms:
 # 1 - one / other would weigh a dense network that stopped early by chance many
 # times more than one that stopped late.
-EARLIER = Measure(_sooner, "{:.0%}", lambda x: 1 - math.exp(-x))
+EARLIER = Measure(_sooner, "{:.0%}", lambda x: 1 - math.exp(-x), True)
 """The share of the other's steps that the one stops earlier by."""
 
-TIMES_AS_FAST = Measure(_sooner, "{:.2f}", math.exp)
+TIMES_AS_FAST = Measure(_sooner, "{:.2f}", math.exp, True)
 """The other's early-stop step over the one's."""
 
 TIMES_AS_LONG = Measure(
-    lambda one, other: -_sooner(one, other), "{:.2f}", math.exp
+    lambda one, other: -_sooner(one, other), "{:.2f}", math.exp, True
 )
 """The one's early-stop step over the other's."""
 
-STOP = Measure(lambda one, _: one["early_stop_step"], "{:,.0f}")
+STOP = Measure(lambda one, _: one["early_stop_step"], "{:,.0f}", of_stop=True)
 """The one's early-stop step."""
 
 
@@ -99,7 +109,7 @@ class Finding:
 
     Attributes:
         claim: The claim.
-        outcome: `"reproduced"`, `"not reproduced"` or `"not enough runs"`.
+        outcome: One of `OUTCOMES`.
         measured: The number, over replicates.
         low: The smallest number that agrees with the claim here.
         high: The largest.
@@ -149,7 +159,8 @@ def hold(
     that is true not reproduced, in at most 2.5 % of runs each if it has one
     end ("at least"), as many again for a second end. Each claim stands alone:
     of many, some outcome may be wrong by chance. Draws of a control are
-    averaged within their replicate.
+    averaged within their replicate. Where a network stops at its last step, its
+    validation loss still fell, and when it would stop is not known.
 
     Args:
         networks: Records of all replicates.
@@ -165,10 +176,14 @@ def hold(
             if claim.direction is None:
                 continue
             low, high = claim.direction, math.inf
-        values = _values(networks, claim)
-        if values:
-            measured = _shown(estimate(values), claim.measure)
+        pairs = _pairs(networks, claim)
+        values = [_value(claim.measure, *pair) for pair in pairs]
+        known = [value for value in values if value is not None]
+        if known:
+            measured = _shown(estimate(known), claim.measure)
             outcome = _outcome(measured, low, high)
+            if claim.measure.of_stop and any(map(_still_fell, pairs)):
+                outcome = "trained too short"
             findings.append(Finding(claim, outcome, measured, low, high))
     return findings
 
@@ -190,26 +205,31 @@ def _outcome(measured: Estimate, low: float, high: float) -> str:
     return "not enough runs"
 
 
-def _values(networks: Sequence[Replicated], claim: Claim) -> list[float]:
-    """Returns the number of each replicate that has both networks."""
+def _pairs(
+    networks: Sequence[Replicated], claim: Claim
+) -> list[tuple[Row | None, Row | None]]:
+    """Returns the rows of both networks, of each replicate."""
     level = _level_at(networks, claim.density)
     if level is None:
         return []
     rows = {(n.replicate, n.level, n.variant): n.row for n in networks}
-    values = []
-    for replicate in sorted({n.replicate for n in networks}):
-        pair = [
-            rows.get(
-                (replicate, 0, "ticket")
-                if name == "dense"
-                else (replicate, level, name)
-            )
-            for name in (claim.of, claim.against)
-        ]
-        value = _value(claim.measure, *pair)
-        if value is not None:
-            values.append(value)
-    return values
+
+    def row(replicate: int, name: str) -> Row | None:
+        place = (0, "ticket") if name == "dense" else (level, name)
+        return rows.get((replicate, *place))
+
+    return [
+        (row(replicate, claim.of), row(replicate, claim.against))
+        for replicate in sorted({n.replicate for n in networks})
+    ]
+
+
+def _still_fell(pair: tuple[Row | None, Row | None]) -> bool:
+    return any(
+        row.get("early_stop_step", 0) == row.get("steps")
+        for row in pair
+        if row is not None
+    )
 
 
 def _value(

@@ -36,6 +36,7 @@ def claims(findings: Sequence[Finding]) -> str:
             "interval (Student's t), steps compared by geometric means. "
             "Reproduced: the interval lies within what is claimed; not "
             "reproduced: outside; else there are not enough runs to tell. "
+            "Trained too short: a validation loss still fell at the end. "
             "Each claim stands alone, so one in twenty such outcomes may be "
             "chance. The densities are the paper's, chosen before the run. "
             "Source: Frankle &amp; Carbin 2019.</p>",
