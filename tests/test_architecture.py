@@ -62,7 +62,8 @@ TABLE = {
     "export": ("gaps", "lookup", "masking", "masks", "tickets"),
     "tfmot": ("masking", "masks", "tickets", "training"),
     # bookkeeping
-    "store": ("archive", "masks", "tickets", "training"),
+    "claims": (),
+    "store": ("archive", "claims", "masks", "tickets", "training"),
     "identity": (),
     "progress": ("tickets",),
     "crews": ("training",),

@@ -144,12 +144,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 def test_what_a_killed_process_left_half_written_does_no_harm(tmp_path):
     kept = directory(tmp_path / "run")
     (_, _), (ticket, run), _ = fill(kept)
-    partial = tmp_path / "run/replicate_0/level_1/.ticket.partial"
-    partial.mkdir()
+    unfinished = tmp_path / "run/replicate_0/level_1/.ticket.unfinished"
+    partial = unfinished / ".ticket.0123456789ab"
+    partial.mkdir(parents=True)
     (partial / "record.json").write_text("{ half")
     assert len(kept.records()) == 3
     kept.save(0, ticket, run)
-    assert not partial.exists()
+    assert not unfinished.exists()
 
 
 def test_results_are_brought_up_to_date_when_a_run_is_opened(tmp_path):
