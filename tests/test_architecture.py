@@ -62,8 +62,8 @@ TABLE = {
     "export": ("gaps", "lookup", "masking", "masks", "tickets"),
     "tfmot": ("masking", "masks", "tickets", "training"),
     # bookkeeping
-    "claims": (),
-    "store": ("archive", "claims", "masks", "tickets", "training"),
+    "leases": (),
+    "store": ("archive", "leases", "masks", "tickets", "training"),
     "identity": (),
     "progress": ("tickets",),
     "crews": ("training",),
@@ -98,6 +98,7 @@ TABLE = {
         "training",
     ),
     "experiment": (
+        "leases",
         "controls",
         "crews",
         "data",

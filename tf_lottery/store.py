@@ -8,7 +8,7 @@ report.html, figures/            drawn from the records
 replicate_0/theta_0/             θ0, and θk, as TensorFlow checkpoints
 replicate_0/level_3/line.json    what lies between a ticket and its copy
 replicate_0/level_3/.ticket.unfinished/     where a training under way is
-.claims/                         which process trains what
+.leases/                         which process trains what
 replicate_0/level_3/ticket/      of each trained network, by level and variant:
     ticket                       its ticket file
     trained                      its trained weights; what it classified right
@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery import archive
-from tf_lottery.claims import Claims
+from tf_lottery.leases import Leases
 from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket, pack, unpack
 from tf_lottery.training import Run
@@ -97,7 +97,7 @@ class RunDirectory:
         about: What else is worth knowing: the preset's name, versions.
         siblings: Runs whose networks are trained in the same way: what they
             keep is taken over where this run asks for the same.
-        claims: Who trains what, of this run and its siblings. None: of this
+        leases: Who trains what, of this run and its siblings. None: of this
             run, in a folder of its own.
 
     Raises:
@@ -111,11 +111,11 @@ class RunDirectory:
         identity: Mapping[str, Any],
         about: Mapping[str, Any],
         siblings: "Sequence[RunDirectory]" = (),
-        claims: Claims | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self._siblings = tuple(siblings)
         self.path = _mounted(path)
-        self.claims = claims or Claims(self.path / ".claims")
+        self.leases = leases or Leases(self.path / ".leases")
         config = {"identity": dict(identity), "about": dict(about)}
         # As JSON gives it back, so that old and new compare.
         config = json.loads(json.dumps(config))
@@ -226,8 +226,8 @@ class RunDirectory:
         cell = self._cell(replicate, ticket.level, ticket.variant)
         return cell.with_name(f".{cell.name}.unfinished")
 
-    def claimed_as(self, replicate: int, ticket: Ticket) -> str:
-        """Returns what a claim on the training of a ticket is called."""
+    def leased_as(self, replicate: int, ticket: Ticket) -> str:
+        """Returns what a lease on the training of a ticket is called."""
         told = json.dumps(started_from(ticket)).encode()
         place = f"{replicate}-{ticket.level}-{ticket.variant}"
         return f"{place}-{hashlib.sha256(told).hexdigest()[:12]}"

@@ -2,7 +2,7 @@
 
 Every network is trained once, and kept; each as soon as what it starts from is
 there. Tickets wait for the level before; controls for the ticket of theirs.
-Other processes may work off the same: each network is claimed, and what
+Other processes may work off the same: each network is leased, and what
 another one trains is waited for.
 """
 
@@ -122,8 +122,8 @@ class _Desk:
         after: Returns what can be trained after a task.
         new: Of which it is not known whether they are kept.
         waiting: Which nobody trains.
-        under_way: Which this process trains: by job, with ticket and claim.
-        elsewhere: Which other processes train, by claim.
+        under_way: Which this process trains: by job, with ticket and lease.
+        elsewhere: Which other processes train, by lease.
         has_told: Whether the user knows that others are waited for.
     """
 
@@ -285,14 +285,14 @@ class Study:
             task, ticket, _ = desk.under_way[job]
             self._progress.advance(task.replicate, ticket, step, figures)
 
-        with self._directory.claims as claims:
+        with self._directory.leases as leases:
             while not desk.is_empty:
                 self._look_through(desk)
                 self._hand_out(desk, crew)
                 for job, run in crew.finished(tell) if desk.under_way else ():
-                    task, ticket, claim = desk.under_way.pop(job)
+                    task, ticket, lease = desk.under_way.pop(job)
                     run = self._save(task, ticket, run)
-                    claims.release(claim)
+                    leases.release(lease)
                     desk.new += after(task, run)
                 self._look_elsewhere(desk)
 
@@ -310,30 +310,30 @@ class Study:
 
     def _hand_out(self, desk: "_Desk", crew: Crew) -> None:
         """Gives the crew what no other process is training."""
-        claims = self._directory.claims
+        leases = self._directory.leases
         while desk.waiting and (room := crew.room(len(desk.waiting))):
             for task in desk.waiting[:room]:
                 job, ticket = self._job(task)
-                claim = self._directory.claimed_as(task.replicate, ticket)
-                if not claims.take(claim):
-                    desk.elsewhere[claim] = task
+                lease = self._directory.leased_as(task.replicate, ticket)
+                if not leases.take(lease):
+                    desk.elsewhere[lease] = task
                 elif (run := self._kept(task)) is not None:
                     # Another process kept it since this one looked.
-                    claims.release(claim)
+                    leases.release(lease)
                     desk.new += desk.after(task, run)
                 else:
-                    desk.under_way[job] = task, ticket, claim
+                    desk.under_way[job] = task, ticket, lease
                     crew.take(job)
             del desk.waiting[:room]
 
     def _look_elsewhere(self, desk: "_Desk") -> None:
         """Takes back what other processes are done with, or died over."""
-        claims = self._directory.claims
-        for claim in [c for c in desk.elsewhere if claims.is_free(c)]:
-            desk.new.append(desk.elsewhere.pop(claim))
+        leases = self._directory.leases
+        for lease in [c for c in desk.elsewhere if leases.is_free(c)]:
+            desk.new.append(desk.elsewhere.pop(lease))
         if desk.is_idle:
             if not desk.has_told:
-                holder = claims.holder(next(iter(desk.elsewhere)))
+                holder = leases.holder(next(iter(desk.elsewhere)))
                 self._progress.say(f"Waiting for what {holder} trains.")
                 desk.has_told = True
             time.sleep(_LOOK_AGAIN)

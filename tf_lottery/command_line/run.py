@@ -1,6 +1,7 @@
 """This module knows the command `run`."""
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING
 
 from tf_lottery.command_line import report
@@ -42,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes to train in (default: as is fastest here)",
     )
     parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="train the Ith share of N, counted from 0: for array jobs",
+    )
+    parser.add_argument(
         "--deterministic",
         action="store_true",
         help="the same bytes every time on a GPU too, more slowly",
@@ -70,17 +76,28 @@ def execute(arguments: argparse.Namespace) -> None:
     from tf_lottery import experiment
 
     how = {"workers": arguments.workers, "data_dir": arguments.data_dir}
+    shard = experiment.Shard.parse(arguments.shard or "0/1")
     if arguments.explain:
+        shards = shard.within({n: c.replicates for n, c in found.items()})
         for label, config in found.items():
-            lines = experiment.explain(config, **how)
+            lines = experiment.explain(config, shard=shards[label], **how)
             print("\n".join([label, *lines] if label else lines))
         return
-    how["deterministic"] = arguments.deterministic
+    how |= {"deterministic": arguments.deterministic, "shard": shard}
     place = arguments.run_dir, arguments.preset
     if "" in found:
-        experiment.run_experiment(found[""], *place, **how)
+        runs = [experiment.run_experiment(found[""], *place, **how)]
     else:
-        experiment.run_sweep(found, *place, **how)
+        runs = experiment.run_sweep(found, *place, **how)
+    if arguments.shard and any(
+        experiment.unfinished(config, run)
+        for config, run in zip(found.values(), runs, strict=True)
+    ):
+        print(
+            f"Shard {arguments.shard} is done, others are not. Once they are: "
+            f"tf-lottery report {shlex.quote(arguments.run_dir)}"
+        )
+        return
     report.execute(arguments)
 
 

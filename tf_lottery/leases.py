@@ -1,6 +1,6 @@
 """This module knows who does what among processes that share a folder.
 
-A claim saves work and guards nothing: whatever two processes make of the same
+A lease saves work and guards nothing: whatever two processes make of the same
 is the same, and written whole. Where a file system does not hold what is
 asked of it here, something is done twice, and no more.
 """
@@ -17,17 +17,17 @@ PATIENCE = 60.0  # seconds
 _BEATS = 6  # while others are patient
 
 
-class Claims:
-    """Claims in a folder: this process's own, and those of others.
+class Leases:
+    """Leases in a folder: this process's own, and those of others.
 
-    A claim is a file which one process alone can create (`O_EXCL`, on NFS
+    A lease is a file which one process alone can create (`O_EXCL`, on NFS
     too), and which it touches again and again within `with`. One that stands
     still is taken over: by the one process that creates the next number.
 
     Args:
-        folder: Where claims lie; made when the first one is taken.
-        patience: Seconds that a claim may stand still, on the clock of who
-            looks, for clocks of machines differ. A claim of a process of this
+        folder: Where leases lie; made when the first one is taken.
+        patience: Seconds that a lease may stand still, on the clock of who
+            looks, for clocks of machines differ. A lease of a process of this
             machine that is gone is not waited for.
     """
 
@@ -39,7 +39,7 @@ class Claims:
         self._held: dict[str, pathlib.Path] = {}
         self._seen: dict[pathlib.Path, tuple[tuple[str, int], float]] = {}
 
-    def __enter__(self) -> "Claims":
+    def __enter__(self) -> "Leases":
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._heart.start()
@@ -59,28 +59,28 @@ class Claims:
     def take(self, name: str) -> bool:
         """Returns whether something is for this process to do from now on.
 
-        Whoever takes a claim looks once more whether it is not done already.
+        Whoever takes a lease looks once more whether it is not done already.
         """
         number, newest = self._newest(name)
         if newest is not None and self._is_alive(newest):
             return False
-        path = self._folder / f"{name}.{number + 1}"
+        path = self._path(name, number + 1)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("x") as file:
                 file.write(self._me)
         except FileExistsError:
             return False
-        if newest is not None:
-            newest.unlink(missing_ok=True)
         self._held[name] = path
         return True
 
     def release(self, name: str) -> None:
-        """Gives back a claim, whether its work is done or not."""
+        """Gives back a lease, whether its work is done or not."""
         path = self._held.pop(name)
         if self._is_mine(path):
-            path.unlink(missing_ok=True)
+            # This one last: without it, the others would look abandoned.
+            for number in range(int(path.suffix[1:]) + 1):
+                self._path(name, number).unlink(missing_ok=True)
 
     def is_free(self, name: str) -> bool:
         """Returns whether nobody does something, or nobody any longer."""
@@ -96,14 +96,19 @@ class Claims:
                 return f"process {process} on {host}"
         return "another process"
 
+    def _path(self, name: str, number: int) -> pathlib.Path:
+        return self._folder / f"{name}.{number}"
+
     def _newest(self, name: str) -> tuple[int, pathlib.Path | None]:
-        found = [
-            (int(number), path)
+        numbers = [
+            int(number)
             for path in self._folder.glob("*")
             for of, _, number in [path.name.rpartition(".")]
             if of == name
         ]
-        return max(found, default=(-1, None))
+        if not numbers:
+            return -1, None
+        return max(numbers), self._path(name, max(numbers))
 
     def _is_alive(self, path: pathlib.Path) -> bool:
         try:
