@@ -98,12 +98,12 @@ TABLE = {
         "training",
     ),
     "experiment": (
-        "leases",
         "controls",
         "crews",
         "data",
         "duration",
         "identity",
+        "leases",
         "lookup",
         "masking",
         "models",

@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shard",
+        default="0/1",
         metavar="I/N",
-        help="train the Ith share of N, counted from 0: for array jobs",
+        help="train share I, from 0, of N alone: for array jobs",
     )
     parser.add_argument(
         "--deterministic",
@@ -76,7 +77,7 @@ def execute(arguments: argparse.Namespace) -> None:
     from tf_lottery import experiment
 
     how = {"workers": arguments.workers, "data_dir": arguments.data_dir}
-    shard = experiment.Shard.parse(arguments.shard or "0/1")
+    shard = experiment.Shard.parse(arguments.shard)
     if arguments.explain:
         shards = shard.within({n: c.replicates for n, c in found.items()})
         for label, config in found.items():
@@ -89,7 +90,7 @@ def execute(arguments: argparse.Namespace) -> None:
         runs = [experiment.run_experiment(found[""], *place, **how)]
     else:
         runs = experiment.run_sweep(found, *place, **how)
-    if arguments.shard and any(
+    if shard.count > 1 and any(
         experiment.unfinished(config, run)
         for config, run in zip(found.values(), runs, strict=True)
     ):
