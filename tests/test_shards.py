@@ -230,11 +230,10 @@ def test_a_shard_of_a_sweep_trains_its_own_and_no_more(tmp_path):
     configs = experiment.expand(
         experiment.Config(), {**settings, "learning_rate": [1e-3, 2e-3]}
     )
-    for index, done in ((1, [[0], []]), (0, [[], []])):
-        runs = experiment.run_sweep(
-            configs, tmp_path / "s", verbose=False, shard=Shard(index, 2)
-        )
-        assert done == [
-            experiment.unfinished(config, run)
-            for config, run in zip(configs.values(), runs, strict=True)
-        ]
+    runs = experiment.run_sweep(
+        configs, tmp_path / "s", verbose=False, shard=Shard(1, 2)
+    )
+    assert [[0], []] == [
+        experiment.unfinished(config, run)
+        for config, run in zip(configs.values(), runs, strict=True)
+    ]
