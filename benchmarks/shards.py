@@ -2,8 +2,8 @@
 
 A sweep of small searches, all of it new each time: by one process with all
 cores; and by two at once on one run directory, with half of the cores each, as
-an array job's tasks have. In every round both, in turn. Seconds are those from
-start to end, importing TensorFlow included and reports left out.
+an array job's tasks have. In every round both, in turn. Seconds are those until
+the last process ends, from when all have imported TensorFlow; they compile.
 
     python benchmarks/shards.py
 """
@@ -60,17 +60,23 @@ def main() -> None:
 def _run(shares: list[list[int]], steps: int, levels: int) -> float:
     """Returns the seconds in which processes, of so many cores, do a sweep."""
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
         processes = [
             subprocess.Popen(
                 [sys.executable, __file__, "--worker", folder]
                 + ["--steps", f"{steps}", "--levels", f"{levels}"],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 preexec_fn=functools.partial(os.sched_setaffinity, 0, share),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
             for share in shares
         ]
+        for process in processes:
+            process.stdout.readline()
+        started = time.perf_counter()
+        for process in processes:
+            process.stdin.close()
         if any([process.wait() for process in processes]):
             raise SystemExit("A process failed.")
         return time.perf_counter() - started
@@ -80,6 +86,8 @@ def _work(folder: str, steps: int, levels: int) -> None:
     from tf_lottery import experiment
     from tf_lottery.experiment import presets
 
+    print("ready", flush=True)
+    sys.stdin.read()
     settings = {
         "levels": levels,
         "length": f"{steps}it",

@@ -102,13 +102,20 @@ def test_a_holder_moves_its_lease(tmp_path):
         by(lambda: (tmp_path / "dense.0").stat().st_mtime_ns > 0)
 
 
-def test_of_many_one_takes_over(dead):
-    start, took = threading.Barrier(8), []
+def test_of_many_one_takes_over(dead, monkeypatch):
+    looked, took = threading.Barrier(8), []
+    real = Leases._is_alive
+
+    def look(leases, path):
+        """All have seen that it is free before any of them takes it."""
+        alive = real(leases, path)
+        looked.wait()
+        return alive
+
+    monkeypatch.setattr(Leases, "_is_alive", look)
 
     def take():
-        leases = Leases(dead)
-        start.wait()
-        took.append(leases.take("dense"))
+        took.append(Leases(dead).take("dense"))
 
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
