@@ -64,7 +64,8 @@ TABLE = {
     "export": ("gaps", "lookup", "masking", "masks", "tickets"),
     "tfmot": ("masking", "masks", "tickets", "training"),
     # bookkeeping
-    "store": ("archive", "masks", "tickets", "training"),
+    "leases": (),
+    "store": ("archive", "leases", "masks", "tickets", "training"),
     "identity": (),
     "progress": ("tickets",),
     "crews": ("training",),
@@ -104,6 +105,7 @@ TABLE = {
         "data",
         "duration",
         "identity",
+        "leases",
         "lookup",
         "masking",
         "models",

@@ -404,6 +404,33 @@ def test_a_sweep_is_looked_through_before_anything_trains(tmp_path):
         assert not (tmp_path / "s").exists()
 
 
+def test_a_sweep_does_not_go_into_another_one(tmp_path):
+    place = tmp_path / "s"
+
+    def sweep(config, **settings):
+        """Begins all of its runs, and trains none."""
+        configs = experiment.expand(config, settings)
+        spectator = experiment.Shard(98, 99)
+        experiment.run_sweep(configs, place, verbose=False, shard=spectator)
+
+    sweep(TINY, rate=[0.1, 0.2])
+    before = sorted(place.rglob("*"))
+    for config, settings, message in (
+        (TINY, {"seed": [0, 1]}, "holds a sweep of rate, and .* one of seed"),
+        (
+            TINY.replace({"batch_size": 30}),
+            {"rate": [0.3, 0.4]},
+            "under another setting of batch_size",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweep(config, **settings)
+    assert sorted(place.rglob("*")) == before
+    # It may grow: by values, and by what any run grows by.
+    sweep(TINY.replace({"replicates": 2}), rate=[0.2, 0.3])
+    assert [*experiment.members(place)] == [f"rate=0.{n}" for n in (1, 2, 3)]
+
+
 def test_a_sweep_does_not_go_into_a_run(tmp_path):
     config = TINY.replace({"levels": 0, "length": "2it"})
     experiment.run_experiment(config, tmp_path / "r", verbose=False)

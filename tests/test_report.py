@@ -148,6 +148,15 @@ def test_the_command_makes_the_same_run(preset, scale, change):
         assert len(words) == 7
 
 
+def test_the_command_of_a_deterministic_run_asks_for_one():
+    settings = vars(presets.find("lenet_mnist", "quick"))
+    text = command.command("lenet_mnist", settings, "d", deterministic=True)
+    arguments = __main__._parser().parse_args(shlex.split(text)[1:])
+    assert arguments.deterministic
+    plain = command.command("lenet_mnist", settings, "d")
+    assert "--deterministic" not in plain
+
+
 @pytest.mark.parametrize(
     ("preset", "settings"), [("", SETTINGS), ("mine", SETTINGS)]
 )

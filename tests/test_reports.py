@@ -1,6 +1,7 @@
 """From a run directory to its report, of runs and of sweeps."""
 
 import functools
+import shutil
 
 import pytest
 
@@ -65,6 +66,25 @@ def test_a_run_that_misses_a_draw_is_under_way(stable_run, tmp_path):
     reports.write(directory.path)
     page = (directory.path / "report.html").read_text()
     assert "The run is under way: 11 are planned" in page
+
+
+@pytest.mark.parametrize(("gpu", "asks"), [("none", False), ("A100", True)])
+def test_the_command_asks_for_the_same_bytes_where_they_cost(
+    stable_run, tmp_path, gpu, asks
+):
+    directory, _ = stable_run
+    shutil.copytree(directory.path, tmp_path / "run")
+    about = {
+        **directory.config["about"],
+        "preset": "lenet_mnist",
+        "hardware": {"GPU": gpu},
+        "deterministic": True,
+    }
+    identity = directory.config["identity"]
+    run = RunDirectory(tmp_path / "run", identity, about)
+    reports.write(run.path)
+    page = (run.path / "report.html").read_text()
+    assert ("--deterministic" in page) == asks
 
 
 TINY_SETTINGS = {"replicates": 1, "levels": 2}

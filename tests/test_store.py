@@ -1,6 +1,7 @@
 """A run directory is whole, refuses what it is not, and forgets nothing."""
 
 import csv
+import dataclasses
 import json
 import os
 
@@ -144,12 +145,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 def test_what_a_killed_process_left_half_written_does_no_harm(tmp_path):
     kept = directory(tmp_path / "run")
     (_, _), (ticket, run), _ = fill(kept)
-    partial = tmp_path / "run/replicate_0/level_1/.ticket.partial"
-    partial.mkdir()
+    unfinished = tmp_path / "run/replicate_0/level_1/.ticket.unfinished"
+    partial = unfinished / ".ticket.0123456789ab"
+    partial.mkdir(parents=True)
     (partial / "record.json").write_text("{ half")
     assert len(kept.records()) == 3
     kept.save(0, ticket, run)
-    assert not partial.exists()
+    assert not unfinished.exists()
 
 
 def test_results_are_brought_up_to_date_when_a_run_is_opened(tmp_path):
@@ -180,6 +182,88 @@ def test_config_says_what_determines_the_run(tmp_path):
     directory(tmp_path / "run")
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config == {"identity": IDENTITY, "about": {"preset": "toy"}}
+
+
+def found_tickets(levels=2):
+    how = search.Pruning(levels, test_search.RATES)
+    tickets = search.find_tickets(test_search.dense_ticket(), how)
+    return list(search.follow(tickets, fake_run))
+
+
+def levels_in_results(path):
+    with open(path / "run" / "results.csv") as file:
+        return [row["level"] for row in csv.DictReader(file)]
+
+
+def test_results_hold_what_every_process_kept(tmp_path):
+    one, other = directory(tmp_path / "run"), directory(tmp_path / "run")
+    (dense, *_, last) = found_tickets()
+    one.save(0, *dense)
+    other.save(0, *last)
+    assert levels_in_results(tmp_path) == ["0", "2"]
+
+
+def test_results_miss_nothing_kept_while_they_were_written(
+    tmp_path, monkeypatch
+):
+    one, other = directory(tmp_path / "run"), directory(tmp_path / "run")
+    (dense, *_, last) = found_tickets()
+    real = store.archive.write_bytes
+
+    def write(path, content):
+        if path.name == "results.csv":
+            monkeypatch.setattr(store.archive, "write_bytes", real)
+            other.save(0, *last)
+        real(path, content)
+
+    monkeypatch.setattr(store.archive, "write_bytes", write)
+    one.save(0, *dense)
+    assert levels_in_results(tmp_path) == ["0", "2"]
+
+
+def test_results_follow_a_network_that_another_process_trained_anew(tmp_path):
+    one, other = directory(tmp_path / "run"), directory(tmp_path / "run")
+    (dense, run), (ticket, _), _ = found_tickets()
+    one.save(0, dense, run)
+    better = {**run.metrics, "test_accuracy": 0.5}
+    other.save(0, dense, dataclasses.replace(run, metrics=better))
+    one.save(0, ticket, run)
+    with open(tmp_path / "run" / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["test_accuracy"] for row in rows] == ["0.5", "0.25"]
+
+
+def write_text(text, meanwhile=lambda: None):
+    def write(prefix):
+        meanwhile()
+        prefix.write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, "other"), (5, "one")])
+def test_the_first_theta_0_and_the_last_theta_k_stay(tmp_path, step, kept):
+    one, other = directory(tmp_path / "run"), directory(tmp_path / "run")
+
+    def meanwhile():
+        other.save_checkpoint(0, step, write_text("other"))
+
+    one.save_checkpoint(0, step, write_text("one", meanwhile))
+    assert one.checkpoint(0, step).read_text() == kept
+    folder = tmp_path / "run" / "replicate_0"
+    assert os.listdir(folder) == [f"theta_{step}"]
+
+
+def test_a_run_that_another_process_is_just_beginning_is_no_stranger(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.0123456789ab").write_text("{")
+    assert directory(tmp_path / "run").records() == []
+
+
+@pytest.mark.parametrize("begin", [directory, RunDirectory.open])
+def test_a_bucket_is_to_be_mounted(begin):
+    with pytest.raises(ValueError, match="'gs://b/run' is an address. Mount"):
+        begin("gs://b/run")
 
 
 def tree(path):

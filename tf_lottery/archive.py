@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import uuid
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -79,12 +80,20 @@ def write(
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
     """Writes a file beside its place, then renames it into it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = beside_of(path)
     try:
         beside.write_bytes(data)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def beside_of(path: pathlib.Path) -> pathlib.Path:
+    """Returns a place beside a path that no other process takes.
+
+    Not named by process: in containers all processes have the same number.
+    """
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
 
 
 def read(

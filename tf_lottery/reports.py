@@ -51,7 +51,13 @@ def _of_run(directory: RunDirectory) -> list[str]:
         drawn,
         directory.config,
         findings,
-        command.command(preset, settings),
+        command.command(
+            preset,
+            settings,
+            # On a CPU it is what any run is.
+            deterministic=about.get("deterministic", False)
+            and about.get("hardware", {}).get("GPU", "none") != "none",
+        ),
     )
     write_report(directory.path, text, figures.files(drawn))
     return [

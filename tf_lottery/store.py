@@ -9,21 +9,26 @@
   replicate_0/theta_0/            θ0, and θk, as TensorFlow checkpoints
   replicate_0/level_3/line.json   what lies between a ticket and its copy
   replicate_0/level_3/.ticket.unfinished/    where a training under way is
+  .leases/                        which process trains what
   replicate_0/level_3/ticket/     of each trained network, by level and variant:
       ticket                      its ticket file
       trained                     its trained weights; what it classified right
       record.json                 figures, learning curve, digests
 
 Whatever is there is whole: files and folders are written beside their place
-and renamed into it.
+and renamed into it. So any number of processes work on one directory.
 """
 
+import contextlib
 import csv
 import dataclasses
+import errno
+import hashlib
 import io
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery import archive
+from tf_lottery.leases import Leases
 from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket, pack, unpack
 from tf_lottery.training import Run
@@ -53,6 +59,9 @@ COLUMNS = (
     "seconds",
 )
 """The columns of results.csv."""
+
+# Folder, and when its record was made, to its row of results.csv.
+Rows = dict[tuple[pathlib.Path, int], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +97,8 @@ class RunDirectory:
         about: What else is worth knowing: the preset's name, versions.
         siblings: Runs whose networks are trained in the same way: what they
             keep is taken over where this run asks for the same.
+        leases: Who trains what, of this run and its siblings. None: of this
+            run, in a folder of its own.
 
     Raises:
         ValueError: The directory holds another run or other files, or cannot
@@ -100,17 +111,18 @@ class RunDirectory:
         identity: Mapping[str, Any],
         about: Mapping[str, Any],
         siblings: "Sequence[RunDirectory]" = (),
+        leases: Leases | None = None,
     ) -> None:
         self._siblings = tuple(siblings)
-        self.path = pathlib.Path(path)
+        self.path = _mounted(path)
+        self.leases = leases or Leases(self.path / ".leases")
         config = {"identity": dict(identity), "about": dict(about)}
         # As JSON gives it back, so that old and new compare.
         config = json.loads(json.dumps(config))
         try:
-            self._claim(config)
+            self._begin(config)
+            self._rows: Rows = {}
             # A killed process may have kept a network and not its row.
-            rows = [_read_json(f / "record.json")["row"] for f in self._cells()]
-            self._rows = {_order(row): row for row in rows}
             self._write_results()
         except OSError as error:
             raise ValueError(
@@ -126,7 +138,7 @@ class RunDirectory:
             ValueError: There is none.
         """
         directory = cls.__new__(cls)
-        directory.path = pathlib.Path(path)
+        directory.path = _mounted(path)
         directory._siblings = ()
         directory.config = _read_config(directory.path)
         return directory
@@ -141,15 +153,22 @@ class RunDirectory:
         for sibling in self._siblings:
             theirs = sibling.checkpoint(replicate, step).parent
             if theirs.exists() and not folder.exists():
-                _copy_folder(theirs, folder)
+                _copy_folder(theirs, folder, lambda: False)
         return folder.exists()
 
     def save_checkpoint(
         self, replicate: int, step: int, write: Callable[[pathlib.Path], None]
     ) -> None:
-        """Keeps θ of a step; `write` writes the checkpoint at a prefix."""
+        """Keeps θ of a step; `write` writes the checkpoint at a prefix.
+
+        θ0 is what it was first: others may have begun with it.
+        """
         prefix = self.checkpoint(replicate, step)
-        _write_folder(prefix.parent, lambda beside: write(beside / prefix.name))
+        _write_folder(
+            prefix.parent,
+            lambda beside: write(beside / prefix.name),
+            replaces=lambda: step > 0,
+        )
 
     @property
     def rewind(self) -> dict[str, Any] | None:
@@ -197,15 +216,21 @@ class RunDirectory:
             _write_json(folder / "record.json", record)
 
         folder = self._cell(replicate, ticket.level, ticket.variant)
-        _write_folder(folder, write)
-        shutil.rmtree(self.unfinished(replicate, ticket), ignore_errors=True)
-        self._rows[_order(row)] = row
+        unfinished = self.unfinished(replicate, ticket)
+        _write_folder(folder, write, unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
         self._write_results()
 
     def unfinished(self, replicate: int, ticket: Ticket) -> pathlib.Path:
         """Returns the folder for what is kept while a ticket trains."""
         cell = self._cell(replicate, ticket.level, ticket.variant)
         return cell.with_name(f".{cell.name}.unfinished")
+
+    def leased_as(self, replicate: int, ticket: Ticket) -> str:
+        """Returns what a lease on the training of a ticket is called."""
+        told = json.dumps(started_from(ticket)).encode()
+        place = f"{replicate}-{ticket.level}-{ticket.variant}"
+        return f"{place}-{hashlib.sha256(told).hexdigest()[:12]}"
 
     def load(self, replicate: int, ticket: Ticket) -> Run | None:
         """Returns the run that trained this very ticket, if it is kept.
@@ -239,8 +264,11 @@ class RunDirectory:
         for sibling in self._siblings:
             record = sibling._record_of(replicate, ticket)
             if record is not None:
-                _copy_folder(sibling._cell(*cell), self._cell(*cell))
-                self._rows[_order(record.row)] = dict(record.row)
+                _copy_folder(
+                    sibling._cell(*cell),
+                    self._cell(*cell),
+                    lambda: self._record_of(replicate, ticket) is None,
+                )
                 self._write_results()
                 return record
         return None
@@ -297,22 +325,45 @@ class RunDirectory:
         return sorted(found, key=lambda record: _order(record.row))
 
     def _write_results(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(
-            text, COLUMNS, extrasaction="ignore", lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(self._rows[key] for key in sorted(self._rows))
-        archive.write_bytes(self.path / "results.csv", text.getvalue().encode())
+        """Brings results.csv up to date with what all processes keep."""
+        written = None
+        # Again if another process kept something in the meantime: whoever
+        # writes last has seen everything.
+        while written != (rows := self._read_rows()):
+            self._rows = written = rows
+            text = io.StringIO()
+            writer = csv.DictWriter(
+                text, COLUMNS, extrasaction="ignore", lineterminator="\n"
+            )
+            writer.writeheader()
+            writer.writerows(sorted(rows.values(), key=_order))
+            content = text.getvalue().encode()
+            archive.write_bytes(self.path / "results.csv", content)
 
-    def _claim(self, config: dict[str, Any]) -> None:
+    def _read_rows(self) -> Rows:
+        rows: Rows = {}
+        for folder in self._cells():
+            record = folder / "record.json"
+            # Another process may be replacing it.
+            with contextlib.suppress(FileNotFoundError):
+                place = folder, record.stat().st_mtime_ns
+                known = self._rows.get(place)
+                rows[place] = known or _read_json(record)["row"]
+        return rows
+
+    def _begin(self, config: dict[str, Any]) -> None:
         file = self.path / "config.json"
+        # Looked for in this order: a run begins with its config.json.
+        mine = f".{file.name}."
+        holds_other = self.path.is_dir() and any(
+            not path.name.startswith(mine) for path in self.path.iterdir()
+        )
         if file.exists():
             self.config = _read_config(self.path)
             _require_same(
                 self.path, self.config["identity"], config["identity"]
             )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif holds_other:
             raise ValueError(
                 f"{str(self.path)!r} is not empty and holds no run. Choose "
                 "another run directory."
@@ -410,6 +461,22 @@ def _require_same(
         )
 
 
+def _mounted(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns a path, if it is one of a file system.
+
+    Raises:
+        ValueError: It is the address of a bucket: folders are not renamed
+            there, nor files created by one process alone.
+    """
+    if re.match(r"\w{2,}:/", str(path)):
+        raise ValueError(
+            f"A run directory lies in a file system, and {str(path)!r} is an "
+            "address. Mount the bucket, for example with gcsfuse, and give "
+            "the folder."
+        )
+    return pathlib.Path(path)
+
+
 def _short(value: Any) -> str:
     text = "the default" if value is None else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -420,22 +487,50 @@ def _write_json(path: pathlib.Path, content: Any) -> None:
     archive.write_bytes(path, f"{text}\n".encode())
 
 
-def _copy_folder(source: pathlib.Path, folder: pathlib.Path) -> None:
+def _copy_folder(
+    source: pathlib.Path, folder: pathlib.Path, replaces: Callable[[], bool]
+) -> None:
     def write(beside: pathlib.Path) -> None:
         shutil.copytree(source, beside, dirs_exist_ok=True)
 
-    _write_folder(folder, write)
+    _write_folder(folder, write, replaces=replaces)
 
 
 def _write_folder(
-    folder: pathlib.Path, write: Callable[[pathlib.Path], None]
+    folder: pathlib.Path,
+    write: Callable[[pathlib.Path], None],
+    within: pathlib.Path | None = None,
+    replaces: Callable[[], bool] = lambda: True,
 ) -> None:
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
+    """Writes a folder beside its place, then renames it into it.
+
+    Args:
+        folder: Where it goes.
+        write: Fills the folder it is given.
+        within: A folder beside it to write in, whose owner removes what a
+            killed process leaves there. None: right beside it.
+        replaces: Called if there is one by then: whether that one goes.
+    """
+    beside = archive.beside_of((within or folder.parent) / folder.name)
     beside.mkdir(parents=True)
     try:
         write(beside)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(beside, folder)
+        while not _moved(beside, folder) and replaces():
+            # Not deleted in its place, where others may be reading it.
+            aside = archive.beside_of(beside)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder, aside)
+            shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _moved(source: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Moves a folder to its place; returns False if that is taken."""
+    try:
+        os.rename(source, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True

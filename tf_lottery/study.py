@@ -2,10 +2,13 @@
 
 Every network is trained once, and kept; each as soon as what it starts from is
 there. Tickets wait for the level before; controls for the ticket of theirs.
+Other processes may work off the same: each network is leased, and what
+another one trains is waited for.
 """
 
 import dataclasses
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +21,8 @@ from tf_lottery.store import RunDirectory
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import Job, Run, State, Trainer, checkpoint
 from tf_lottery.training.state import Arrays
+
+_LOOK_AGAIN = 1.0  # second, whether others are done
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,6 +114,41 @@ def parting(dense: Ticket, theta_k: State) -> Ticket:
     return dataclasses.replace(dense, origin=theta_k)
 
 
+@dataclasses.dataclass
+class _Desk:
+    """Where the tasks of a study are while it is worked off.
+
+    Attributes:
+        after: Returns what can be trained after a task.
+        new: Of which it is not known whether they are kept.
+        waiting: Which nobody trains.
+        under_way: Which this process trains: by job, with ticket and lease.
+        elsewhere: Which other processes train, by lease.
+        has_told: Whether the user knows that others are waited for.
+    """
+
+    after: Callable[[Task, Run], list[Task]]
+    new: list[Task]
+    waiting: list[Task] = dataclasses.field(default_factory=list)
+    under_way: dict[Job, tuple[Task, Ticket, str]] = dataclasses.field(
+        default_factory=dict
+    )
+    elsewhere: dict[str, Task] = dataclasses.field(default_factory=dict)
+    has_told: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do but to wait for others."""
+        at_hand = self.new or self.waiting or self.under_way
+        return bool(self.elsewhere) and not at_hand
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is trained."""
+        at_hand = self.new or self.waiting or self.under_way
+        return not self.elsewhere and not at_hand
+
+
 class Study:
     """Searches that are worked off together, and kept in one directory.
 
@@ -166,6 +206,8 @@ class Study:
         found = self._directory.rewind
         if found is None:
             found = self._first_stable(walks, crew)
+            # Another process may have found it first, and restarted there.
+            found = self._directory.rewind or found
             self._directory.rewind = found
         self._rewind = found["step"]
         self._progress.say(
@@ -237,33 +279,64 @@ class Study:
         crew: Crew,
         after: Callable[[Task, Run], list[Task]],
     ) -> None:
-        waiting: list[Task] = []
-        under_way: dict[Job, tuple[Task, Ticket]] = {}
+        desk = _Desk(after, new)
 
         def tell(job: Job, step: int, figures: Mapping[str, Any]) -> None:
-            task, ticket = under_way[job]
+            task, ticket, _ = desk.under_way[job]
             self._progress.advance(task.replicate, ticket, step, figures)
 
-        while new or waiting or under_way:
-            while new:
-                task = new.pop(0)
-                run = self._kept(task)
-                if run is None:
-                    waiting.append(task)
+        with self._directory.leases as leases:
+            while not desk.is_empty:
+                self._look_through(desk)
+                self._hand_out(desk, crew)
+                for job, run in crew.finished(tell) if desk.under_way else ():
+                    task, ticket, lease = desk.under_way.pop(job)
+                    run = self._save(task, ticket, run)
+                    leases.release(lease)
+                    desk.new += after(task, run)
+                self._look_elsewhere(desk)
+
+    def _look_through(self, desk: "_Desk") -> None:
+        """Leaves what is to be trained, and nothing that is kept."""
+        while desk.new:
+            task = desk.new.pop(0)
+            run = self._kept(task)
+            if run is None:
+                desk.waiting.append(task)
+            else:
+                desk.new += desk.after(task, run)
+        # Nobody waits for a control; the next level waits for a ticket.
+        desk.waiting.sort(key=lambda task: task.control is not None)
+
+    def _hand_out(self, desk: "_Desk", crew: Crew) -> None:
+        """Gives the crew what no other process is training."""
+        leases = self._directory.leases
+        while desk.waiting and (room := crew.room(len(desk.waiting))):
+            for task in desk.waiting[:room]:
+                job, ticket = self._job(task)
+                lease = self._directory.leased_as(task.replicate, ticket)
+                if not leases.take(lease):
+                    desk.elsewhere[lease] = task
+                elif (run := self._kept(task)) is not None:
+                    # Another process kept it since this one looked.
+                    leases.release(lease)
+                    desk.new += desk.after(task, run)
                 else:
-                    new += after(task, run)
-            # Nobody waits for a control; the next level waits for a ticket.
-            waiting.sort(key=lambda task: task.control is not None)
-            while waiting and (room := crew.room(len(waiting))):
-                for task in waiting[:room]:
-                    job, ticket = self._job(task)
-                    under_way[job] = task, ticket
+                    desk.under_way[job] = task, ticket, lease
                     crew.take(job)
-                del waiting[:room]
-            for job, run in crew.finished(tell) if under_way else ():
-                task, ticket = under_way.pop(job)
-                run = self._save(task, ticket, run)
-                new += after(task, run)
+            del desk.waiting[:room]
+
+    def _look_elsewhere(self, desk: "_Desk") -> None:
+        """Takes back what other processes are done with, or died over."""
+        leases = self._directory.leases
+        for lease in [c for c in desk.elsewhere if leases.is_free(c)]:
+            desk.new.append(desk.elsewhere.pop(lease))
+        if desk.is_idle:
+            if not desk.has_told:
+                holder = leases.holder(next(iter(desk.elsewhere)))
+                self._progress.say(f"Waiting for what {holder} trains.")
+                desk.has_told = True
+            time.sleep(_LOOK_AGAIN)
 
     def _job(self, task: Task) -> tuple[Job, Ticket]:
         ticket = task.ticket()

@@ -1,6 +1,7 @@
 """This module knows the command `run`."""
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from tf_lottery.command_line import report
@@ -60,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="spread training: auto, one_device, mirrored, multi_worker or tpu",
     )
     parser.add_argument(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="train share I, from 0, of N alone: for array jobs",
+    )
+    parser.add_argument(
         "--deterministic",
         action="store_true",
         help="the same bytes every time on a GPU too, more slowly",
@@ -93,20 +100,32 @@ def execute(arguments: argparse.Namespace) -> None:
         "data_dir": arguments.data_dir,
         "strategy": strategy,
     }
+    shard = experiment.Shard.parse(arguments.shard)
     if arguments.explain:
+        shards = shard.within({n: c.replicates for n, c in found.items()})
         for label, config in found.items():
-            lines = experiment.explain(config, **how)
+            lines = experiment.explain(config, shard=shards[label], **how)
             print("\n".join([label, *lines] if label else lines))
         return
-    how["deterministic"] = arguments.deterministic
+    how |= {"deterministic": arguments.deterministic, "shard": shard}
     place = arguments.run_dir, arguments.preset
     if "" in found:
         one = experiment.run_experiment(found[""], *place, **how)
-        done = [one] if one else []
+        runs = [one] if one else []
     else:
-        done = experiment.run_sweep(found, *place, **how)
-    if done:  # by this worker
-        report.execute(arguments)
+        runs = experiment.run_sweep(found, *place, **how)
+    if not runs:
+        return  # The chief reports.
+    if shard.count > 1 and any(
+        experiment.unfinished(config, run)
+        for config, run in zip(found.values(), runs, strict=True)
+    ):
+        print(
+            f"Shard {arguments.shard} is done, others are not. Once they are: "
+            f"tf-lottery report {shlex.quote(arguments.run_dir)}"
+        )
+        return
+    report.execute(arguments)
 
 
 def _strategy(name: str | None) -> Any:

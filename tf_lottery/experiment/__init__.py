@@ -2,15 +2,22 @@
 
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.connect import connect
-from tf_lottery.experiment.runner import explain, run_experiment
+from tf_lottery.experiment.runner import (
+    explain,
+    run_experiment,
+    unfinished,
+)
+from tf_lottery.experiment.shard import Shard
 from tf_lottery.experiment.sweep import expand, members, run_sweep
 
 __all__ = [
     "Config",
+    "Shard",
     "connect",
     "expand",
     "explain",
     "members",
     "run_experiment",
     "run_sweep",
+    "unfinished",
 ]

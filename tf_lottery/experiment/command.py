@@ -12,7 +12,10 @@ _FLAGS = ("levels", "replicates", "controls", "seed")
 
 
 def command(
-    preset: str, settings: Mapping[str, Any], run_dir: str = "DIR"
+    preset: str,
+    settings: Mapping[str, Any],
+    run_dir: str = "DIR",
+    deterministic: bool = False,
 ) -> str:
     """Returns the command that makes a run of a preset again.
 
@@ -24,6 +27,7 @@ def command(
         preset: The preset's name.
         settings: All settings of the run.
         run_dir: Where the command should keep it.
+        deterministic: Whether the run was made with `--deterministic`.
 
     Returns:
         The command, at the scale that fewest settings differ from; empty if
@@ -50,6 +54,8 @@ def command(
             words += [f"--{name}", text]
         else:
             words += ["--set", f"{name}={text}"]
+    if deterministic:
+        words.append("--deterministic")
     return shlex.join([*words, "--run_dir", run_dir])
 
 

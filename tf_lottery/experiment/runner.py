@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,6 +35,8 @@ from tf_lottery.data import augmentation
 from tf_lottery.duration import Duration
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.optimizer import optimizer
+from tf_lottery.experiment.shard import Shard
+from tf_lottery.leases import Leases
 from tf_lottery.progress import Progress
 from tf_lottery.store import RunDirectory
 from tf_lottery.study import Study
@@ -51,9 +54,15 @@ def run_experiment(
     deterministic: bool = False,
     siblings: Sequence[RunDirectory] = (),
     captures: Sequence[str] = (),
+    leases: Leases | None = None,
+    shard: Shard = Shard(),  # noqa: B008 - it is frozen
     strategy: tf.distribute.Strategy | None = None,
 ) -> RunDirectory | None:
     """Runs an experiment, or what of it is not done yet.
+
+    Any number of processes may run the same one in the same directory, on
+    any machines that see it: each network is trained by one of them, and each
+    process returns when all are.
 
     Args:
         config: The settings.
@@ -74,6 +83,10 @@ def run_experiment(
             same data: what they have trained is taken over.
         captures: Lengths, as `rewind`, at which θ is kept for such runs to
             come.
+        leases: Who trains what, of this run and its siblings. None: of this
+            run alone.
+        shard: Which replicates this process trains; the others are left to
+            others, and not waited for.
         strategy: What to train with, as `TicketSearch` takes it. It does not
             determine the run.
 
@@ -93,6 +106,77 @@ def run_experiment(
         )
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    if has_workers(strategy) and shard.count > 1:
+        raise ValueError(
+            "Several workers train each network together, and cannot take a "
+            "shard of their own: leave out `shard`, or `strategy`."
+        )
+    determines = _identity(config, trainer.data.digest)
+    if not is_chief(strategy):
+        follow(trainer, determines)
+        return None
+    own = shard.own(config.replicates)
+    steps = len(own) * searches[0].networks * trainer.steps
+    with contextlib.ExitStack() as stack:
+        crew: Crew = Here(trainer)
+        if has_workers(strategy):
+            crew = stack.enter_context(Chief(trainer, determines))
+        elif (
+            strategy is None
+            and (count := workers or _side_by_side(config, len(own), steps)) > 1
+        ):
+            build = functools.partial(build_trainer, config, data_dir)
+            crew = stack.enter_context(Processes(build, count))
+        directory = open_run(
+            config,
+            run_dir,
+            preset,
+            trainer.data.digest,
+            deterministic,
+            siblings,
+            leases,
+            strategy,
+        )
+        progress = Progress(steps, verbose, config.replicates)
+        stack.callback(progress.close)
+        if shard.count > 1:
+            progress.say(shard.text(config.replicates))
+        captured = _steps(captures, trainer)
+        study = Study(trainer, directory, rewind, progress, captured)
+        walks = [searches[r].walk(study, trainer, r) for r in own]
+        if walks and rewind is None and 0 not in own:
+            # The step to rewind to is that of the first replicate.
+            study.settle([searches[0].walk(study, trainer, 0)], crew)
+        if walks:
+            study.work_off(walks, crew)
+    return directory
+
+
+def open_run(
+    config: Config,
+    run_dir: str | os.PathLike[str],
+    preset: str,
+    data_digest: str,
+    deterministic: bool = False,
+    siblings: Sequence[RunDirectory] = (),
+    leases: Leases | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> RunDirectory:
+    """Returns the directory of an experiment, new or begun earlier.
+
+    Args:
+        config: The settings.
+        run_dir: As `run_experiment` takes it.
+        preset: As `run_experiment` takes it.
+        data_digest: What tells the data from others of the same name.
+        deterministic: As `run_experiment` takes it.
+        siblings: As `run_experiment` takes it.
+        leases: As `run_experiment` takes it.
+        strategy: As `run_experiment` takes it.
+
+    Raises:
+        ValueError: The directory holds another run, or cannot be written.
+    """
     about = {
         "preset": preset,
         "digest": config.digest,
@@ -102,29 +186,30 @@ def run_experiment(
         **identity.versions(),
         "hardware": identity.hardware(),
     }
-    determines = {**config.identity(), "data": trainer.data.digest}
-    if not is_chief(strategy):
-        follow(trainer, determines)
-        return None
-    steps = config.replicates * searches[0].networks * trainer.steps
-    with contextlib.ExitStack() as stack:
-        crew: Crew = Here(trainer)
-        if has_workers(strategy):
-            crew = stack.enter_context(Chief(trainer, determines))
-        elif (
-            strategy is None
-            and (count := workers or _side_by_side(config, steps)) > 1
-        ):
-            build = functools.partial(build_trainer, config, data_dir)
-            crew = stack.enter_context(Processes(build, count))
-        directory = RunDirectory(run_dir, determines, about, siblings)
-        progress = Progress(steps, verbose, config.replicates)
-        stack.callback(progress.close)
-        captured = _steps(captures, trainer)
-        study = Study(trainer, directory, rewind, progress, captured)
-        walks = [s.walk(study, trainer, r) for r, s in enumerate(searches)]
-        study.work_off(walks, crew)
-    return directory
+    determines = _identity(config, data_digest)
+    return RunDirectory(run_dir, determines, about, siblings, leases)
+
+
+def _identity(config: Config, data_digest: str) -> dict[str, Any]:
+    """Returns what determines the results."""
+    return {**config.identity(), "data": data_digest}
+
+
+def unfinished(config: Config, directory: RunDirectory) -> list[int]:
+    """Returns the replicates of an experiment that lack trained networks."""
+    variants = controls.variants(config.controls)
+    wanted = {(0, name) for name in ("ticket", *controls.of_dense(variants))}
+    for level in range(1, config.levels + 1):
+        wanted |= {(level, name) for name in ("ticket", *variants)}
+    kept: dict[int, set[tuple[int, str]]] = {}
+    for record in directory.records():
+        place = record.level, record.variant
+        kept.setdefault(record.replicate, set()).add(place)
+    return [
+        replicate
+        for replicate in range(config.replicates)
+        if wanted - kept.get(replicate, set())
+    ]
 
 
 def prepare(
@@ -169,6 +254,7 @@ def explain(
     config: Config,
     workers: int | None = None,
     data_dir: data.DataDir = None,
+    shard: Shard = Shard(),  # noqa: B008 - it is frozen
     strategy: tf.distribute.Strategy | None = None,
 ) -> list[str]:
     """Returns how the networks of an experiment would be trained here.
@@ -177,13 +263,15 @@ def explain(
         config: The settings.
         workers: As `run_experiment` takes it.
         data_dir: As `run_experiment` takes it.
+        shard: As `run_experiment` takes it.
         strategy: As `run_experiment` takes it.
     """
     trainer = build_trainer(config, data_dir, strategy)
-    chains = config.replicates * _chains(config)
-    networks = config.replicates * _search(config, 0).networks
+    replicates = len(shard.own(config.replicates))
+    chains = replicates * _chains(config)
+    networks = replicates * _search(config, 0).networks
     steps = networks * trainer.steps
-    count = workers or _side_by_side(config, steps)
+    count = workers or _side_by_side(config, replicates, steps)
     arrangement, reason = trainer.arrangement(max(2, chains))
     ones = {
         path: np.zeros(trainer.network.variables[path].shape, bool)
@@ -232,10 +320,10 @@ def build_trainer(
     return _search(config, 0, strategy).trainer(recipe, dataset)
 
 
-def _side_by_side(config: Config, steps: int) -> int:
+def _side_by_side(config: Config, replicates: int, steps: int) -> int:
     """Returns how many processes: never more than have something to do."""
     chains = _chains(config) if config.levels else 1
-    return side_by_side(config.replicates * chains, steps)
+    return side_by_side(replicates * chains, steps)
 
 
 def _chains(config: Config) -> int:

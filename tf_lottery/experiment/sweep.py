@@ -9,8 +9,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
+
+from tf_lottery.crews import has_workers, is_chief
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.runner import prepare, run_experiment
+from tf_lottery.experiment.runner import open_run, prepare, run_experiment
+from tf_lottery.experiment.shard import Shard
+from tf_lottery.leases import Leases
 from tf_lottery.store import RunDirectory
 
 
@@ -78,6 +83,8 @@ def run_sweep(
     run_dir: str | os.PathLike[str],
     preset: str = "",
     verbose: bool = True,
+    shard: Shard = Shard(),  # noqa: B008 - it is frozen
+    strategy: tf.distribute.Strategy | None = None,
     **how: Any,
 ) -> list[RunDirectory]:
     """Runs an experiment under several settings, one run directory for each.
@@ -86,18 +93,24 @@ def run_sweep(
     pruning rates, criteria, allocations and steps to rewind to, and every
     ticket with the same masks and start.
 
+    Of several processes each begins with a run that no other one works on;
+    when there is none left, it helps with the others'.
+
     Args:
         configs: Label to settings, as `expand` returns.
         run_dir: The folder of the run directories, named by label.
         preset: The preset's name, for the records.
         verbose: Show progress.
+        shard: Which of all runs' replicates this process trains.
+        strategy: As `run_experiment` takes it.
         **how: What else `run_experiment` takes.
 
     Returns:
         The run directories; none on a worker that is not the chief.
 
     Raises:
-        ValueError: As `run_experiment`; or `run_dir` is a single run.
+        ValueError: As `run_experiment`; or `run_dir` is a single run, or
+            another sweep.
     """
     folder = pathlib.Path(run_dir)
     if (folder / "config.json").exists():
@@ -105,29 +118,99 @@ def run_sweep(
             f"{str(folder)!r} holds a single run, and this is a sweep of "
             f"{len(configs)}. Choose another run directory."
         )
-    for config in configs.values():
-        prepare(config, how.get("data_dir"), how.get("strategy"))
-    done: dict[str, RunDirectory] = {}
-    for label, config in configs.items():
-        if verbose:
-            print(label, file=sys.stderr, flush=True)
-        alike = {
-            name: other
-            for name, other in configs.items()
-            if other.training() == config.training()
-        }
-        made = run_experiment(
+    digests = {
+        label: prepare(config, how.get("data_dir"), strategy)[1].data.digest
+        for label, config in configs.items()
+    }
+    if not is_chief(strategy):
+        for label, config in configs.items():
+            run_experiment(config, folder / label, strategy=strategy, **how)
+        return []
+    _require_one_sweep(folder, configs, digests)
+    deterministic = how.get("deterministic", False)
+    # All of them at once, so that any process finds what any other keeps.
+    runs = {
+        label: open_run(
             config,
             folder / label,
             preset,
-            verbose,
-            siblings=[d for name, d in done.items() if name in alike],
-            captures=sorted({c.rewind for c in alike.values()}),
-            **how,
+            digests[label],
+            deterministic,
+            strategy=strategy,
         )
-        if made is not None:
-            done[label] = made
-    return list(done.values())
+        for label, config in configs.items()
+    }
+    shards = shard.within({n: c.replicates for n, c in configs.items()})
+    left = [n for n, c in configs.items() if shards[n].own(c.replicates)]
+    with Leases(folder / ".leases") as leases:
+        while left:
+            # Workers on several hosts come to the runs in one order.
+            near = left[:1] if has_workers(strategy) else left
+            free = next((label for label in near if leases.take(label)), None)
+            label = free or left[0]
+            left.remove(label)
+            if verbose:
+                print(label, file=sys.stderr, flush=True)
+            config = configs[label]
+            alike = {
+                name: other
+                for name, other in configs.items()
+                if other.training() == config.training()
+            }
+            made = run_experiment(
+                config,
+                folder / label,
+                preset,
+                verbose,
+                siblings=[runs[name] for name in alike if name != label],
+                captures=sorted({c.rewind for c in alike.values()}),
+                # Unlike runs train the same start in ways of their own.
+                leases=Leases(folder / ".leases" / _way(config)),
+                shard=shards[label],
+                strategy=strategy,
+                **how,
+            )
+            runs[label] = made or runs[label]
+            if free:
+                leases.release(free)
+    return list(runs.values())
+
+
+def _require_one_sweep(
+    folder: pathlib.Path,
+    configs: Mapping[str, Config],
+    digests: Mapping[str, str],
+) -> None:
+    """Raises if runs in a folder are of another sweep than these."""
+    label, config = next(iter(configs.items()))
+    axes = _axes(label)
+    here = {**config.identity(), "data": digests[label]}
+    for other, directory in members(folder).items():
+        if _axes(other) != axes:
+            raise ValueError(
+                f"{str(folder)!r} holds a sweep of {', '.join(_axes(other))}, "
+                f"and this is one of {', '.join(axes)}. Choose another run "
+                "directory."
+            )
+        there = directory.config["identity"]
+        varied = {*axes, "data"} if "dataset" in axes else {*axes}
+        for name in sorted((there.keys() | here.keys()) - varied):
+            if there.get(name) != here.get(name):
+                raise ValueError(
+                    f"{str(folder)!r} holds a sweep under another setting of "
+                    f"{name}. Choose another run directory, or the same "
+                    "setting."
+                )
+
+
+def _way(config: Config) -> str:
+    """Returns what tells apart the ways in which networks are trained."""
+    return Config().replace(config.training()).digest
+
+
+def _axes(label: str) -> list[str]:
+    """Returns the settings that the label of a run names."""
+    return [part.partition("=")[0] for part in label.split(",")]
 
 
 def members(run_dir: str | os.PathLike[str]) -> dict[str, RunDirectory]:

@@ -63,7 +63,7 @@ def save(folder: pathlib.Path, interim: Interim) -> None:
     path = _path(folder, interim.job, interim.state.step)
     archive.write(path, _KIND, header, arrays, compress=False)
     for step in sorted(_steps(folder, interim.job))[:-_KEPT]:
-        _path(folder, interim.job, step).unlink()
+        _path(folder, interim.job, step).unlink(missing_ok=True)
 
 
 def found(jobs: Sequence[tuple[pathlib.Path | None, str]]) -> list[Interim]:

@@ -1,0 +1,41 @@
+"""A process that runs experiments, one a line, and says how they went."""
+
+import json
+import os
+import signal
+import sys
+
+from tf_lottery import experiment
+from tf_lottery.training import course, interim
+
+
+def main():
+    course.SECONDS_BETWEEN_FILES = 0
+    real_save, real_found = interim.save, interim.found
+    freeze_at = None
+
+    def save(folder, kept):
+        real_save(folder, kept)
+        if kept.state.step == freeze_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def found(jobs):
+        kept = real_found(jobs)
+        for each in kept:
+            print(f"goes on from step {each.state.step}", flush=True)
+        return kept
+
+    interim.save, interim.found = save, found
+    print("ready", flush=True)
+    for line in sys.stdin:
+        settings, folder, freeze_at = json.loads(line)
+        configs = experiment.expand(experiment.Config(), settings)
+        if "" in configs:
+            experiment.run_experiment(configs[""], folder, "lenet_mnist")
+        else:
+            experiment.run_sweep(configs, folder, "lenet_mnist")
+        print("ended", flush=True)
+
+
+if __name__ == "__main__":
+    main()
