@@ -10,7 +10,7 @@ def require_fit(
     model: keras.Model,
     recipe: Recipe,
     data: Dataset,
-    loss: keras.losses.Loss,
+    loss: keras.losses.Loss | None,
 ) -> None:
     """Raises a ValueError, before anything trains, if they do not."""
     if recipe.batch_size > len(data.train):
