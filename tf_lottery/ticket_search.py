@@ -126,6 +126,9 @@ class TicketSearch:
             masking.strip_masks(model) if masking.is_masked(model) else model
         )
         self._model, self._kernels, self._seed = plain, tuple(kernels), seed
+        controls_.require_architecture(
+            self._controls, masking.architecture_of(plain)
+        )
         self.coverage = masking.coverage_of(model, include, exclude)
         self._theta_0 = theta_0
         self._compiled: dict[str, Any] | None = None
