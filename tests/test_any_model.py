@@ -505,11 +505,15 @@ def test_what_cannot_be_masked_is_refused(build, include, message):
     assert "\n" not in str(caught.value)
 
 
-def test_keras_refuses_to_quantise_a_masked_layer():
-    model = mask_model(adapted())
-    with pytest.raises(NotImplementedError, match="Layer Dense does not have"):
-        model.layers[-1].quantize("int8")
-    strip_masks(model).layers[-1].quantize("int8")
+def test_a_masked_layer_is_quantised_once_stripped():
+    model = mask_model(keras.Sequential([keras.Input((4,)), L.Dense(3)]))
+    set_masks(model, half_masks(model))
+    with pytest.raises(ValueError, match="'dense.*' is masked and cannot be q"):
+        model.layers[0].quantize("int8")
+    mask = get_masks(model)["dense/kernel"]
+    layer = strip_masks(model).layers[0]
+    layer.quantize("int8")
+    assert not np.any(layer._kernel.numpy()[~mask])
 
 
 def test_lora_on_a_masked_layer_adapts_survivors_only():
@@ -521,6 +525,9 @@ def test_lora_on_a_masked_layer_adapts_survivors_only():
     layer.lora_kernel_b.assign(np.ones((2, 3)))
     assert not np.any(layer.kernel[~mask])
     assert np.all(layer.kernel.numpy()[mask] != layer._kernel.numpy()[mask])
+    for refused in (strip_masks, lambda model: TicketSearch(model, 0)):
+        with pytest.raises(ValueError, match="is masked under LoRA"):
+            refused(keras.Sequential([model, L.Dense(2)]))
 
 
 def test_a_rate_that_leaves_a_small_layer_nothing_trains_nothing():

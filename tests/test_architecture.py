@@ -32,6 +32,7 @@ TABLE = {
         "data",
         "duration",
         "masking",
+        "masks",
         "seeds",
         "sparse_training",
     ),

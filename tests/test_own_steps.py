@@ -159,8 +159,7 @@ def contrastive():
 
 def as_keras(plain, cls=AsKeras):
     """Returns a graph as a model of a class, weights and all."""
-    model = cls(plain.inputs, plain.outputs[0])
-    return model
+    return cls(plain.inputs, plain.outputs[0])
 
 
 def dense():

@@ -9,7 +9,6 @@ from tf_lottery.duration import Duration
 from tf_lottery.masks import Masks
 from tf_lottery.training import Job, Recipe, State, Trainer, course
 
-
 OPTIMIZERS = {
     "accumulating": lambda: keras.optimizers.Adam(
         3e-3, gradient_accumulation_steps=3

@@ -55,11 +55,11 @@ class MaskedKernel:
         """Loads what the plain layer loads, and keeps the masks there are."""
         masked = type(self)
         # Keras assigns to weights by the names that are properties here.
-        self.__class__ = plain_class(masked)  # type: ignore
+        self.__class__ = plain_class(masked)
         try:
             self.load_own_variables(store)
         finally:
-            self.__class__ = masked  # type: ignore[assignment]
+            self.__class__ = masked
         if self.kernel_masks is not None:
             self.kernel_masks.project()
 
@@ -74,7 +74,7 @@ class FiledByName:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the plain layer as Keras files it, and what is masked."""
-        plain: Any = plain_class(type(self))  # type: ignore[arg-type]
+        plain: Any = plain_class(type(self))
         return {
             "layer": {
                 "module": plain.__module__,
@@ -89,9 +89,10 @@ class FiledByName:
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Returns a masked layer of the class that the configuration names."""
         layer = config["layer"]
-        plain = type(keras.saving.deserialize_keras_object({**layer}))
+        plain: Any = type(keras.saving.deserialize_keras_object({**layer}))
         masked: Any = named_class(plain, tuple(config["masked_weights"]))
-        return super(FiledByName, masked).from_config({**layer["config"]})
+        own: Any = super(FiledByName, masked)
+        return own.from_config({**layer["config"]})
 
 
 class MaskedParts:
@@ -277,9 +278,10 @@ def mask_weight(layer: keras.layers.Layer, name: str) -> None:
     """
     names = _masked_weights(layer)
     if name not in names:
-        layer.__class__ = plain = plain_class(type(layer))  # type: ignore
+        plain: Any = plain_class(type(layer))
+        layer.__class__ = plain
         is_whole = {*names, name} == {*stored_kernels(layer)}
-        layer.__class__ = (  # type: ignore
+        layer.__class__ = (
             CATALOGUE[plain] if is_whole else named_class(plain, (*names, name))
         )
     if vars(layer).get("kernel_masks") is None:
@@ -287,9 +289,20 @@ def mask_weight(layer: keras.layers.Layer, name: str) -> None:
         layer._tracker.unlock()
         layer.kernel_masks = KernelMasks()
         layer._lock_state()
+        # On the layer, where Keras puts the method that it wraps.
+        vars(layer)["plain_quantize"] = layer.quantize
+        vars(layer)["quantize"] = functools.partial(_refuse, layer.name)
     if layer.kernel_masks.get(name) is None:
         own = vars(layer)
         layer.kernel_masks.add(name, own.get(name, own.get(f"_{name}")))
+
+
+def _refuse(name: str, *args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    raise ValueError(
+        f"Layer {name!r} is masked and cannot be quantised: quantise "
+        "strip_masks(model), whose pruned weights are zeros and stay zeros."
+    )
 
 
 def copy_masks(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
@@ -320,6 +333,7 @@ def unmask_layer(layer: keras.layers.Layer) -> None:
         layer._tracker.untrack(masks)
         del layer.kernel_masks
         layer._lock_state()
+        vars(layer)["quantize"] = vars(layer).pop("plain_quantize")
     if isinstance(layer, MaskedKernel | MaskedParts):
         layer.__class__ = plain_class(type(layer))
 

@@ -103,8 +103,20 @@ def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
 
     Returns:
         A model of stock Keras layers that gives the same outputs.
+
+    Raises:
+        ValueError: A masked layer is under LoRA.
     """
     coverage.require_model(model)
+    for layer in model._flatten_layers():
+        if vars(layer).get("kernel_masks") and getattr(
+            layer, "lora_enabled", False
+        ):
+            raise ValueError(
+                f"Layer {layer.name!r} is masked under LoRA, which would fill "
+                "its pruned weights without the mask: save_weights, and load "
+                "them into the plain model, for files have LoRA merged."
+            )
     plain = copied(model) if copy else model
     for layer in list(plain._flatten_layers()):
         layers.unmask_layer(layer)

@@ -45,7 +45,8 @@ class Network:
         loss: keras.losses.Loss | None,
         kernels: Sequence[str] = (),
     ) -> None:
-        self.model, self.loss = model, loss
+        self.model = model
+        self.loss: Any = loss
         self.variables = masking.variables_by_path(model)
         self._path = {id(v): path for path, v in self.variables.items()}
         self._weights = model.trainable_variables

@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking
-from tf_lottery.masking import optimizer as optimizers
-from tf_lottery.masking.optimizer import slots_by_name
+from tf_lottery.data import Split
+from tf_lottery.masking.optimizer import bind, slots_by_name
 from tf_lottery.masks import Masks
 from tf_lottery.training.arrangement import Single
 from tf_lottery.training.dense import DenseNetworks, DensePrograms
@@ -59,8 +59,7 @@ class OwnSteps:
         recipe: How networks are trained.
         kernels: Paths of the kernels that carry masks.
         augment: What happens to training inputs, or None.
-        x: A batch of inputs, to try a step on.
-        y: Its targets.
+        train: Examples to try a step on.
 
     Raises:
         ValueError: The model cannot be copied, or masked, or its step is no
@@ -73,8 +72,7 @@ class OwnSteps:
         recipe: Recipe,
         kernels: Sequence[str],
         augment: Augment | None,
-        x: np.ndarray,
-        y: np.ndarray,
+        train: Split,
     ) -> None:
         self._name = type(model).__qualname__
         self._augment = augment
@@ -91,7 +89,8 @@ class OwnSteps:
         self._optimizer.build(self.model.trainable_variables)
         self._slots = slots_by_name(self._optimizer, self._variables)
         self._fresh = values(self._slots)
-        self._require_function_of_state(tf.constant(x), tf.constant(y))
+        batch = (a[: recipe.batch_size] for a in (train.x, train.y))
+        self._require_function_of_state(*map(tf.constant, batch))
         jit = {"jit_compile": self.model.jit_compile, "autograph": False}
         self._steps = tf.function(self._take_steps, **jit)
         self._test = tf.function(self._test_loss, reduce_retracing=True, **jit)
@@ -239,7 +238,7 @@ class OwnSteps:
         if masks:
             masking.set_masks(self.model, Masks(masks))
         pairs = [(self._variables[path], mask) for path, mask in masks.items()]
-        optimizers.bind(self._optimizer, pairs)
+        bind(self._optimizer, pairs)
         self._assign(state)
 
     def _assign(self, state: State) -> None:

@@ -89,10 +89,7 @@ class Trainer:
         }
         self._own: OwnSteps | None = None
         if own_steps.own_methods(model):
-            batch = (
-                a[: recipe.batch_size] for a in (data.train.x, data.train.y)
-            )
-            self._own = OwnSteps(model, recipe, kernels, augment, *batch)
+            self._own = OwnSteps(model, recipe, kernels, augment, data.train)
         # Steps a call. A call on a CPU's convolutions shall take seconds.
         self._longest = 100 if program.compiles_with_xla(model) else 20
 
