@@ -49,9 +49,9 @@ def needs_loss(model: keras.Model) -> bool:
 class OwnSteps:
     """A model whose class says how it trains, and its compiled steps.
 
-    The copy's layers are masked, so that what a step looks at, its gradients
-    among it, is the sparse network's; and so is its optimizer, for what it
-    remembers of pruned weights. Metrics are reset before every step: the
+    The copy's layers are masked, so that all that a step looks at, gradients
+    too, is the sparse network's; and so is its optimizer, for the averages
+    that it keeps of pruned weights. Metrics are reset before every step: the
     `"loss"` that a step reports is its own, whether a mean over steps or not.
 
     Args:
@@ -130,16 +130,20 @@ class OwnSteps:
 
     def _require_function_of_state(self, x: tf.Tensor, y: tf.Tensor) -> None:
         """Raises unless a step, taken twice from one state, is one step."""
+        methods = ("train_step", "test_step")[: 1 + self.has_loss]
+        steps = {name: getattr(self.model, name) for name in methods}
         start = self._state(1)
-        digests = set()
+        seen = set()
         for _ in range(2):
             self._assign(start)
+            self.model.reset_metrics()
             with tf.device("CPU:0"):  # where sums have one order
-                self._loss_of("train_step", self.model.train_step((x, y)))
-                if self.has_loss:
-                    self._loss_of("test_step", self.model.test_step((x, y)))
-            digests.add(self._state(1).digest)
-        if len(digests) > 1:
+                losses = [
+                    float(self._loss_of(name, step((x, y))))
+                    for name, step in steps.items()
+                ]
+            seen.add((self._state(1).digest, repr(losses)))
+        if len(seen) > 1:
             raise ValueError(
                 f"Two steps of {self._name} from one state on one batch "
                 "differ, so that no ticket of it could be found again. Draw "
