@@ -27,6 +27,11 @@ def mask_model(
     at the end of `fit`, Muon with `use_ema` leaves averages there that no
     layer reads and no file gets; `masked_optimizer` masks these too.
 
+    A `.keras` file gives back each layer with its masks, layers of your own
+    too. Two exceptions: attention and recurrent layers come back with masks
+    on all their kernels, of ones where there was none; and the code of a
+    subclassed model builds plain layers, with pruned weights at zero.
+
     Args:
         model: A built model, of any kind: Sequential, functional, subclassed;
             nested ones and shared layers stay so.
