@@ -280,10 +280,11 @@ def mask_weight(layer: keras.layers.Layer, name: str) -> None:
     if name not in names:
         plain: Any = plain_class(type(layer))
         layer.__class__ = plain
-        is_whole = {*names, name} == {*stored_kernels(layer)}
-        layer.__class__ = (
-            CATALOGUE[plain] if is_whole else named_class(plain, (*names, name))
-        )
+        names = (*names, name)
+        if plain in CATALOGUE and {*names} == {*stored_kernels(layer)}:
+            layer.__class__ = CATALOGUE[plain]
+        else:
+            layer.__class__ = named_class(plain, names)
     if vars(layer).get("kernel_masks") is None:
         # Built layers take no more layers; Keras' own `enable_lora` does this.
         layer._tracker.unlock()
