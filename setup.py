@@ -36,7 +36,8 @@ setuptools.setup(
         "absl-py>=1.4",
         # tensorflow-datasets 4.9.10 imports it and forgets to say so.
         "importlib_resources>=6.0",
-        "keras>=3.12,<4",
+        # Muon of 3.12 does not train on TensorFlow.
+        "keras>=3.13,<4",
         "matplotlib>=3.8",
         # Compiles the kernel that trains sparse networks on their survivors.
         "numba>=0.61",

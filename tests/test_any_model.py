@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_lottery.layers import MaskedKernel, mask_weight
+from tf_lottery.layers import CATALOGUE, MaskedKernel, mask_weight
 from tf_lottery.masking import (
     coverage_of,
     get_masks,
@@ -288,9 +288,15 @@ def test_a_train_step_of_ones_own_trains_masked_layers():
     assert obeys(model, masks)
 
 
-def test_a_search_refuses_a_step_it_would_pass_over():
-    with pytest.raises(ValueError, match="OwnStep has a `train_step` of its"):
-        TicketSearch(called(OwnStep()))
+def test_what_is_frozen_stays_so_where_no_configuration_says_it():
+    model = called(Shared())
+    model.tied.trainable = False
+    model.inner.get_layer("deep").trainable = False
+    masked = mask_model(model)
+    paths = {p for p, v in variables_by_path(masked).items() if v.trainable}
+    assert not masked.tied.trainable
+    assert len(masked.trainable_variables) == len(model.trainable_variables)
+    assert "dense/kernel" in paths
 
 
 def test_a_model_that_keras_cannot_copy_is_masked_itself():
@@ -352,16 +358,34 @@ def test_layers_of_ones_own_are_masked_by_the_name_of_their_variable(tmp_path):
     layer = model.get_layer("positions")
     mask = np.arange(32).reshape(4, 8) % 2 == 0
     layer.table_mask.assign(mask)
+    model.get_layer("head").bias_mask.assign([True, False, True])
     model.compile("adam", LOSS, jit_compile=False)
     model.fit(*data("vit"), verbose=0)
     assert not np.any(variables_by_path(model)["positions/table"][~mask])
     assert np.all(layer.table.numpy()[mask] != 0)
-    # Filed as what it is, for processes that know nothing of masks.
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
-    assert type(loaded.get_layer("positions")) is Positions
     x, _ = data("vit", 4)
     assert np.array_equal(loaded(x), model(x))
+    assert get_masks(loaded) == get_masks(model)
+    clone = keras.models.clone_model(loaded)
+    assert get_masks(clone).keys() == get_masks(model).keys()
+    assert get_masks(mask_model(loaded)) == get_masks(model)
+    assert type(strip_masks(loaded).get_layer("positions")) is Positions
+
+
+def test_a_layer_masked_in_part_is_filed_as_such(tmp_path):
+    path = "separable_conv2d/depthwise_kernel"
+    model = mask_model(backbone(), include=[path])
+    masks = Masks({path: half_masks(model)[path]})
+    set_masks(model, masks)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    set_masks(loaded, masks)  # refuses masks but of all that are masked
+    assert get_masks(loaded) == get_masks(model)
+    whole = mask_model(loaded, include=["separable_conv2d/*"])
+    (layer,) = [x for x in whole.layers if isinstance(x, L.SeparableConv2D)]
+    assert type(layer) is CATALOGUE[L.SeparableConv2D]
 
 
 def test_a_search_prunes_variables_that_are_named():
@@ -481,11 +505,15 @@ def test_what_cannot_be_masked_is_refused(build, include, message):
     assert "\n" not in str(caught.value)
 
 
-def test_keras_refuses_to_quantise_a_masked_layer():
-    model = mask_model(adapted())
-    with pytest.raises(NotImplementedError, match="Layer Dense does not have"):
-        model.layers[-1].quantize("int8")
-    strip_masks(model).layers[-1].quantize("int8")
+def test_a_masked_layer_is_quantised_once_stripped():
+    model = mask_model(keras.Sequential([keras.Input((4,)), L.Dense(3)]))
+    set_masks(model, half_masks(model))
+    with pytest.raises(ValueError, match="'dense.*' is masked and cannot be q"):
+        model.layers[0].quantize("int8")
+    mask = get_masks(model)["dense/kernel"]
+    layer = strip_masks(model).layers[0]
+    layer.quantize("int8")
+    assert not np.any(layer._kernel.numpy()[~mask])
 
 
 def test_lora_on_a_masked_layer_adapts_survivors_only():
@@ -497,6 +525,9 @@ def test_lora_on_a_masked_layer_adapts_survivors_only():
     layer.lora_kernel_b.assign(np.ones((2, 3)))
     assert not np.any(layer.kernel[~mask])
     assert np.all(layer.kernel.numpy()[mask] != layer._kernel.numpy()[mask])
+    for refused in (strip_masks, lambda model: TicketSearch(model, 0)):
+        with pytest.raises(ValueError, match="is masked under LoRA"):
+            refused(keras.Sequential([model, L.Dense(2)]))
 
 
 def test_a_rate_that_leaves_a_small_layer_nothing_trains_nothing():

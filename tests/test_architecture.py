@@ -34,6 +34,7 @@ TABLE = {
         "data",
         "duration",
         "masking",
+        "masks",
         "seeds",
         "sparse_training",
     ),

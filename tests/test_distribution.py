@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import replicas
 import tensorflow as tf
+import toy
 
 from tf_lottery import crews, strategies
 from tf_lottery.training import fit
@@ -175,7 +176,19 @@ def test_a_loss_that_knows_no_replicas_is_refused():
         num_replicas_in_sync = 2
 
     with pytest.raises(ValueError, match="Own has a `__call__` of its own"):
-        fit.require_parts(replicas.recipe(), Own(), Two())
+        fit.require_parts(toy.mlp(), replicas.recipe(), Own(), Two())
+
+
+def test_a_step_of_its_own_is_not_split():
+    class Mine(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    made = Mine(toy.mlp().layers)
+    made.build((None, 6, 6, 1))
+    strategy = strategies.find("one_device")
+    with pytest.raises(ValueError, match="Mine has a `train_step` of its own"):
+        replicas.trainer(strategy, made=made)
 
 
 # --- Two workers -----------------------------------------------------------

@@ -122,52 +122,11 @@ def test_too_little_memory_shrinks_the_stack(monkeypatch, caplog):
             np.testing.assert_allclose(run.trained[path], value, atol=1e-5)
 
 
-OPTIMIZERS = {
-    "accumulating": lambda: keras.optimizers.Adam(
-        3e-3, gradient_accumulation_steps=3
-    ),
-    "accumulating and averaging": lambda: keras.optimizers.Nadam(
-        3e-3,
-        gradient_accumulation_steps=3,
-        use_ema=True,
-        ema_overwrite_frequency=4,
-    ),
-    "averaging": lambda: keras.optimizers.SGD(
-        0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=7
-    ),
-    "clipping": lambda: keras.optimizers.SGD(0.05, clipnorm=0.1),
-    "clipping globally": lambda: keras.optimizers.Adam(
-        3e-3, global_clipnorm=0.1
-    ),
-    "decaying": lambda: keras.optimizers.AdamW(3e-3, weight_decay=0.1),
-    "warming up": lambda: keras.optimizers.SGD(
-        keras.optimizers.schedules.CosineDecay(
-            0.0, 60, warmup_target=0.1, warmup_steps=10
-        )
-    ),
-    "stepping": lambda: keras.optimizers.SGD(
-        keras.optimizers.schedules.PiecewiseConstantDecay(
-            [10, 20], [0.1, 0.03, 0.01]
-        )
-    ),
-    "scaling": lambda: keras.optimizers.LossScaleOptimizer(
-        keras.optimizers.Adam(3e-3), dynamic_growth_steps=4
-    ),
-    "orthogonalising": lambda: keras.optimizers.Muon(3e-3),
-    "signs": lambda: keras.optimizers.Lion(1e-3),
-    "ftrl": lambda: keras.optimizers.Ftrl(0.05),
-    "nadam": lambda: keras.optimizers.Nadam(3e-3),
-    "rmsprop": lambda: keras.optimizers.RMSprop(
-        1e-3, momentum=0.5, centered=True
-    ),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", toy.OPTIMIZERS)
 def test_every_step_is_the_step_that_keras_takes(name):
-    trainer = toy.trainer(optimizer=OPTIMIZERS[name](), length="1ep")
+    trainer = toy.trainer(optimizer=toy.OPTIMIZERS[name](), length="1ep")
     reference = toy.mlp()
-    reference.compile(OPTIMIZERS[name](), toy.loss())
+    reference.compile(toy.OPTIMIZERS[name](), toy.loss())
     train = trainer.data.train
     for batch in order.batches(0, 0, len(train), 20):
         reference.train_on_batch(train.x[batch], train.y[batch])
@@ -180,9 +139,9 @@ def test_every_step_is_the_step_that_keras_takes(name):
         assert (run.trained[path] != start.weights[path]).any()
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", toy.OPTIMIZERS)
 def test_pruned_weights_stay_zero_under_every_optimizer(name):
-    trainer = toy.trainer(optimizer=OPTIMIZERS[name](), length="12it")
+    trainer = toy.trainer(optimizer=toy.OPTIMIZERS[name](), length="12it")
     together = jobs(trainer, 2)
     for job, run in zip(together, trainer.train(together), strict=True):
         for path, mask in job.masks.items():
@@ -226,30 +185,13 @@ def test_an_overflow_skips_the_step_and_halves_the_scale():
     assert run.captured[0].slots["dynamic_scale"] == np.float32(1.5e38)
 
 
-def killed(trainer, made, monkeypatch, at):
-    """Trains until a step, keeping files as it goes, and stops dead."""
-
-    class KilledError(Exception):
-        pass
-
-    monkeypatch.setattr(course, "SECONDS_BETWEEN_FILES", 0)
-
-    def tell(_, step, __):
-        if step >= at:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        trainer.train(made, tell)
-    monkeypatch.undo()
-
-
 @pytest.mark.parametrize("name", ["dense", "dropout", "convolution"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_resumed_network_is_the_uninterrupted_one(
     name, count, tmp_path, monkeypatch
 ):
     build, _ = MODELS[name]
-    optimizer = OPTIMIZERS["averaging"]
+    optimizer = toy.OPTIMIZERS["averaging"]
     trainer = toy.trainer(build(), optimizer=optimizer())
     plain = jobs(trainer, count)
     whole = trainer.train(plain)
@@ -257,7 +199,7 @@ def test_a_resumed_network_is_the_uninterrupted_one(
         Job(job.start, job.masks, job.seed, (10, 20), tmp_path / str(i))
         for i, job in enumerate(plain)
     ]
-    killed(trainer, made, monkeypatch, at=40)
+    toy.killed(trainer, made, monkeypatch, at=40)
     steps = []
     other = toy.trainer(build(), optimizer=optimizer())
     rest = other.train(made, lambda _, step, __: steps.append(step))
@@ -276,7 +218,7 @@ def test_at_most_two_files_are_kept(tmp_path, monkeypatch):
     trainer = toy.trainer()
     job = jobs(trainer, 1)[0]
     made = [Job(job.start, job.masks, folder=tmp_path)]
-    killed(trainer, made, monkeypatch, at=60)
+    toy.killed(trainer, made, monkeypatch, at=60)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -287,7 +229,7 @@ def test_of_damaged_files_the_older_good_one_is_used(
     job = jobs(trainer, 1)[0]
     whole = trainer.train([job])[0]
     made = [Job(job.start, job.masks, folder=tmp_path)]
-    killed(trainer, made, monkeypatch, at=60)
+    toy.killed(trainer, made, monkeypatch, at=60)
     kept = {int(p.name.partition("_")[2]): p for p in tmp_path.iterdir()}
     before, last = sorted(kept)
     newest = kept[last]
@@ -304,7 +246,7 @@ def test_files_of_another_job_are_named_and_left(tmp_path, monkeypatch, caplog):
     trainer = toy.trainer()
     one, two = jobs(trainer, 2)
     made = [Job(one.start, one.masks, folder=tmp_path)]
-    killed(trainer, made, monkeypatch, at=60)
+    toy.killed(trainer, made, monkeypatch, at=60)
     before = sorted(tmp_path.iterdir())
     steps = []
     with caplog.at_level(logging.WARNING):
@@ -489,7 +431,7 @@ def test_survivors_alone_are_resumed_to_the_same_bytes(tmp_path, monkeypatch):
     trainer = toy.trainer()
     whole = trainer.train([sparse_job(trainer)])[0]
     job = sparse_job(trainer, tmp_path)
-    killed(trainer, [job], monkeypatch, at=40)
+    toy.killed(trainer, [job], monkeypatch, at=40)
     steps = []
     rest = trainer.train([job], lambda _, step, __: steps.append(step))[0]
     assert steps[0] == 30

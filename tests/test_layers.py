@@ -118,13 +118,13 @@ ARGUMENTS = {
     "bias_constraint": {"bias_constraint": "non_neg"},
     "lora_rank": {"lora_rank": 2},
     "lora_alpha": {"lora_rank": 2, "lora_alpha": 5},
-    "quantization_config": {
-        "quantization_config": keras.quantizers.Int8QuantizationConfig()
-    },
     "name": {"name": "mine"},
     "trainable": {"trainable": False},
     "dtype": {"dtype": "mixed_bfloat16"},
 }
+if hasattr(keras.quantizers, "Int8QuantizationConfig"):  # Keras 3.13 or later
+    config = keras.quantizers.Int8QuantizationConfig()
+    ARGUMENTS["quantization_config"] = {"quantization_config": config}
 
 
 def arguments_of(cls):

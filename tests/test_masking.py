@@ -551,15 +551,19 @@ OPTIMIZERS = {
     "ftrl": lambda: K.Ftrl(0.1, l1_regularization_strength=1e-3),
     "lamb": lambda: K.Lamb(0.1),
     "lion": lambda: K.Lion(0.1),
-    "multi": lambda: K.MultiOptimizer(
-        K.OptimizerMap(K.Adam(0.1), {".*bias": K.SGD(0.1)})
-    ),
     "muon": lambda: K.Muon(0.1),
     "muon_ema": lambda: K.Muon(0.1, use_ema=True),
     "nadam": lambda: K.Nadam(0.1),
     "rmsprop": lambda: K.RMSprop(0.1, momentum=0.9, centered=True),
-    "schedule_free": lambda: K.ScheduleFreeAdamW(0.1, warmup_steps=0),
 }
+if hasattr(K, "ScheduleFreeAdamW"):  # Keras 3.14 or later
+    OPTIMIZERS["schedule_free"] = lambda: K.ScheduleFreeAdamW(
+        0.1, warmup_steps=0
+    )
+if hasattr(K, "MultiOptimizer"):  # Keras 3.15 or later
+    OPTIMIZERS["multi"] = lambda: K.MultiOptimizer(
+        K.OptimizerMap(K.Adam(0.1), {".*bias": K.SGD(0.1)})
+    )
 SLOTS_OPT_OUT = {
     "adafactor": "its slots of a kernel are means over rows and columns",
 }

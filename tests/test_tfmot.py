@@ -337,3 +337,10 @@ def test_the_page_for_those_who_come_from_tfmot_runs(capsys):
     for name in re.findall(r"tfl\.tfmot\.(\w+)", text):
         assert hasattr(tfmot, name)
     assert tf.keras.__version__.startswith("3.")
+
+
+def test_what_is_not_installed_is_named_with_its_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
+    with pytest.raises(ImportError, match="pip install tensorflow-model") as e:
+        tfmot.import_tfmot()
+    assert "\n" not in str(e.value)

@@ -2,11 +2,52 @@
 
 import keras
 import numpy as np
+import pytest
 
 from tf_lottery import data, masking
 from tf_lottery.duration import Duration
 from tf_lottery.masks import Masks
-from tf_lottery.training import Job, Recipe, State, Trainer
+from tf_lottery.training import Job, Recipe, State, Trainer, course
+
+OPTIMIZERS = {
+    "accumulating": lambda: keras.optimizers.Adam(
+        3e-3, gradient_accumulation_steps=3
+    ),
+    "accumulating and averaging": lambda: keras.optimizers.Nadam(
+        3e-3,
+        gradient_accumulation_steps=3,
+        use_ema=True,
+        ema_overwrite_frequency=4,
+    ),
+    "averaging": lambda: keras.optimizers.SGD(
+        0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=7
+    ),
+    "clipping": lambda: keras.optimizers.SGD(0.05, clipnorm=0.1),
+    "clipping globally": lambda: keras.optimizers.Adam(
+        3e-3, global_clipnorm=0.1
+    ),
+    "decaying": lambda: keras.optimizers.AdamW(3e-3, weight_decay=0.1),
+    "warming up": lambda: keras.optimizers.SGD(
+        keras.optimizers.schedules.CosineDecay(
+            0.0, 60, warmup_target=0.1, warmup_steps=10
+        )
+    ),
+    "stepping": lambda: keras.optimizers.SGD(
+        keras.optimizers.schedules.PiecewiseConstantDecay(
+            [10, 20], [0.1, 0.03, 0.01]
+        )
+    ),
+    "scaling": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(3e-3), dynamic_growth_steps=4
+    ),
+    "orthogonalising": lambda: keras.optimizers.Muon(3e-3),
+    "signs": lambda: keras.optimizers.Lion(1e-3),
+    "ftrl": lambda: keras.optimizers.Ftrl(0.05),
+    "nadam": lambda: keras.optimizers.Nadam(3e-3),
+    "rmsprop": lambda: keras.optimizers.RMSprop(
+        1e-3, momentum=0.5, centered=True
+    ),
+}
 
 
 def digits(examples=480, seed=0):
@@ -101,3 +142,20 @@ def same(one, other):
     return one.keys() == other.keys() and all(
         np.array_equal(one[name], other[name]) for name in one
     )
+
+
+def killed(trainer, made, monkeypatch, at):
+    """Trains until a step, keeping files as it goes, and stops dead."""
+
+    class KilledError(Exception):
+        pass
+
+    monkeypatch.setattr(course, "SECONDS_BETWEEN_FILES", 0)
+
+    def tell(_, step, __):
+        if step >= at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer.train(made, tell)
+    monkeypatch.undo()

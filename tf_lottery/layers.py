@@ -53,9 +53,46 @@ class MaskedKernel:
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what the plain layer loads, and keeps the masks there are."""
-        super().load_own_variables(store)  # type: ignore[misc]
+        masked = type(self)
+        # Keras assigns to weights by the names that are properties here.
+        self.__class__ = plain_class(masked)
+        try:
+            self.load_own_variables(store)
+        finally:
+            self.__class__ = masked
         if self.kernel_masks is not None:
             self.kernel_masks.project()
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class FiledByName:
+    """Files a masked layer as the plain one, and what is masked of it.
+
+    For what the `CATALOGUE` has no masked form of: a layer of the user's, or
+    one whose kernels are masked in part.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the plain layer as Keras files it, and what is masked."""
+        plain: Any = plain_class(type(self))
+        return {
+            "layer": {
+                "module": plain.__module__,
+                "class_name": plain.__name__,
+                "registered_name": keras.saving.get_registered_name(plain),
+                "config": super().get_config(),  # type: ignore[misc]
+            },
+            "masked_weights": list(self.masked_weights),  # type: ignore
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Returns a masked layer of the class that the configuration names."""
+        layer = config["layer"]
+        plain: Any = type(keras.saving.deserialize_keras_object({**layer}))
+        masked: Any = named_class(plain, tuple(config["masked_weights"]))
+        own: Any = super(FiledByName, masked)
+        return own.from_config({**layer["config"]})
 
 
 class MaskedParts:
@@ -185,13 +222,19 @@ def _then(build: Any, mask: Callable[[Any], None]) -> Any:
 
 
 def _mask_kernels(layer: keras.layers.Layer) -> None:
+    chosen = _masked_weights(layer)
     for name in stored_kernels(layer):
-        mask_weight(layer, name)
+        if not chosen or name in chosen:
+            mask_weight(layer, name)
 
 
 def _mask_parts(layer: keras.layers.Layer) -> None:
     for part in layer._flatten_layers(include_self=False):
         _mask_kernels(part)
+
+
+def _masked_weights(layer: keras.layers.Layer) -> tuple[str, ...]:
+    return getattr(layer, "masked_weights", ())
 
 
 def stored_kernels(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
@@ -202,9 +245,7 @@ def stored_kernels(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
         Quantised ones are integers, and no kernels any more.
     """
     known = (KERNELS[cls] for cls in type(layer).__mro__ if cls in KERNELS)
-    names = next(known, ())
-    if isinstance(layer, MaskedKernel):
-        names = type(layer).masked_weights
+    names = dict.fromkeys((*next(known, ()), *_masked_weights(layer)))
     own = vars(layer)
     found = {name: own.get(name, own.get(f"_{name}")) for name in names}
     return {
@@ -235,23 +276,39 @@ def mask_weight(layer: keras.layers.Layer, name: str) -> None:
         name: The attribute by which its code reads the weight, as
             `attributes_of` says.
     """
-    names = getattr(layer, "masked_weights", ())
+    names = _masked_weights(layer)
     if name not in names:
-        plain = plain_class(type(layer))
-        layer.__class__ = masked_class(plain, (*names, name))  # type: ignore
+        plain: Any = plain_class(type(layer))
+        layer.__class__ = plain
+        names = (*names, name)
+        if plain in CATALOGUE and {*names} == {*stored_kernels(layer)}:
+            layer.__class__ = CATALOGUE[plain]
+        else:
+            layer.__class__ = named_class(plain, names)
     if vars(layer).get("kernel_masks") is None:
         # Built layers take no more layers; Keras' own `enable_lora` does this.
         layer._tracker.unlock()
         layer.kernel_masks = KernelMasks()
         layer._lock_state()
+        # On the layer, where Keras puts the method that it wraps.
+        vars(layer)["plain_quantize"] = layer.quantize
+        vars(layer)["quantize"] = functools.partial(_refuse, layer.name)
     if layer.kernel_masks.get(name) is None:
         own = vars(layer)
         layer.kernel_masks.add(name, own.get(name, own.get(f"_{name}")))
 
 
+def _refuse(name: str, *args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    raise ValueError(
+        f"Layer {name!r} is masked and cannot be quantised: quantise "
+        "strip_masks(model), whose pruned weights are zeros and stay zeros."
+    )
+
+
 def copy_masks(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
     """Gives a built layer the masks of another one like it, in place."""
-    for name in getattr(source, "masked_weights", ()):
+    for name in _masked_weights(source):
         mask = source.kernel_masks.get(name)
         if mask is not None:
             mask_weight(layer, name)
@@ -277,45 +334,35 @@ def unmask_layer(layer: keras.layers.Layer) -> None:
         layer._tracker.untrack(masks)
         del layer.kernel_masks
         layer._lock_state()
+        vars(layer)["quantize"] = vars(layer).pop("plain_quantize")
     if isinstance(layer, MaskedKernel | MaskedParts):
         layer.__class__ = plain_class(type(layer))
 
 
 def plain_class(cls: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
     """Returns the class that a masked class is the masked form of."""
-    mixins = (MaskedKernel, MaskedParts)
+    mixins = (FiledByName, MaskedKernel, MaskedParts)
     return next(c for c in cls.__mro__ if not issubclass(c, mixins))
 
 
 @functools.cache
-def masked_class(
+def named_class(
     plain: type[keras.layers.Layer], names: tuple[str, ...]
 ) -> type[keras.layers.Layer]:
-    """Returns the masked form of a layer's class.
-
-    That of the `CATALOGUE` is filed with its masks. One made here, for a
-    class of the user's, is filed as that class: its file has the weights,
-    pruned ones at zero, and Keras loads it without masks.
-    """
-    masked = CATALOGUE.get(plain)
-    if masked is not None and set(names) <= set(KERNELS[plain]):
-        return masked
-    cls = _subclass(MaskedKernel, plain, plain.__qualname__, names)
+    """Returns the form of a layer's class that masks weights by their names."""
+    bases = (FiledByName, MaskedKernel, plain)
+    cls = _subclass(bases, plain.__qualname__, names)
     cls.__module__ = plain.__module__
-    filed = keras.saving.get_registered_name(plain)
-    if ">" in filed:
-        package, name = filed.split(">")
-        for each in (cls, plain):  # the plain one stays what loads
-            keras.saving.register_keras_serializable(package, name)(each)
+    name = FiledByName.__name__
+    for each in (cls, FiledByName):  # all have its name in files; it loads
+        keras.saving.register_keras_serializable(_PACKAGE, name)(each)
     return cls
 
 
 def _subclass(
-    mixin: type,
-    plain: type[keras.layers.Layer],
-    qualname: str,
-    names: tuple[str, ...],
+    bases: tuple[type, ...], qualname: str, names: tuple[str, ...]
 ) -> type[keras.layers.Layer]:
+    plain = bases[-1]
     masked = ", ".join(f"`{name}`" for name in names) or "its parts' kernels"
     content = {
         "masked_weights": names,
@@ -325,14 +372,14 @@ def _subclass(
         "    Masks of ones give the plain layer, bit for bit. Takes its "
         "arguments.\n    ",
     }
-    return type(plain.__name__, (mixin, plain), content)
+    return type(plain.__name__, bases, content)
 
 
 def _masked(
     mixin: type, plain: type[keras.layers.Layer], *names: str
 ) -> type[keras.layers.Layer]:
     name = f"Masked{plain.__name__}"
-    cls = _subclass(mixin, plain, name, names)
+    cls = _subclass((mixin, plain), name, names)
     keras.saving.register_keras_serializable(_PACKAGE, name)(cls)
     return cls
 

@@ -225,12 +225,14 @@ def adopt(pruned: Any, model: keras.Model) -> Ticket:
     """Returns a model that tfmot pruned as a ticket of a Keras 3 model.
 
     `ticket.build()` is the Keras 3 model, masked, at the pruned weights;
-    `ticket.masks` are the masks.
+    `ticket.masks` are the masks. Weights are matched by their order, and their
+    shapes compared; names are not, for the two do not name alike. So two
+    layers of one shape must stand in the same order in both models.
 
     Args:
         pruned: A tf_keras model of `prune_low_magnitude` layers.
-        model: A built Keras 3 model of the same architecture. It stays as it
-            is.
+        model: A built Keras 3 model of the same architecture, whose weights
+            come in the same order. It stays as it is.
 
     Raises:
         ValueError: There is nothing pruned, or the models differ.
@@ -324,6 +326,9 @@ def import_tfmot() -> Any:
 
     tfmot's import sets TF_USE_LEGACY_KERAS, which processes inherit, and makes
     `tf.keras` Keras 2, unless it has been looked at before.
+
+    Raises:
+        ImportError: It, or tf_keras, is not installed.
     """
     name = "TF_USE_LEGACY_KERAS"
     before = os.environ.get(name)
@@ -332,6 +337,11 @@ def import_tfmot() -> Any:
         return importlib.import_module(
             "tensorflow_model_optimization"
         ).sparsity.keras
+    except ImportError as error:
+        raise ImportError(
+            f"tensorflow-model-optimization cannot be imported ({error}): "
+            "pip install tensorflow-model-optimization tf_keras."
+        ) from None
     finally:
         if before is None:
             os.environ.pop(name, None)

@@ -35,9 +35,10 @@ class TicketSearch:
     Args:
         model: A built Keras 3 model of any kind: Sequential, functional,
             nested, subclassed. The search starts from its weights, and leaves
-            them as they are; masks that it carries hold from level 0 on. A
-            loss of its own (`train_step`,
-            `compute_loss`) is refused: networks train as `compile` says.
+            them as they are; masks that it carries hold from level 0 on. If
+            its class has a `train_step`, `test_step` or `compute_loss` of its
+            own, networks train and are evaluated by it, as `training.
+            own_steps` says.
         levels: Pruning rounds, >= 0.
         rate: Fraction of the survivors that goes each round, in [0, 1).
         rates: Role (`"conv"`, `"dense"`, `"embedding"`, `"recurrent"`,
@@ -111,7 +112,6 @@ class TicketSearch:
                 f"`seed` must be a whole number of 0 or more; got {seed!r}."
             )
         kernels = masking.kernels(model, include, exclude)
-        _require_no_loss_of_its_own(model)
         self._pruning = search.Pruning(
             levels,
             rates_.rates_by_path(kernels, rate, rates),
@@ -136,6 +136,9 @@ class TicketSearch:
             masking.strip_masks(model) if masking.is_masked(model) else model
         )
         self._model, self._kernels, self._seed = plain, tuple(kernels), seed
+        controls_.require_architecture(
+            self._controls, masking.architecture_of(plain)
+        )
         self.coverage = masking.coverage_of(model, include, exclude)
         self._theta_0, self._strategy = theta_0, strategy
         self._compiled: dict[str, Any] | None = None
@@ -422,16 +425,6 @@ def _figures(ticket: Ticket) -> dict[str, float]:
         "dead_units": sum(dead),
         **ticket.metrics,
     }
-
-
-def _require_no_loss_of_its_own(model: keras.Model) -> None:
-    for name in ("train_step", "compute_loss"):
-        if getattr(type(model), name) is not getattr(keras.Model, name):
-            raise ValueError(
-                f"{type(model).__qualname__} has a `{name}` of its own, which "
-                "the search would pass over. Mask the model instead, and prune "
-                "it between fits: mask_model, prune, set_masks."
-            )
 
 
 @contextlib.contextmanager

@@ -129,6 +129,28 @@ def require_theta_k(variants: Iterable[str], reason: str) -> None:
             )
 
 
+def require_architecture(
+    variants: Iterable[str], architecture: str | None
+) -> None:
+    """Raises if one of these is of another architecture and there is none.
+
+    Args:
+        variants: Names of variants.
+        architecture: The model's, as JSON; None if it cannot be rebuilt.
+
+    Raises:
+        ValueError: One is.
+    """
+    if architecture is None and "small_dense" in {
+        name.partition(".")[0] for name in variants
+    }:
+        raise ValueError(
+            "The control 'small_dense' rebuilds the model, narrower, from its "
+            "configuration, and this one has none that Keras reads (is its "
+            "class registered?). Leave out the control 'small_dense'."
+        )
+
+
 def of_dense(variants: Mapping[str, Control]) -> dict[str, Control]:
     """Returns those of a ticket's variants that the dense network has too."""
     return {
@@ -160,6 +182,7 @@ __all__ = [
     "reinit",
     "reinit_sampled",
     "reinit_sign",
+    "require_architecture",
     "require_theta_k",
     "shuffle",
     "shuffle_global",

@@ -71,6 +71,9 @@ def _fill(new: keras.Model, model: keras.Model) -> None:
         raise ValueError(f"Keras makes it a {type(new).__qualname__}.")
     targets = paths.layers_by_path(new)
     for path, source in paths.layers_by_path(model).items():
+        # Configurations of subclassed models do not say what is frozen.
+        if path in targets and targets[path].trainable != source.trainable:
+            targets[path].trainable = source.trainable
         if isinstance(source, layers.MaskedKernel | layers.MaskedParts):
             layers.copy_masks(source, targets[path])
     variables = paths.variables_by_path(model)

@@ -27,6 +27,11 @@ def mask_model(
     at the end of `fit`, Muon with `use_ema` leaves averages there that no
     layer reads and no file gets; `masked_optimizer` masks these too.
 
+    A `.keras` file gives back each layer with its masks, layers of your own
+    too. Two exceptions: attention and recurrent layers come back with masks
+    on all their kernels, of ones where there was none; and the code of a
+    subclassed model builds plain layers, with pruned weights at zero.
+
     Args:
         model: A built model, of any kind: Sequential, functional, subclassed;
             nested ones and shared layers stay so.
@@ -103,8 +108,20 @@ def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
 
     Returns:
         A model of stock Keras layers that gives the same outputs.
+
+    Raises:
+        ValueError: A masked layer is under LoRA.
     """
     coverage.require_model(model)
+    for layer in model._flatten_layers():
+        if vars(layer).get("kernel_masks") and getattr(
+            layer, "lora_enabled", False
+        ):
+            raise ValueError(
+                f"Layer {layer.name!r} is masked under LoRA, which would fill "
+                "its pruned weights without the mask: save_weights, and load "
+                "them into the plain model, for files have LoRA merged."
+            )
     plain = copied(model) if copy else model
     for layer in list(plain._flatten_layers()):
         layers.unmask_layer(layer)

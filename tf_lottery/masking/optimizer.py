@@ -1,5 +1,6 @@
 """This module knows how an optimizer keeps pruned weights at zero."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -135,8 +136,10 @@ def slots_by_name(
             f"{path}/{slot.name[len(variables[path].path) + 1 :]}"
             for path in owners
         ]
+        # Without a name of its own, Keras counts it per process: Nadam's.
+        name = re.sub(r"^variable_\d+$", "variable", slot.name)
         # A wrapper and the optimizer inside have an iteration each.
-        names += [slot.name, f"inner/{slot.name}"]
+        names += [name, f"inner/{name}"]
         free = next(name for name in names if name not in slots)
         slots[free] = slot
     return slots

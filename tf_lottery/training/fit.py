@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_lottery.data import Dataset, Split
+from tf_lottery.training.own_steps import own_methods
 from tf_lottery.training.recipe import Recipe
 
 
@@ -11,7 +12,7 @@ def require_fit(
     model: keras.Model,
     recipe: Recipe,
     data: Dataset,
-    loss: keras.losses.Loss,
+    loss: keras.losses.Loss | None,
 ) -> None:
     """Raises a ValueError, before anything trains, if they do not."""
     if recipe.batch_size > len(data.train):
@@ -39,9 +40,17 @@ def require_fit(
 
 
 def require_parts(
-    recipe: Recipe, loss: keras.losses.Loss, strategy: tf.distribute.Strategy
+    model: keras.Model,
+    recipe: Recipe,
+    loss: keras.losses.Loss | None,
+    strategy: tf.distribute.Strategy,
 ) -> None:
     """Raises a ValueError if batches cannot be split over the replicas."""
+    if own := own_methods(model):
+        raise ValueError(
+            f"{type(model).__qualname__} has a `{own[0]}` of its own, which "
+            "knows nothing of replicas: leave out `strategy`."
+        )
     count, size = strategy.num_replicas_in_sync, recipe.batch_size
     if size % count:
         below, above = size - size % count, size - size % count + count

@@ -120,8 +120,10 @@ def resolve_loss(loss: Any) -> keras.losses.Loss:
     return FunctionLoss()
 
 
-def resolve(loss: keras.losses.Loss, metrics: tuple[Any, ...]) -> Measures:
-    """Returns the measures that `compile` asked for."""
+def resolve(
+    loss: keras.losses.Loss | None, metrics: tuple[Any, ...]
+) -> Measures:
+    """Returns the measures that `compile` asked for; no loss counts as 0."""
     has_accuracy, others = False, []
     for metric in metrics:
         if metric in ("accuracy", "acc") or isinstance(metric, _ACCURACIES):
@@ -130,6 +132,8 @@ def resolve(loss: keras.losses.Loss, metrics: tuple[Any, ...]) -> Measures:
             others.append(_metric(metric))
 
     def losses(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        if loss is None:
+            return tf.zeros(tf.shape(y)[:1])
         return _per_example(loss.call(y, outputs))
 
     def correct(y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:

@@ -34,7 +34,7 @@ class Network:
     Args:
         model: A built Keras model.
         optimizer: As `keras.Model.compile` takes it.
-        loss: From targets and outputs to a scalar.
+        loss: From targets and outputs to a scalar. None: no step is taken.
         kernels: Paths of the kernels that carry masks.
     """
 
@@ -42,15 +42,16 @@ class Network:
         self,
         model: keras.Model,
         optimizer: Any,
-        loss: keras.losses.Loss,
+        loss: keras.losses.Loss | None,
         kernels: Sequence[str] = (),
     ) -> None:
-        self.model, self.loss = model, loss
+        self.model = model
+        self.loss: Any = loss
         self.variables = masking.variables_by_path(model)
         self._path = {id(v): path for path, v in self.variables.items()}
         self._weights = model.trainable_variables
         self._others = model.non_trainable_variables
-        self.optimizer = pure.pure(_scaled(optimizer, model))
+        self.optimizer = pure.pure(scaled(optimizer, model))
         self.optimizer.build(self._weights)
         self.slots = slots_by_name(self.optimizer, self.variables)
         self._fresh = values(self.slots)
@@ -212,7 +213,7 @@ def _where(mask: tf.Tensor, array: tf.Tensor) -> tf.Tensor:
     return tf.where(mask, array, tf.zeros_like(array))
 
 
-def _scaled(optimizer: Any, model: keras.Model) -> keras.optimizers.Optimizer:
+def scaled(optimizer: Any, model: keras.Model) -> keras.optimizers.Optimizer:
     """Adds the loss scaling that float16 needs, as `compile` does."""
     found = keras.optimizers.get(optimizer)
     is_half = model.dtype_policy.compute_dtype == "float16" or any(

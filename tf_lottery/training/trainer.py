@@ -17,6 +17,7 @@ from tf_lottery.training import (
     fit,
     interim,
     measure,
+    own_steps,
     program,
     replicas,
     sparse,
@@ -28,6 +29,7 @@ from tf_lottery.training.dense import DenseNetworks, DensePrograms
 from tf_lottery.training.feed import Window
 from tf_lottery.training.job import Job
 from tf_lottery.training.network import Network
+from tf_lottery.training.own_steps import OwnNetworks, OwnSteps
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.run import Run
 from tf_lottery.training.sparse import SparseNetwork
@@ -75,7 +77,9 @@ class Trainer:
         self.model, self.recipe, self.data = model, recipe, data
         self.strategy = strategy
         self._other: tuple[str, Trainer] | None = None
-        loss = measure.resolve_loss(recipe.loss)
+        loss = None
+        if recipe.loss is not None or own_steps.needs_loss(model):
+            loss = measure.resolve_loss(recipe.loss)
         measures = measure.resolve(loss, recipe.metrics)
         fit.require_fit(model, recipe, data, loss)
         self._loss, self._measures = loss, measures
@@ -89,7 +93,7 @@ class Trainer:
         self._programs = DensePrograms(self.network, measures, augment)
         self._split: SplitPrograms | None = None
         if strategy is not None:
-            fit.require_parts(recipe, loss, strategy)
+            fit.require_parts(model, recipe, loss, strategy)
             network = Network(
                 replicas.prepared(model), recipe.optimizer, loss, kernels
             )
@@ -100,6 +104,9 @@ class Trainer:
             for name in ("train", "validation", "test")
             if (split := getattr(data, name)) is not None
         }
+        self._own: OwnSteps | None = None
+        if own_steps.own_methods(model):
+            self._own = OwnSteps(model, recipe, kernels, augment, data.train)
         # Steps a call. A call on a CPU's convolutions shall take seconds.
         self._longest = 100 if program.compiles_with_xla(model) else 20
 
@@ -218,9 +225,7 @@ class Trainer:
             for path in self.network.masked
         }
         state = State(0, weights, {})
-        networks = DenseNetworks(
-            self._programs, Single(), [state], [every], [0]
-        )
+        networks = self._side_by_side([state], [every], [0])
         return {
             name: 1 - float(figures.correct.mean())
             for name in splits or self._splits
@@ -240,6 +245,8 @@ class Trainer:
 
     def arrangement(self, networks: int) -> tuple[str, str]:
         """Returns how so many networks would lie side by side, and why so."""
+        if self._own is not None:
+            return "in turn", "its class says how it trains"
         found, reason = self._arrangement(networks)
         return found.name, reason
 
@@ -304,7 +311,7 @@ class Trainer:
         self, jobs: Sequence[Job], states: Sequence[State]
     ) -> Networks:
         if self._split is None:
-            return self._side_by_side(jobs, states)
+            return self._on_one_device(jobs, states)
         if len(jobs) == 1:
             return DenseNetworks(
                 self._split,
@@ -314,12 +321,12 @@ class Trainer:
                 [jobs[0].augmentation_key],
             )
         return SpreadNetworks(
-            lambda some: self._side_by_side(jobs[some], states[some]),
+            lambda some: self._on_one_device(jobs[some], states[some]),
             len(jobs),
             self._split.devices,
         )
 
-    def _side_by_side(
+    def _on_one_device(
         self, jobs: Sequence[Job], states: Sequence[State]
     ) -> Networks:
         if len(jobs) == 1 and self.why_dense(jobs[0].masks) is None:
@@ -330,16 +337,25 @@ class Trainer:
                 states[0],
                 jobs[0].masks,
             )
-        return DenseNetworks(
-            self._programs,
-            self._arrangement(len(jobs))[0],
-            states,
-            [job.masks for job in jobs],
-            [job.augmentation_key for job in jobs],
-        )
+        masks = [job.masks for job in jobs]
+        keys = [job.augmentation_key for job in jobs]
+        return self._side_by_side(states, masks, keys)
+
+    def _side_by_side(
+        self,
+        states: Sequence[State],
+        masks: Sequence[Mapping[str, np.ndarray]],
+        keys: Sequence[int],
+    ) -> Networks:
+        if self._own is not None:
+            return OwnNetworks(self._own, self._programs, states, masks, keys)
+        arrangement, _ = self._arrangement(len(states))
+        return DenseNetworks(self._programs, arrangement, states, masks, keys)
 
     def why_dense(self, masks: Mapping[str, np.ndarray]) -> str | None:
         """Returns why a network is not trained on its survivors alone."""
+        if self._own is not None:
+            return "its class says how it trains"
         if tf.config.list_logical_devices("GPU"):
             return "a GPU multiplies densely"
         if self.strategy is not None:
