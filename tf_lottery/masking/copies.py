@@ -56,7 +56,8 @@ def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
             config = {k: v for k, v in config.items() if k in taken}
     new = type(layer).from_config(config)
     # Keras' SpatialDropout writes down its variables' type, not its policy.
-    if new.dtype_policy != layer.dtype_policy:
+    is_layer = isinstance(layer, keras.layers.Layer)  # or an operation
+    if is_layer and new.dtype_policy != layer.dtype_policy:
         new.dtype_policy = layer.dtype_policy
     if isinstance(layer, keras.Model) and not new.built:
         with warnings.catch_warnings():

@@ -83,7 +83,6 @@ def tally(findings: Sequence[Finding]) -> str:
 
 __all__ = [
     "CLAIMS",
-    "OUTCOMES",
     "Claim",
     "Finding",
     "Measure",
