@@ -18,6 +18,7 @@ TABLE = {
     "strategies": ("lookup",),
     "archive": (),
     "gaps": (),
+    "planes": (),
     "masks": ("lookup",),
     # mechanism
     "layers": (),
@@ -45,6 +46,7 @@ TABLE = {
         "lookup",
         "masking",
         "masks",
+        "planes",
         "rewinding",
         "training",
     ),
