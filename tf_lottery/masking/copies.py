@@ -55,9 +55,11 @@ def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
         if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
             config = {k: v for k, v in config.items() if k in taken}
     new = type(layer).from_config(config)
-    # Keras' SpatialDropout writes down its variables' type, not its policy.
-    if new.dtype_policy != layer.dtype_policy:
-        new.dtype_policy = layer.dtype_policy
+    # Keras' SpatialDropout writes down its variables' type, not its policy. A
+    # bare operation, such as `keras.ops.add`, has none.
+    policy = getattr(layer, "dtype_policy", None)
+    if policy is not None and new.dtype_policy != policy:
+        new.dtype_policy = policy
     if isinstance(layer, keras.Model) and not new.built:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # it cannot be built
