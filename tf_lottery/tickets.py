@@ -180,7 +180,7 @@ class Ticket:
                 raise ValueError(
                     "No kernel of this ticket is what its initializer draws "
                     "from a seed: the file needs its values. Leave out "
-                    "`values=False`."
+                    "`values=False`; on the command line: --format ticket."
                 )
         kept = {p: w for p, w in start.weights.items() if p not in drawn}
         coded = {p: gaps.encode(mask) for p, mask in self.masks.items()}
