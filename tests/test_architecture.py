@@ -19,6 +19,7 @@ TABLE = {
     "archive": (),
     "gaps": (),
     "display": (),
+    "planes": (),
     "masks": ("display", "lookup"),
     # mechanism
     "layers": (),
@@ -47,6 +48,7 @@ TABLE = {
         "lookup",
         "masking",
         "masks",
+        "planes",
         "rewinding",
         "training",
     ),

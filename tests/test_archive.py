@@ -177,6 +177,7 @@ def refused(path, kind="ticket"):
         archive.read(path, kind)
     line = str(error.value)
     assert "\n" not in line
+    assert len(line) < len(str(path)) + 300
     assert line.startswith(f"{str(path)!r} is no {kind} file, or a damaged one")
     return line
 
@@ -218,6 +219,7 @@ def test_a_flipped_bit_is_refused_or_harmless(file):
         found = read_or_message(file)
         if isinstance(found, str):
             assert "\n" not in found
+            assert len(found) < len(str(file)) + 300
         else:  # a date, say
             harmless += 1
             assert found[0] == expected[0]
@@ -324,10 +326,10 @@ def test_the_forger_of_this_file_can_be_honest(tmp_path):
     assert archive.read(tmp_path / "a", "ticket")[1]["a"].tolist() == [1, 1]
 
 
-def test_a_header_beyond_64_mib_is_not_unpacked(tmp_path):
+def test_a_header_beyond_16_mib_is_not_unpacked(tmp_path):
     zipped = zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED)
     with zipped, zipped.open("header.npy", "w") as entry:
-        for _ in range(65):
+        for _ in range(17):
             entry.write(bytes(2**20))
     assert "header is too large" in refused(tmp_path / "a")
 

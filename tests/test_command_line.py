@@ -14,6 +14,9 @@ import time
 import pytest
 from tfds_copies import prepare_small_copy
 
+from tf_lottery.store import RunDirectory
+from tf_lottery.tickets import Ticket
+
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--steps", "40", "--levels", "1", "--set", "evaluate_every=20")
 
@@ -134,6 +137,24 @@ def test_export_writes_every_format_asked_for_and_one_table(run, tmp_path):
     assert "units that are dead are gone; zeros are multiplied" in lines[-1]
 
 
+def test_export_writes_tickets_with_their_values_or_the_seed(run, tmp_path):
+    path, _ = run
+    out = tmp_path / "out"
+    result = tf_lottery(
+        *("export", path, "--level", 1, "--output", out),
+        *("--format", "ticket,seed_ticket"),
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    files = [out / "seed_ticket.ticket", out / "ticket.ticket"]
+    assert result.stdout.split() == [str(file) for file in files]
+    seed, whole = (Ticket.load(file) for file in files)
+    kept = RunDirectory.open(path).ticket(0, 1)
+    assert seed.start.digest == whole.start.digest == kept.start.digest
+    assert seed.masks == whole.masks == kept.masks
+    sizes = [file.stat().st_size for file in files]
+    assert 3 * sizes[0] < sizes[1]
+
+
 def test_list_shows_every_table():
     out = tf_lottery("list").stdout
     for word in ("lenet_mnist", "lenet_300_100", "mnist", "magnitude"):
@@ -217,6 +238,13 @@ def test_list_shows_every_table():
                 "o",
             ),
             "Format 'saved_model' stores float32; got 'int8'",
+        ),
+        (
+            (
+                *("export", "{}", "--level", "1", "--shrink"),
+                *("--format", "seed_ticket", "--output", "o"),
+            ),
+            "keep a ticket exactly: leave out --shrink and --dtype",
         ),
     ],
 )

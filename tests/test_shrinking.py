@@ -375,6 +375,21 @@ class Mine(keras.Model):
         return self.dense(x)
 
 
+@pytest.mark.parametrize("deep", [False, True], ids=["beside", "within"])
+def test_a_model_called_plainly_and_in_training_stays_one(deep):
+    given, x = keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model(given, L.Dense(4)(L.Dense(5, "relu")(given)))
+    outer = keras.Model(given, inner(given)) if deep else inner
+    total = L.Add()([outer(x), inner(x, training=True)])
+    model = keras.Model(x, L.Dense(2)(total))
+    draw = np.random.default_rng(0)
+    disturb(model, 0.3, draw)
+    shrunk = export.shrink(model)
+    assert model.count_params() == shrunk.before
+    agree(model, shrunk, draw)
+    assert len(shrunk.model.weights) == len(model.weights)
+
+
 def test_a_nested_subclassed_model_stays_whole_and_is_named():
     model = chain(L.Dense(4), Mine(name="mine"), L.Dense(2))
     kill_inputs(model.layers[0], 0)
@@ -400,6 +415,15 @@ def test_inputs_and_outputs_keep_their_names():
     assert found.keys() == expected.keys()
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+def test_a_list_of_one_output_stays_one():
+    given = keras.Input((3,))
+    model = keras.Model(given, [L.Dense(2)(given)])
+    shrunk = export.shrink(model).model
+    for network in (model, shrunk):
+        assert isinstance(network.output, list)
+        assert isinstance(network(given), list)
 
 
 def test_a_subclassed_model_is_written_as_keras_does(tmp_path):

@@ -1,6 +1,8 @@
 """A ticket is masks and the weights they restart from, and one file."""
 
+import copy
 import dataclasses
+import itertools
 import json
 import pathlib
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 import toy
 
 from tf_lottery import archive, masking
+from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import State
 
@@ -186,13 +189,50 @@ def test_only_numpy_is_needed_to_read_a_file(ticket, tmp_path):
     assert out == f"[36, 16] {kept}\n"
 
 
-def test_a_truncated_file_is_refused(ticket, tmp_path):
+def load_or_message(path):
+    """Returns the ticket, or the one short line that refuses the file."""
+    try:
+        return Ticket.load(path)
+    except ValueError as error:
+        line = str(error)
+        assert "\n" not in line
+        assert len(line) < len(str(path)) + 300
+        return line
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A ticket of six weights, its file, and the file's bytes."""
+    mask = np.array([[1, 0, 1], [0, 1, 1]], bool)
+    weights = {"kernel": np.arange(6, dtype="f4").reshape(2, 3)}
+    weights["bias"] = np.ones(3, "f4")
+    ticket = Ticket(2, Masks({"kernel": mask}), State(0, weights, {}))
     ticket.save(tmp_path / "t")
-    whole = (tmp_path / "t").read_bytes()
-    for length in range(0, len(whole), 501):
-        (tmp_path / "t").write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="is no ticket file, or a damaged"):
-            Ticket.load(tmp_path / "t")
+    return ticket, tmp_path / "t", (tmp_path / "t").read_bytes()
+
+
+def test_a_file_truncated_anywhere_is_refused(small):
+    _, path, whole = small
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert "is no ticket file, or a damaged" in load_or_message(path)
+
+
+def test_flipped_bytes_are_refused_or_harmless(small):
+    ticket, path, whole = small
+    draw, refused = np.random.default_rng(0), 0
+    for _ in range(2000):
+        data = np.frombuffer(whole, "uint8").copy()
+        places = draw.integers(len(data), size=draw.integers(1, 4))
+        data[places] = draw.integers(256, size=len(places))
+        path.write_bytes(data.tobytes())
+        found = load_or_message(path)
+        if isinstance(found, str):
+            refused += 1
+        else:  # a date, say
+            assert found.masks == ticket.masks
+            assert found.start.digest == ticket.start.digest
+    assert refused > 1000
 
 
 def test_a_foreign_file_is_refused(tmp_path):
@@ -211,7 +251,7 @@ def test_a_ticket_of_a_later_format_asks_for_an_update(
     monkeypatch.setattr("tf_lottery.tickets._FORMAT", 99)
     ticket.save(tmp_path / "t")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 99.*Update tf_lottery"):
+    with pytest.raises(ValueError, match="format '99'.*Update tf_lottery"):
         Ticket.load(tmp_path / "t")
 
 
@@ -244,6 +284,10 @@ def forged(ticket, path, monkeypatch, **header):
         ({"widths": []}, "list indices"),
         ({"level": "3"}, "its level is str"),
         ({"architecture": 3}, "its architecture is int"),
+        ({"planes": None}, "its planes is NoneType"),
+        ({"planes": {"dense/kernel": "<f4"}}, "dense/kernel"),
+        ({"planes": {"weights.kept/dense/kernel": "O"}}, "of dtype 'O'"),
+        ({"planes": {}}, "weights.kept/dense/kernel does not fit its mask"),
         ({"drawn": 3}, "its drawn is int"),
         ({"drawn": {"dense/kernel": 3}}, "not subscriptable"),
         (
@@ -260,6 +304,48 @@ def test_a_header_that_lies_is_refused_in_one_line(
         Ticket.load(path)
     assert "is no ticket file, or a damaged one" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+JUNK = [
+    *(None, True, -1, 3, 10**30, 1e300, float("nan"), "x", "O", "<f8", "|V4"),
+    *([], {}, [1], {"a": 1}, [10**6] * 3, "a\nb" * 1000, [[[]]]),
+]
+
+
+def places(value):
+    """Yields the keys to every value that some JSON holds."""
+    items = []
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, inner in items:
+        yield (key,)
+        yield from ((key, *rest) for rest in places(inner))
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_whatever_a_header_says_is_refused_in_one_line_or_harmless(
+    ticket, tmp_path, values
+):
+    path = tmp_path / "t"
+    ticket.save(path, values=values)
+    header, arrays = archive.read(path, "ticket")
+    header.pop("kind")
+    loaded = 0
+    for keys, junk in itertools.product(places(header), JUNK):
+        forged = copy.deepcopy(header)
+        inner = forged
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = junk
+        archive.write(path, "ticket", forged, arrays, compress=False)
+        found = load_or_message(path)
+        if not isinstance(found, str):
+            loaded += 1
+            assert found.masks.size == ticket.masks.size
+            assert toy.same(found.start.weights, ticket.start.weights)
+    assert 0 < loaded < 400
 
 
 def test_small_arrays_cannot_become_many_large_ones(
@@ -382,9 +468,10 @@ def test_a_seed_that_draws_others_here_is_refused(tmp_path, monkeypatch):
         Ticket.load(tmp_path / "t")
 
 
-def test_a_ticket_of_format_1_still_loads():
-    """The file was written by tf_lottery 0.1.0, before format 2."""
-    old = Ticket.load(pathlib.Path(__file__).with_name("format_1.ticket"))
+@pytest.mark.parametrize("name", ["format_1.ticket", "format_2.ticket"])
+def test_a_ticket_of_an_older_format_still_loads(name):
+    """The files were written by tf_lottery 0.1.0, before the next format."""
+    old = Ticket.load(pathlib.Path(__file__).with_name(name))
     assert (old.level, old.origin.step, old.masks.kept) == (3, 7, 270)
     assert old.masks.digest.startswith("c2a2fd6a86485b56")
     assert old.start.digest.startswith("654aec4e63d3706d")

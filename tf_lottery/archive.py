@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 _HEADER = "header"
-_HEADER_LIMIT = 64 * 2**20
+_HEADER_LIMIT = 16 * 2**20
+"""In bytes of JSON, which takes some twenty times as many once it is read."""
+_REASON_LIMIT = 200
 _ALWAYS_ALLOWED = 256 * 2**20
 _EXPANSION = 64
 _RESERVED = {_HEADER, "arrays", "kind"}
@@ -124,11 +126,23 @@ def read(
     except FileNotFoundError:
         raise FileNotFoundError(f"No {kind} file {str(path)!r}.") from None
     except Exception as error:  # noqa: BLE001 - a stranger's bytes: anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{str(path)!r} is no {kind} file, or a damaged one: {reason}."
-        ) from None
+        raise damaged(path, kind, error) from None
     return header, arrays
+
+
+def damaged(
+    path: str | os.PathLike[str], kind: str, error: Exception
+) -> ValueError:
+    """Returns what refuses a file in one line.
+
+    Short, too: what a stranger's bytes make others say may quote all of them.
+    """
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if len(reason) > _REASON_LIMIT:
+        reason = reason[:_REASON_LIMIT] + " …"
+    return ValueError(
+        f"{str(path)!r} is no {kind} file, or a damaged one: {reason}."
+    )
 
 
 def allowance(path: str | os.PathLike[str]) -> int:

@@ -9,14 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery import archive, gaps, lookup, masking, rewinding
+from tf_lottery import archive, gaps, lookup, masking, planes, rewinding
 from tf_lottery import drawn as drawing
 from tf_lottery.masks import Masks
 from tf_lottery.training import State
 from tf_lottery.training.state import Arrays
 
-_FORMAT = 2
-"""1: masks were packed bits. Still read."""
+_FORMAT = 3
+"""1: masks were packed bits. 2: values were not in planes. Both are read."""
 
 _DENSE = 16
 """Kernels and their slots may unpack to so many times `archive.allowance`.
@@ -179,7 +179,8 @@ class Ticket:
 
         Masks are written as the gaps between survivors, in little more bits
         than their entropy; of masked kernels and their slots only the values
-        that survive are stored. `numpy.load` reads the file.
+        that survive are stored, in planes of their bytes. `numpy.load` reads
+        the file.
 
         Args:
             path: The file.
@@ -200,15 +201,22 @@ class Ticket:
                 raise ValueError(
                     "No kernel of this ticket is what its initializer draws "
                     "from a seed: the file needs its values. Leave out "
-                    "`values=False`."
+                    "`values=False`; on the command line: --format ticket."
                 )
         kept = {p: w for p, w in start.weights.items() if p not in drawn}
         coded = {p: gaps.encode(mask) for p, mask in self.masks.items()}
         arrays = {f"masks/{p}": codes for p, (_, codes) in coded.items()}
-        arrays |= pack("weights", kept, self.masks)
-        arrays |= pack("slots", start.slots, self.masks)
+        packed = pack("weights", kept, self.masks)
+        packed |= pack("slots", start.slots, self.masks)
+        split = {
+            key: array
+            for key, array in packed.items()
+            if key.partition("/")[0].endswith(".kept")
+        }
+        arrays |= packed | {key: planes.split(a) for key, a in split.items()}
         header = {
             "format": _FORMAT,
+            "planes": {key: array.dtype.str for key, array in split.items()},
             "level": self.level,
             "variant": self.variant,
             "step": self.origin.step,
@@ -236,14 +244,18 @@ class Ticket:
                 holds a seed from which other weights are drawn here.
         """
         header, arrays = archive.read(path, "ticket")
-        if header.get("format") not in (1, _FORMAT):
+        version = header.get("format")
+        if version not in (1, 2, _FORMAT):
             raise ValueError(
-                f"{str(path)!r} is a ticket of format {header.get('format')}; "
+                f"{str(path)!r} is a ticket of format {str(version)[:9]!r}; "
                 f"this version of tf_lottery reads formats 1 to {_FORMAT}. "
                 "Update tf_lottery."
             )
         try:
             allowance = archive.allowance(path)
+            if version > 2:
+                for key, dtype in _typed(header, "planes", dict).items():
+                    arrays[key] = planes.join(arrays[key], dtype)
             masks = _read_masks(header, arrays, allowance)
             drawn = _typed(header, "drawn", dict) if "drawn" in header else {}
             _require_affordable(arrays, masks, drawn, allowance)
@@ -251,6 +263,8 @@ class Ticket:
             slots = unpack("slots", arrays, masks)
             for name, recipe in drawn.items():
                 weights[name] = drawing.draw(recipe, masks[name])
+            shapes = {p: w.shape for p, w in weights.items()}
+            masks.require({p: shapes[p] for p in shapes.keys() & masks.keys()})
             _require_finite({**weights, **slots})
             return cls(
                 masks=masks,
@@ -262,10 +276,7 @@ class Ticket:
                 provenance=_typed(header, "provenance", dict),
             )
         except Exception as error:  # noqa: BLE001 - a stranger's bytes
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{str(path)!r} is no ticket file, or a damaged one: {reason}."
-            ) from None
+            raise archive.damaged(path, "ticket", error) from None
 
 
 def _require_fit(weights: Arrays, model: keras.Model) -> None:

@@ -2,10 +2,20 @@
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from tf_lottery.command_line.quiet import quiet
 
-TEXT = "write a ticket of a run to serve"
+if TYPE_CHECKING:
+    import keras
+
+    from tf_lottery.export.formats import Format
+    from tf_lottery.store import RunDirectory
+
+TEXT = "write a ticket of a run to serve, or to train"
+
+TICKETS = {"ticket": True, "seed_ticket": False}
+"""Formats that hold what a ticket restarts from: whether its values, too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="saved_model",
         metavar="F",
         help="saved_model (default), sparse_saved_model, keras, litert, "
-        "sparse_litert, onnx; or several, separated by commas",
+        "sparse_litert, onnx; ticket, seed_ticket (to train: masks, and the "
+        "weights to restart from or the seed that draws them); or several, "
+        "separated by commas",
     )
     parser.add_argument(
         "--dtype",
@@ -60,33 +72,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Writes the ticket, and prints what each file costs."""
+    """Writes the ticket, and prints what each file to serve costs."""
     with quiet():
         from tf_lottery import export
+        from tf_lottery.export import files
         from tf_lottery.store import RunDirectory
     names = arguments.format.split(",")
-    formats = {name: export.check(name, arguments.dtype) for name in names}
+    formats = {
+        name: export.check(name, arguments.dtype)
+        for name in names
+        if name not in TICKETS
+    }
+    if len(formats) < len(names) and (
+        arguments.shrink or arguments.dtype != "float32"
+    ):
+        raise ValueError(
+            f"Formats {' and '.join(TICKETS)} keep a ticket exactly: leave "
+            "out --shrink and --dtype, or write them apart."
+        )
     directory = RunDirectory.open(arguments.run_dir)
     ticket = directory.ticket(arguments.replicate, arguments.level)
     paths = {name: pathlib.Path(arguments.output) for name in names}
     if len(names) > 1:
-        paths = {
-            name: paths[name] / f"{name}{found.suffix}"
-            for name, found in formats.items()
-        }
-    model, prefix = export.plain(ticket), ""
+        for name in names:
+            suffix = formats[name].suffix if name in formats else ".ticket"
+            paths[name] = paths[name] / f"{name}{suffix}"
+    for name in sorted(paths.keys() - formats.keys()):
+        with files.beside(paths[name]) as file:
+            ticket.save(file, values=TICKETS[name])
+        print(paths[name])
+    if formats:
+        _serve(arguments, directory, export.plain(ticket), formats, paths)
+
+
+def _serve(
+    arguments: argparse.Namespace,
+    directory: "RunDirectory",
+    model: "keras.Model",
+    formats: dict[str, "Format"],
+    paths: dict[str, pathlib.Path],
+) -> None:
+    """Writes what is served, and prints what each file costs."""
+    with quiet():
+        from tf_lottery import data, export
+    prefix = ""
     if arguments.shrink:
-        shrunk = export.shrink(ticket)
+        shrunk = export.shrink(model)
         model, prefix = shrunk.model, "units that are dead are gone; "
         print(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
         for line in shrunk.stayed:
             print(f"Stayed: {line}")
-    for name, path in paths.items():
+    for name in formats:
         with quiet():
-            export.write(model, path, name, arguments.dtype)
-        print(path)
-    with quiet():
-        from tf_lottery import data
+            export.write(model, paths[name], name, arguments.dtype)
+        print(paths[name])
     dataset = directory.config["about"].get("settings", {}).get("dataset")
     if not dataset:
         print("Not measured: the run has no test data that are known by name.")

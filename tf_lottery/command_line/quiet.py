@@ -26,11 +26,11 @@ def quiet(first: Callable[[], object] | None = None) -> Iterator[None]:
         try:
             import tensorflow as tf
 
+            tf.get_logger().setLevel("ERROR")
             if first is not None:
                 first()
             # Devices too announce themselves when they are first looked for.
             tf.config.list_logical_devices()
-            tf.get_logger().setLevel("ERROR")
             yield
         except BaseException:
             said.seek(0)

@@ -37,6 +37,7 @@ class Graph:
         outputs: The tensors that it returns.
         given: The structure in which it takes `inputs`: one, a list, a dict.
         returned: The structure in which it returns `outputs`.
+        opened: Ids of the nested models whose calls stand among `calls`.
     """
 
     inputs: tuple[Tensor, ...]
@@ -44,6 +45,7 @@ class Graph:
     outputs: tuple[Tensor, ...]
     given: Any
     returned: Any
+    opened: frozenset[int]
 
     def times(self, operation: Any) -> int:
         """Returns how often an operation is called."""
@@ -55,19 +57,22 @@ def channels(tensor: Tensor) -> int:
     return (tensor.shape[-1] or 0) if len(tensor.shape) > 1 else 0
 
 
-def trace(model: keras.Model) -> Graph:
+def trace(model: keras.Model, closed: frozenset[int] = frozenset()) -> Graph:
     """Returns the calls of a model; those of nested models stand among them.
 
     A nested model is one call, not its own, if it is subclassed or called
-    otherwise than on its inputs alone, such as with `training=True`.
+    otherwise than on its inputs alone, such as with `training=True`: wherever
+    it is called then, for it must stay one model.
 
     Args:
         model: A Sequential or functional model. Its layers are called once
             more, on symbolic tensors.
+        closed: Ids of nested models that are one call.
     """
     if isinstance(model, keras.Sequential):
         model = _functional(model)
     calls: list[Call] = []
+    opened: set[int] = set()
     renamed: dict[int, Tensor] = {}
     # Tensors are told apart by identity, so none may be freed meanwhile.
     alive: list[Any] = []
@@ -81,11 +86,14 @@ def trace(model: keras.Model) -> Graph:
         result = operation(*arguments, **options)
         alive.append(result)
         given, named = keras.tree.map_structure(current, (arguments, options))
-        if not _is_open(operation, arguments, options):
+        if id(operation) in closed or not _is_open(
+            operation, arguments, options
+        ):
             calls.append(_call(operation, given, named, result))
             return result
-        inner = trace(operation)
+        inner = trace(operation, closed)
         alive.append(inner)
+        opened.update({id(operation)}, inner.opened)
         for theirs, ours in (
             *zip(inner.inputs, _tensors(given), strict=True),
             *zip(_tensors(result), inner.outputs, strict=True),
@@ -101,9 +109,17 @@ def trace(model: keras.Model) -> Graph:
     again = keras.models.clone_model(
         model, clone_function=lambda layer: layer, call_function=visit
     )
+    both = opened & {id(call.operation) for call in calls}
+    if both:
+        return trace(model, closed | both)
     outputs = tuple(current(tensor) for tensor in again.outputs)
     return Graph(
-        tuple(again.inputs), tuple(calls), outputs, again.input, again.output
+        tuple(again.inputs),
+        tuple(calls),
+        outputs,
+        again.input,
+        again.output,
+        frozenset(opened),
     )
 
 
