@@ -170,6 +170,10 @@ def test_list_shows_every_table():
     [
         ((), "the following arguments are required"),
         (("rnu",), "Unknown command 'rnu'. Did you mean 'run'?"),
+        (
+            ("rnu", "lenet_mnist", "--run_dir", "{}"),
+            "Unknown command 'rnu'. Did you mean 'run'?",
+        ),
         (("--hepl",), "unknown flag '--hepl'. Did you mean '--help'? Try"),
         (("list", "all"), "unrecognized arguments: all"),
         (("list", "--all"), "tf-lottery list: unknown flag '--all'. Try"),
@@ -194,7 +198,7 @@ def test_list_shows_every_table():
         ),
         (
             ("run", "lenet_mnist", "--run_dir", "{}", "--steps", "few"),
-            "'fewit' is not a length of training",
+            "argument --steps: invalid int value: 'few'",
         ),
         (
             ("run", "lenet_mnist", "--run_dir", "{}", "--controls", "reint"),
@@ -306,7 +310,7 @@ def test_a_missing_level_is_named(run, tmp_path):
         "export", path, "--level", 7, "--output", tmp_path / "o"
     )
     assert result.returncode == 2
-    assert "level_7" in result.stderr
+    assert "no ticket of replicate 0, level 7: results.csv" in result.stderr
 
 
 def test_ctrl_c_leaves_a_directory_that_the_same_command_continues(tmp_path):

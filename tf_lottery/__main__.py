@@ -90,7 +90,8 @@ class _Parser(argparse_flags.ArgumentParser):
         words = sys.argv[1:] if args is None else args
         known = list(self._option_string_actions)
         for word in words:
-            if word == "--" or word in self.commands:
+            command = self.commands and not word.startswith("-")
+            if word == "--" or command:  # with flags of its own
                 break
             flag = word.partition("=")[0]
             if flag.startswith("--") and " " not in flag and flag not in known:

@@ -293,6 +293,11 @@ class RunDirectory:
             FileNotFoundError: The run has no such level.
         """
         folder = self._cell(replicate, level, variant)
+        if not folder.exists():
+            raise FileNotFoundError(
+                f"{str(self.path)!r} has no {variant} of replicate "
+                f"{replicate}, level {level}: results.csv lists what it has."
+            )
         ticket = Ticket.load(folder / "ticket")
         _, arrays = archive.read(folder / "trained", "trained")
         trained = unpack("weights", arrays, ticket.masks)

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--levels", metavar="N", help="pruning rounds")
     parser.add_argument("--replicates", metavar="R", help="how many seeds")
-    parser.add_argument("--steps", metavar="N", help="training steps a network")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="training steps a network"
+    )
     parser.add_argument(
         "--controls", metavar="NAMES", help="such as reinit,shuffle"
     )
