@@ -214,6 +214,25 @@ class Counted(L.Layer):
         return x
 
 
+@keras.saving.register_keras_serializable("tests")
+class Noisy(keras.Model):
+    """Draws at random in a call of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.seed = L.Dense(3), keras.random.SeedGenerator(1)
+
+    def call(self, x, training=False):
+        x = self.head(tf.reshape(x, [-1, 36]))
+        return keras.random.dropout(x, 0.5, seed=self.seed) if training else x
+
+
+def noisy():
+    made = Noisy()
+    made(np.zeros((1, 6, 6, 1), "float32"))
+    return made
+
+
 def refusal(made, strategy, **settings):
     try:
         trained(trainer(strategy, made=made, **settings))
@@ -230,6 +249,7 @@ def refusals():
     two = mirrored(2)
     return {
         "state": refusal(keras.Sequential([image, Counted(), *head]), two),
+        "own draws": refusal(noisy(), two),
         "draws": refusal(keras.Model(image, recurrent), two),
         "penalty": refusal(
             keras.Sequential(

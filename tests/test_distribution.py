@@ -22,7 +22,9 @@ import tensorflow as tf
 import toy
 
 from tf_lottery import crews, strategies
+from tf_lottery.data import augmentation
 from tf_lottery.training import fit
+from tf_lottery.training import replicas as parts
 
 HERE = pathlib.Path(__file__).parent
 
@@ -112,6 +114,7 @@ def test_replicas_that_disagree_are_found(found):
     ("name", "said"),
     [
         ("draws", "'lstm/lstm_cell' (LSTMCell) draws at random amid"),
+        ("own draws", "(Noisy) draws at random amid"),
         ("penalty", "'dense' has an activity regulariser"),
         ("batch", "30, which 4 replicas cannot share evenly. Take 28 or 32"),
     ],
@@ -125,6 +128,34 @@ def test_the_loop_of_a_tpu_compiles_whole(found):
     plain, compiled = found["tpu"]
     for one, other in zip(plain, compiled, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["drawn", "augmented"])
+def test_a_part_is_its_own_where_numbers_are_known_late(monkeypatch, kind):
+    # As on a TPU, whose replicas run one program: XLA asks for shapes.
+    whole = tf.reshape(tf.range(1.0, 6 * 4 * 4 + 1), [6, 4, 4, 1])
+    dropout = keras.Sequential(
+        [keras.Input((4, 4, 1)), replicas.L.Dropout(0.5)]
+    )
+    seed = [tf.constant([3, 0], tf.uint32)]
+    flip = augmentation.Augmentation(flip=True, pad=1)
+
+    def seen(model, x, number=0, count=1):
+        if kind == "augmented":
+            return augmentation.augment(x, [3, 0], flip, number, count)
+        return model.stateless_call([], seed, x, training=True)[0]
+
+    prepared = parts.prepared(dropout)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(number):
+        monkeypatch.setattr(parts, "part", lambda: (number, 2))
+        return seen(prepared, parts.own(whole), number, 2)
+
+    halves = [run(tf.constant(number)) for number in (0, 1)]
+    expected = tf.function(jit_compile=True)(lambda: seen(dropout, whole))()
+    np.testing.assert_array_equal(tf.concat(halves, 0), expected)
+    assert (expected != whole).numpy().any()
 
 
 def test_strategies_are_found_by_name(found):
