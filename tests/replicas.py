@@ -130,10 +130,10 @@ def trainer(strategy=None, augment=None, made=None, **settings):
     return Trainer(made, recipe(**settings), data, kernels, strategy)
 
 
-def recipe(batch_size=24, length="40it"):
+def recipe(batch_size=24, length="40it", **loss):
     return Recipe(
         momentum(),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, **loss),
         batch_size=batch_size,
         length=tfl.Duration(length),
         evaluate_every=20,
@@ -257,6 +257,8 @@ def refusals():
             ),
             two,
         ),
+        "uncounted": refusal(toy.mlp(), two, ignore_class=0),
+        "sum": refusal(toy.mlp(), two, reduction="sum", length="1it"),
         "batch": refusal(toy.mlp(), mirrored(4), batch_size=30),
     }
 

@@ -116,12 +116,17 @@ def test_replicas_that_disagree_are_found(found):
         ("draws", "'lstm/lstm_cell' (LSTMCell) draws at random amid"),
         ("own draws", "(Noisy) draws at random amid"),
         ("penalty", "'dense' has an activity regulariser"),
+        ("uncounted", "is not the mean of its examples' (some do not count"),
         ("batch", "30, which 4 replicas cannot share evenly. Take 28 or 32"),
     ],
 )
 def test_what_cannot_be_split_is_refused(found, name, said):
     assert said in found["refusals"][name]
     assert "\n" not in found["refusals"][name]
+
+
+def test_a_sum_can_be_split(found):
+    assert found["refusals"]["sum"] is None
 
 
 def test_the_loop_of_a_tpu_compiles_whole(found):

@@ -44,8 +44,9 @@ def prepared(model: keras.Model) -> keras.Model:
             layer.synchronized = True
         if path in random:
             if layer.weights:
+                name = path or new.name
                 raise ValueError(
-                    f"Layer {path or new.name!r} ({type(layer).__name__}) draws at random "
+                    f"Layer {name!r} ({type(layer).__name__}) draws at random "
                     "amid its own weights, which replicas cannot do as one "
                     "device does. Train on one device, or put its dropout "
                     "into a Dropout layer."
