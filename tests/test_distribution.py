@@ -22,8 +22,10 @@ import tensorflow as tf
 import toy
 
 from tf_lottery import crews, strategies
+from tf_lottery.crews import workers
 from tf_lottery.data import augmentation
-from tf_lottery.training import fit
+from tf_lottery.masks import Masks
+from tf_lottery.training import Job, State, fit
 from tf_lottery.training import replicas as parts
 
 HERE = pathlib.Path(__file__).parent
@@ -285,6 +287,56 @@ def test_two_workers_one_dies_and_the_same_command_goes_on(tmp_path):
     for name in ("chief", "other"):
         together = pickle.loads((tmp_path / name).read_bytes())
         require_alike(one, together, 1e-3)
+
+
+class Interrupted:
+    """A trainer that ends as it is told."""
+
+    strategy = None
+
+    def __init__(self, error):
+        self.error = error
+
+    def train(self, jobs, progress):
+        progress(0, 20, {})
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "said"),
+    [
+        ("before", KeyboardInterrupt(), "The chief ended: KeyboardInterrupt."),
+        ("before", ValueError("Another run."), "Another run."),
+        ("training", ValueError("The loss is nan."), "The loss is nan."),
+        ("training", KeyboardInterrupt(), None),
+        ("training", OSError("No space left."), None),
+        ("progress", KeyboardInterrupt(), None),
+        ("progress", ValueError("Of a callback."), None),
+    ],
+)
+def test_a_chief_says_nothing_while_the_others_train(
+    monkeypatch, where, error, said
+):
+    # What it says is a sum, and so is what they are at: both would break.
+    heard = []
+    monkeypatch.setattr(workers, "_Wire", lambda _: heard.append)
+    job = Job(State(0, {}, {}), Masks({"k": np.ones(1, bool)}), 0)
+
+    def progress(*_):
+        if where == "progress":
+            raise error
+
+    def work():
+        with workers.Chief(Interrupted(error), {}) as chief:
+            if where == "before":
+                raise error
+            chief.take(job)
+            chief.finished(progress)
+
+    with pytest.raises(type(error)):
+        work()
+    ends = [message for kind, *message in heard if kind in ("end", "error")]
+    assert ends == ([[said]] if said else [])
 
 
 def test_without_a_strategy_this_process_is_the_chief():
