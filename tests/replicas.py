@@ -233,6 +233,15 @@ def noisy():
     return made
 
 
+@keras.saving.register_keras_serializable("tests")
+class Adding(L.Layer):
+    """Adds a loss for what it sees."""
+
+    def call(self, x):
+        self.add_loss(tf.reduce_mean(tf.square(x)))
+        return x
+
+
 def refusal(made, strategy, **settings):
     try:
         trained(trainer(strategy, made=made, **settings))
@@ -250,6 +259,7 @@ def refusals():
     return {
         "state": refusal(keras.Sequential([image, Counted(), *head]), two),
         "own draws": refusal(noisy(), two),
+        "added": refusal(keras.Sequential([image, Adding(), *head]), two),
         "draws": refusal(keras.Model(image, recurrent), two),
         "penalty": refusal(
             keras.Sequential(

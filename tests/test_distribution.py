@@ -117,6 +117,7 @@ def test_replicas_that_disagree_are_found(found):
     [
         ("draws", "'lstm/lstm_cell' (LSTMCell) draws at random amid"),
         ("own draws", "(Noisy) draws at random amid"),
+        ("added", "calls `add_loss`, which several devices cannot share"),
         ("penalty", "'dense' has an activity regulariser"),
         ("uncounted", "is not the mean of its examples' (some do not count"),
         ("batch", "30, which 4 replicas cannot share evenly. Take 28 or 32"),

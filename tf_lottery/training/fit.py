@@ -69,6 +69,33 @@ def require_parts(
         )
 
 
+def require_no_added_loss(network: Network, train: Split) -> None:
+    """Raises a ValueError if a layer adds a loss for what it sees.
+
+    Keras keeps it in the layer, from where the threads of two replicas, or of
+    two devices, take and drop each other's.
+
+    Args:
+        network: Whose layers they are.
+        train: Examples to try it on.
+    """
+    values = network.values_of(network.state)
+    _, _, losses = network.model.stateless_call(
+        values.weights,
+        values.others,
+        tf.constant(train.x[:2]),
+        return_losses=True,
+        **network.mode(training=True),
+    )
+    weights = network.model.trainable_weights
+    if len(losses) != sum(w.regularizer is not None for w in weights):
+        raise ValueError(
+            "A layer of the model calls `add_loss`, which several devices "
+            "cannot share. Train on one device, or give the penalty to the "
+            "loss."
+        )
+
+
 def require_mean(network: Network, train: Split, size: int) -> None:
     """Raises a ValueError if a loss depends on who shares a batch.
 
