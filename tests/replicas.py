@@ -130,10 +130,10 @@ def trainer(strategy=None, augment=None, made=None, **settings):
     return Trainer(made, recipe(**settings), data, kernels, strategy)
 
 
-def recipe(batch_size=24, length="40it"):
+def recipe(batch_size=24, length="40it", **loss):
     return Recipe(
         momentum(),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, **loss),
         batch_size=batch_size,
         length=tfl.Duration(length),
         evaluate_every=20,
@@ -214,6 +214,34 @@ class Counted(L.Layer):
         return x
 
 
+@keras.saving.register_keras_serializable("tests")
+class Noisy(keras.Model):
+    """Draws at random in a call of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.seed = L.Dense(3), keras.random.SeedGenerator(1)
+
+    def call(self, x, training=False):
+        x = self.head(tf.reshape(x, [-1, 36]))
+        return keras.random.dropout(x, 0.5, seed=self.seed) if training else x
+
+
+def noisy():
+    made = Noisy()
+    made(np.zeros((1, 6, 6, 1), "float32"))
+    return made
+
+
+@keras.saving.register_keras_serializable("tests")
+class Adding(L.Layer):
+    """Adds a loss for what it sees."""
+
+    def call(self, x):
+        self.add_loss(tf.reduce_mean(tf.square(x)))
+        return x
+
+
 def refusal(made, strategy, **settings):
     try:
         trained(trainer(strategy, made=made, **settings))
@@ -230,6 +258,8 @@ def refusals():
     two = mirrored(2)
     return {
         "state": refusal(keras.Sequential([image, Counted(), *head]), two),
+        "own draws": refusal(noisy(), two),
+        "added": refusal(keras.Sequential([image, Adding(), *head]), two),
         "draws": refusal(keras.Model(image, recurrent), two),
         "penalty": refusal(
             keras.Sequential(
@@ -237,6 +267,8 @@ def refusals():
             ),
             two,
         ),
+        "uncounted": refusal(toy.mlp(), two, ignore_class=0),
+        "sum": refusal(toy.mlp(), two, reduction="sum", length="1it"),
         "batch": refusal(toy.mlp(), mirrored(4), batch_size=30),
     }
 

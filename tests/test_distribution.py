@@ -22,7 +22,11 @@ import tensorflow as tf
 import toy
 
 from tf_lottery import crews, strategies
-from tf_lottery.training import fit
+from tf_lottery.crews import workers
+from tf_lottery.data import augmentation
+from tf_lottery.masks import Masks
+from tf_lottery.training import Job, State, fit
+from tf_lottery.training import replicas as parts
 
 HERE = pathlib.Path(__file__).parent
 
@@ -112,7 +116,10 @@ def test_replicas_that_disagree_are_found(found):
     ("name", "said"),
     [
         ("draws", "'lstm/lstm_cell' (LSTMCell) draws at random amid"),
+        ("own draws", "(Noisy) draws at random amid"),
+        ("added", "calls `add_loss`, which several devices cannot share"),
         ("penalty", "'dense' has an activity regulariser"),
+        ("uncounted", "is not the mean of its examples' (some do not count"),
         ("batch", "30, which 4 replicas cannot share evenly. Take 28 or 32"),
     ],
 )
@@ -121,10 +128,42 @@ def test_what_cannot_be_split_is_refused(found, name, said):
     assert "\n" not in found["refusals"][name]
 
 
+def test_a_sum_can_be_split(found):
+    assert found["refusals"]["sum"] is None
+
+
 def test_the_loop_of_a_tpu_compiles_whole(found):
     plain, compiled = found["tpu"]
     for one, other in zip(plain, compiled, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["drawn", "augmented"])
+def test_a_part_is_its_own_where_numbers_are_known_late(monkeypatch, kind):
+    # As on a TPU, whose replicas run one program: XLA asks for shapes.
+    whole = tf.reshape(tf.range(1.0, 6 * 4 * 4 + 1), [6, 4, 4, 1])
+    dropout = keras.Sequential(
+        [keras.Input((4, 4, 1)), replicas.L.Dropout(0.5)]
+    )
+    seed = [tf.constant([3, 0], tf.uint32)]
+    flip = augmentation.Augmentation(flip=True, pad=1)
+
+    def seen(model, x, number=0, count=1):
+        if kind == "augmented":
+            return augmentation.augment(x, [3, 0], flip, number, count)
+        return model.stateless_call([], seed, x, training=True)[0]
+
+    prepared = parts.prepared(dropout)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(number):
+        monkeypatch.setattr(parts, "part", lambda: (number, 2))
+        return seen(prepared, parts.own(whole), number, 2)
+
+    halves = [run(tf.constant(number)) for number in (0, 1)]
+    expected = tf.function(jit_compile=True)(lambda: seen(dropout, whole))()
+    np.testing.assert_array_equal(tf.concat(halves, 0), expected)
+    assert (expected != whole).numpy().any()
 
 
 def test_strategies_are_found_by_name(found):
@@ -249,6 +288,56 @@ def test_two_workers_one_dies_and_the_same_command_goes_on(tmp_path):
     for name in ("chief", "other"):
         together = pickle.loads((tmp_path / name).read_bytes())
         require_alike(one, together, 1e-3)
+
+
+class Interrupted:
+    """A trainer that ends as it is told."""
+
+    strategy = None
+
+    def __init__(self, error):
+        self.error = error
+
+    def train(self, jobs, progress):
+        progress(0, 20, {})
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "said"),
+    [
+        ("before", KeyboardInterrupt(), "The chief ended: KeyboardInterrupt."),
+        ("before", ValueError("Another run."), "Another run."),
+        ("training", ValueError("The loss is nan."), "The loss is nan."),
+        ("training", KeyboardInterrupt(), None),
+        ("training", OSError("No space left."), None),
+        ("progress", KeyboardInterrupt(), None),
+        ("progress", ValueError("Of a callback."), None),
+    ],
+)
+def test_a_chief_says_nothing_while_the_others_train(
+    monkeypatch, where, error, said
+):
+    # What it says is a sum, and so is what they are at: both would break.
+    heard = []
+    monkeypatch.setattr(workers, "_Wire", lambda _: heard.append)
+    job = Job(State(0, {}, {}), Masks({"k": np.ones(1, bool)}), 0)
+
+    def progress(*_):
+        if where == "progress":
+            raise error
+
+    def work():
+        with workers.Chief(Interrupted(error), {}) as chief:
+            if where == "before":
+                raise error
+            chief.take(job)
+            chief.finished(progress)
+
+    with pytest.raises(type(error)):
+        work()
+    ends = [message for kind, *message in heard if kind in ("end", "error")]
+    assert ends == ([[said]] if said else [])
 
 
 def test_without_a_strategy_this_process_is_the_chief():

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -56,6 +56,7 @@ class Chief:
         self._tell = _Wire(trainer.strategy)
         self._taken: list[Job] = []
         self._result: Any = None
+        self._is_alone = False
         self._tell(("begin", identity))
 
     def __enter__(self) -> "Chief":
@@ -69,8 +70,11 @@ class Chief:
     ) -> None:
         if error is None:
             self._tell(("end", self._result))
-        elif not isinstance(error, WorkerLostError):
-            self._tell(("error", f"{error}"))
+        elif not (self._is_alone or isinstance(error, WorkerLostError)):
+            # Else the others are amid sums, which what is said would meet:
+            # they notice that this process ends.
+            name = type(error).__name__
+            self._tell(("error", f"{error}" or f"The chief ended: {name}."))
 
     def end_with(self, result: Any) -> None:
         """Says what the others shall have at the end."""
@@ -89,11 +93,19 @@ class Chief:
         (job,), self._taken = self._taken, []
         kept = interim.found([(job.folder, job.digest)])
         self._tell(("job", dataclasses.replace(job, folder=None), kept))
-        (run,) = _together(
-            lambda: self._trainer.train(
-                [job], lambda _, step, figures: progress(job, step, figures)
-            )
-        )
+
+        def tell(_: int, step: int, figures: Mapping[str, float]) -> None:
+            self._is_alone = True
+            progress(job, step, figures)
+            self._is_alone = False
+
+        try:
+            (run,) = _together(lambda: self._trainer.train([job], tell))
+        except ValueError:
+            raise  # The others come to it too, unless it is of `progress`.
+        except BaseException:
+            self._is_alone = True
+            raise
         return [(job, run)]
 
 

@@ -95,8 +95,8 @@ def augment(
     # Philox by name: TensorFlow's own choice depends on the device. Bits, not
     # fractions: of the latter XLA draws others (TensorFlow 2.21).
     bits = tf.random.stateless_uniform(
-        [parts * batch, 3], seed, None, None, tf.uint32, alg="philox"
-    )[part * batch : (part + 1) * batch]
+        [parts, batch, 3], seed, None, None, tf.uint32, alg="philox"
+    )[part]
     # Even to 1 in 10**7, as 2**32 is no multiple of the number of places.
     places = tf.cast(bits[:, :2] % (2 * pad + 1), tf.int32)
     rows = places[:, :1] + tf.range(height)  # [batch, height]

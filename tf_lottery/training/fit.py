@@ -1,9 +1,11 @@
 """This module knows whether recipe, model and data fit together."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_lottery.data import Dataset, Split
+from tf_lottery.training.network import Network
 from tf_lottery.training.own_steps import own_methods
 from tf_lottery.training.recipe import Recipe
 
@@ -64,6 +66,69 @@ def require_parts(
             f"Loss {type(loss).__name__} has a `__call__` of its own, which "
             "does not know of replicas. Give it `call` in its place, or train "
             "on one device."
+        )
+
+
+def require_no_added_loss(network: Network, train: Split) -> None:
+    """Raises a ValueError if a layer adds a loss for what it sees.
+
+    Keras keeps it in the layer, from where the threads of two replicas, or of
+    two devices, take and drop each other's.
+
+    Args:
+        network: Whose layers they are.
+        train: Examples to try it on.
+    """
+    values = network.values_of(network.state)
+    _, _, losses = network.model.stateless_call(
+        values.weights,
+        values.others,
+        tf.constant(train.x[:2]),
+        return_losses=True,
+        **network.mode(training=True),
+    )
+    weights = network.model.trainable_weights
+    if len(losses) != sum(w.regularizer is not None for w in weights):
+        raise ValueError(
+            "A layer of the model calls `add_loss`, which several devices "
+            "cannot share. Train on one device, or give the penalty to the "
+            "loss."
+        )
+
+
+def require_mean(network: Network, train: Split, size: int) -> None:
+    """Raises a ValueError if a loss depends on who shares a batch.
+
+    That of a batch has to be the mean, or the sum, of those of its examples:
+    parts of a batch know nothing of each other's. Time steps that do not
+    count, of which one part has more than another, are what breaks it.
+
+    Args:
+        network: Whose loss it is.
+        train: Examples to try it on.
+        size: How many make up a batch.
+    """
+    values = network.values_of(network.state)
+
+    def slopes(first: int, stop: int) -> np.ndarray:
+        x, y = (tf.constant(a[first:stop]) for a in (train.x, train.y))
+        with tf.GradientTape() as tape:
+            outputs = network.outputs(values, x)
+            tape.watch(outputs)
+            loss = network.loss(y, outputs)
+        return np.array(tape.gradient(loss, outputs), "float32")
+
+    count = min(size, 32)
+    each = np.concatenate([slopes(i, i + 1) for i in range(count)])
+    if network.loss.reduction not in ("sum", "none", None):
+        each /= count
+    off = np.abs(slopes(0, count) - each).max()
+    if off > 0.01 * np.abs(each).max():  # more than half precision rounds
+        raise ValueError(
+            f"Loss {type(network.loss).__name__} of a batch is not the mean "
+            "of its examples' (some do not count, or look at each other), so "
+            "that replicas with parts of it come to another. Train on one "
+            "device."
         )
 
 

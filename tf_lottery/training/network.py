@@ -140,7 +140,7 @@ class Network:
                 values.others,
                 x,
                 return_losses=True,
-                **self._mode(training=True),
+                **self.mode(training=True),
             )
             # Keras divides the loss of a part by the number of replicas.
             _, parts = replicas.part()
@@ -167,11 +167,11 @@ class Network:
     def outputs(self, values: Values, x: tf.Tensor) -> tf.Tensor:
         """Returns the outputs for a batch, as in inference."""
         outputs, _ = self.model.stateless_call(
-            values.weights, values.others, x, **self._mode(training=False)
+            values.weights, values.others, x, **self.mode(training=False)
         )
         return outputs
 
-    def _mode(self, training: bool) -> dict[str, bool]:
+    def mode(self, training: bool) -> dict[str, bool]:
         """Returns the argument, if the model takes it, as in `fit`."""
         taken = inspect.signature(self.model.call).parameters
         return {"training": training} if "training" in taken else {}

@@ -33,7 +33,7 @@ def prepared(model: keras.Model) -> keras.Model:
         for path, variable in masking.variables_by_path(new).items()
         if variable.name == "seed_generator_state"
     }
-    for path, layer in layers_by_path(new).items():
+    for path, layer in {"": new, **layers_by_path(new)}.items():
         if getattr(layer, "activity_regularizer", None) is not None:
             raise ValueError(
                 f"Layer {path!r} has an activity regulariser, which sums over "
@@ -44,8 +44,9 @@ def prepared(model: keras.Model) -> keras.Model:
             layer.synchronized = True
         if path in random:
             if layer.weights:
+                name = path or new.name
                 raise ValueError(
-                    f"Layer {path!r} ({type(layer).__name__}) draws at random "
+                    f"Layer {name!r} ({type(layer).__name__}) draws at random "
                     "amid its own weights, which replicas cannot do as one "
                     "device does. Train on one device, or put its dropout "
                     "into a Dropout layer."
@@ -65,6 +66,13 @@ def part() -> tuple[Any, int]:
     return (number if known is None else int(known)), count
 
 
+def own(whole: tf.Tensor) -> tf.Tensor:
+    """Returns this replica's part of a whole batch, of static shape."""
+    number, count = part()
+    parts = tf.split(whole, count)
+    return parts[number] if isinstance(number, int) else tf.stack(parts)[number]
+
+
 def summed(tensors: list[Any]) -> list[Any]:
     """Returns the sums over all replicas; what is None stays so."""
     context = tf.distribute.get_replica_context()
@@ -80,13 +88,10 @@ def _on_the_whole_batch(call: Callable[..., Any]) -> Callable[..., Any]:
     """Has a layer's draws fall where this part lies in the whole batch."""
 
     def wrapped(inputs: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
-        number, count = part()
+        _, count = part()
         if count == 1:
             return call(inputs, *args, **kwargs)
-        size, rest = inputs.shape[0], [[0, 0]] * (inputs.shape.rank - 1)
-        before = number * size
-        sides = [before, (count - 1) * size - before]
-        whole = call(tf.pad(inputs, [sides, *rest]), *args, **kwargs)
-        return whole[before : before + size]
+        # What the other parts hold does not matter to what is drawn.
+        return own(call(tf.concat([inputs] * count, 0), *args, **kwargs))
 
     return wrapped

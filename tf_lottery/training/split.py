@@ -112,8 +112,7 @@ def step_of(network: Network, augment: Augment | None) -> Step:
         i: tf.Tensor, values: Values, total: tf.Tensor, given: Given
     ) -> tuple[Values, tf.Tensor]:
         number, count = replicas.part()
-        size = given.order.shape[1] // count
-        batch = given.order[i][number * size : (number + 1) * size]
+        batch = replicas.own(given.order[i])
         x, y = tf.gather(given.x, batch), tf.gather(given.y, batch)
         if augment is not None:
             seed = tf.stack([given.key, given.first + i])

@@ -97,6 +97,9 @@ class Trainer:
             network = Network(
                 replicas.prepared(model), recipe.optimizer, loss, kernels
             )
+            if strategy.num_replicas_in_sync > 1:
+                fit.require_no_added_loss(network, data.train)
+                fit.require_mean(network, data.train, recipe.batch_size)
             self._split = SplitPrograms(network, measures, augment, strategy)
         self._feed = feed.feed(data.train, recipe.batch_size)
         self._splits = {
