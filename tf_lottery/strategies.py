@@ -122,12 +122,18 @@ def _tf_config_workers() -> int:
         return 0
     try:
         cluster = json.loads(text)["cluster"]
-        return len([a for addresses in cluster.values() for a in addresses])
+        count = len([a for addresses in cluster.values() for a in addresses])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
             "TF_CONFIG is no JSON object with a `cluster` of lists of "
             f"addresses and a `task`; got {text[:100]!r}."
         ) from None
+    if others := sorted(cluster.keys() - {"chief", "worker"}):
+        raise ValueError(
+            f"TF_CONFIG names {', '.join(others)}: networks are trained by "
+            "chief and worker alone."
+        )
+    return count
 
 
 def _slurm_tasks() -> int:
