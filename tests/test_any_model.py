@@ -177,7 +177,9 @@ def obeys(model, masks):
 
 @every_model
 def test_every_kernel_is_found_wherever_it_sits(name):
-    assert list(kernels(MODELS[name][0]())) == paths_of(name)
+    # Whatever else this process has named before.
+    for _ in range(2):
+        assert list(kernels(MODELS[name][0]())) == paths_of(name)
 
 
 @every_model

@@ -107,6 +107,7 @@ def test_params_of_a_summary_are_those_of_the_plain_model(build):
 
 
 def test_layers_of_many_kernels_are_one_line():
+    keras.utils.clear_session()  # names begin anew
     x = keras.Input((5, 8))
     y = L.LSTM(3)(L.MultiHeadAttention(2, 4)(x, x))
     found = rows(masking.summary(keras.Model(x, y)))
@@ -125,6 +126,7 @@ def test_a_summary_opens_subclassed_models_and_names_what_is_frozen():
         def call(self, x):
             return self.scale * self.last(self.first(x))
 
+    keras.utils.clear_session()  # names begin anew
     model = Own()
     model(np.zeros((1, 4)))
     table = masking.summary(model)

@@ -98,7 +98,9 @@ def names(layers: list[keras.layers.Layer]) -> list[str]:
 def _automatic(layer: keras.layers.Layer) -> str:
     """Returns the layer's automatic name without its number, or ""."""
     base = re.sub(r"_\d+$", "", layer.name)
-    return base if base == snake_case(type(layer).__name__) else ""
+    # So Bidirectional names its two layers.
+    plain = re.sub(r"^(forward|backward)_", "", base)
+    return base if plain == snake_case(type(layer).__name__) else ""
 
 
 def snake_case(name: str) -> str:
