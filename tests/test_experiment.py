@@ -363,7 +363,8 @@ def test_what_runs_of_a_sweep_share_is_trained_once(tmp_path, monkeypatch):
     runs = experiment.run_sweep(configs, tmp_path / "s", verbose=False)
     # The dense network; level 1 of both steps k, and level 2 of both schedules.
     assert trainings.count == 1 + 2 + 2 * 2
-    for run, each in zip(runs, configs.values(), strict=True):
+    assert all(len(results(run)) == 3 for run in runs)
+    for run, each in [*zip(runs, configs.values(), strict=True)][1:3]:
         alone = experiment.run_experiment(
             each, tmp_path / "alone" / run.path.name, verbose=False
         )
@@ -372,7 +373,6 @@ def test_what_runs_of_a_sweep_share_is_trained_once(tmp_path, monkeypatch):
             for name, values in one.curve.items():
                 # Losses are summed up to where a state is captured.
                 np.testing.assert_allclose(values, other.curve[name], 1e-6)
-        assert len(results(run)) == 3
     before = trainings.count
     experiment.run_sweep(configs, tmp_path / "s", verbose=False)
     assert trainings.count == before

@@ -1,5 +1,6 @@
 """This module knows the MNIST that ships with the package."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -23,11 +24,9 @@ def mnist() -> Dataset:
     Returns:
         Inputs float32 `[examples, 28, 28, 1]`, labels int32 0 to 9.
     """
-    with np.load(_FILE) as arrays:
-        x, y = _pixels(arrays["x_train"]), arrays["y_train"].astype(np.int32)
-        test = Split(
-            _pixels(arrays["x_test"]), arrays["y_test"].astype(np.int32)
-        )
+    arrays = _stored()
+    x, y = _pixels(arrays["x_train"]), arrays["y_train"].astype(np.int32)
+    test = Split(_pixels(arrays["x_test"]), arrays["y_test"].astype(np.int32))
     order = seeds.generator(_SPLIT_SEED, "mnist split").permutation(len(x))
     train, held_out = np.sort(order[_VALIDATION:]), np.sort(order[:_VALIDATION])
     return Dataset(
@@ -36,6 +35,12 @@ def mnist() -> Dataset:
         test=test,
         classes=10,
     )
+
+
+@functools.cache  # Unpacking takes half a second; a sweep loads often.
+def _stored() -> dict[str, np.ndarray]:
+    with np.load(_FILE) as arrays:
+        return dict(arrays)
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
