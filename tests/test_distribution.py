@@ -61,6 +61,7 @@ def require_alike(one, other, within):
 
 
 def require_close(some, others, within):
+    assert some
     for a, b in zip(some, others, strict=True):
         assert a.keys() == b.keys()
         for path in a:

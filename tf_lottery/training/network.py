@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_lottery import masking
 from tf_lottery.masking.optimizer import slots_by_name
 from tf_lottery.training import pure, replicas
-from tf_lottery.training.state import State, values
+from tf_lottery.training.state import State, assign, values
 
 Augment = Callable[..., tf.Tensor]
 
@@ -72,12 +72,8 @@ class Network:
 
     @state.setter
     def state(self, state: State) -> None:
-        for variables, arrays in (
-            (self.variables, state.weights),
-            (self.slots, state.slots or self._fresh),
-        ):
-            for name, variable in variables.items():
-                variable.assign(arrays[name])
+        assign(self.variables, state.weights)
+        assign(self.slots, state.slots or self._fresh)
 
     def values_of(self, state: State) -> Values:
         """Returns a state as tensors."""

@@ -23,7 +23,7 @@ from tf_lottery.training.feed import Batch, Window
 from tf_lottery.training.measure import Figures
 from tf_lottery.training.network import Augment, scaled
 from tf_lottery.training.recipe import Recipe
-from tf_lottery.training.state import State, values
+from tf_lottery.training.state import State, assign, values
 
 _METHODS = ("train_step", "test_step", "compute_loss")
 _OTHERWISE = "or mask the model, and prune it between fits: mask_model."
@@ -245,12 +245,8 @@ class OwnSteps:
         self._assign(state)
 
     def _assign(self, state: State) -> None:
-        for variables, arrays in (
-            (self._variables, state.weights),
-            (self._slots, state.slots or self._fresh),
-        ):
-            for name, variable in variables.items():
-                variable.assign(arrays[name])
+        assign(self._variables, state.weights)
+        assign(self._slots, state.slots or self._fresh)
 
     def _state(self, step: int) -> State:
         return State(step, values(self._variables), values(self._slots))

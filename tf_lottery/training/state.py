@@ -51,3 +51,9 @@ def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
     return {
         name: np.array(variable.numpy()) for name, variable in variables.items()
     }
+
+
+def assign(variables: Mapping[str, keras.Variable], arrays: Arrays) -> None:
+    """Gives variables the values of the same names."""
+    for name, variable in variables.items():
+        variable.assign(arrays[name])

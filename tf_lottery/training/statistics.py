@@ -8,7 +8,7 @@ import keras
 from tf_lottery import masking
 from tf_lottery.masking.paths import layers_by_path
 from tf_lottery.training.feed import Batch
-from tf_lottery.training.state import Arrays, values
+from tf_lottery.training.state import Arrays, assign, values
 
 _BATCHES = 20
 
@@ -44,8 +44,7 @@ def reestimated(
     before = values(variables)
     momenta = {path: layer.momentum for path, layer in norms.items()}
     try:
-        for path, variable in variables.items():
-            variable.assign(weights[path])
+        assign(variables, weights)
         for i, batch in enumerate(itertools.islice(batches, _BATCHES)):
             for layer in norms.values():
                 # The mean of all batches so far, each with the same weight.
@@ -55,8 +54,7 @@ def reestimated(
     finally:
         for path, layer in norms.items():
             layer.momentum = momenta[path]
-        for path, variable in variables.items():
-            variable.assign(before[path])
+        assign(variables, before)
     return {
         path: after[path] if _is_statistic(path, norms) else value
         for path, value in weights.items()
