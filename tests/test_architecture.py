@@ -133,6 +133,7 @@ TABLE = {
         "data",
         "experiment",
         "export",
+        "lookup",
         "reports",
         "store",
         "strategies",

@@ -228,7 +228,8 @@ def test_list_shows_every_table():
         ),
         (
             ("export", "{}", "--level", "1", "--format", "x", "--output", "o"),
-            "Unknown format 'x'",
+            "Unknown format 'x'. Known: saved_model, sparse_saved_model, "
+            "keras, litert, sparse_litert, onnx, ticket, seed_ticket.",
         ),
         (
             (

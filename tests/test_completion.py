@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from tf_lottery import __main__, controls, data, models, pruning, strategies
-from tf_lottery.command_line import names
+from tf_lottery.command_line import export, names
 from tf_lottery.experiment import config, presets
 from tf_lottery.export import formats
 
@@ -24,7 +24,7 @@ TABLES = {
     "schedules": pruning.SCHEDULES,
     "controls": controls.CONTROLS,
     "strategies": strategies.STRATEGIES,
-    "formats": formats.FORMATS,
+    "formats": [*formats.FORMATS, *export.TICKETS],
     "settings": {field.name for field in dataclasses.fields(config.Config)},
 }
 
@@ -40,8 +40,8 @@ def test_names_are_those_of_the_tables(kind):
 
 
 def test_dtypes_are_those_of_the_formats():
-    export = __main__._parser().commands["export"]
-    (dtype,) = (a for a in export._actions if a.dest == "dtype")
+    parser = __main__._parser().commands["export"]
+    (dtype,) = (a for a in parser._actions if a.dest == "dtype")
     known = {d for f in formats.FORMATS.values() for d in f.dtypes}
     assert set(dtype.choices) == known
 

@@ -4,6 +4,8 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
+from tf_lottery import lookup
+from tf_lottery.command_line.names import NAMES
 from tf_lottery.command_line.quiet import quiet
 
 if TYPE_CHECKING:
@@ -73,11 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     """Writes the ticket, and prints what each file to serve costs."""
+    names = arguments.format.split(",")
+    for name in names:
+        lookup.find(dict.fromkeys(NAMES["formats"]), name, "format")
     with quiet():
         from tf_lottery import export
         from tf_lottery.export import files
         from tf_lottery.store import RunDirectory
-    names = arguments.format.split(",")
     formats = {
         name: export.check(name, arguments.dtype)
         for name in names

@@ -55,6 +55,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "litert",
         "sparse_litert",
         "onnx",
+        "ticket",
+        "seed_ticket",
     ),
     "strategies": (
         "auto",
