@@ -21,7 +21,15 @@ import tf_lottery as tfl
 from tf_lottery import masking, strategies
 from tf_lottery.data import Augmentation
 from tf_lottery.masks import Masks
-from tf_lottery.training import Job, Recipe, State, Trainer, course, split
+from tf_lottery.training import (
+    Job,
+    Recipe,
+    State,
+    Trainer,
+    course,
+    factors,
+    split,
+)
 
 DEVICES = 4
 L = keras.layers
@@ -178,6 +186,42 @@ def one_step(policy):
     ]
 
 
+def wide(policy="float32"):
+    """Dense layers of which some exchange factors, for batches of 8."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    image = keras.Input((6, 6, 1))
+    x = L.Flatten()(image)
+    x = L.Dense(40, use_bias=False, name="first")(x)
+    shared = L.Dense(40, activation="relu", name="shared")
+    x = shared(shared(x))
+    decayed = L.Dense(40, kernel_regularizer="l2", name="decayed")
+    x = keras.Sequential([L.Dense(40, name="nested"), decayed])(x)
+    x = L.Reshape((1, 40))(x)
+    x = L.TimeDistributed(L.Dense(40, name="within"))(x)
+    x = L.Dense(40, name="sequence")(x)
+    out = L.Dense(3, dtype="float32", name="narrow")(L.Flatten()(x))
+    keras.config.set_dtype_policy("float32")
+    return keras.Model(image, out)
+
+
+def wide_ones():
+    """Returns what training comes to, and whose factors are exchanged."""
+    found = {}
+    for count in (None, 2, 4):
+        strategy = mirrored(count) if count else None
+        of = trainer(strategy, None, wide(), batch_size=8, length="20it")
+        found[count] = trained(of)
+    half = [
+        trained(trainer(s, None, wide(HALF[0]), batch_size=8, length="1it"))
+        for s in (None, mirrored(2))
+    ]
+    model = of._split.network.model  # as the last of them trained it
+    with tf.GradientTape() as tape, factors.handed_over(tape) as products:
+        model(np.zeros((4, 6, 6, 1), "float32"), training=True)
+    return found, half, [product.kernel.path for product in products]
+
+
 def spread():
     return [trained(trainer(s), 3) for s in (None, mirrored(2))]
 
@@ -319,6 +363,7 @@ def main(path):
     }
     one = tf.distribute.OneDeviceStrategy("CPU:0")
     out["momentum"]["one device"] = outcome(search(momentum, one))
+    out["wide"] = wide_ones()
     out["augmented"], out["spread"] = augmented(), spread()
     out["half"] = {policy: one_step(policy) for policy in HALF}
     out["resumed"] = resumed(path.parent / "under_way")

@@ -97,6 +97,18 @@ def test_a_step_in_half_precision_differs_by_its_rounding(found, policy):
     require_close(*found["half"][policy], within=3e-4)
 
 
+@pytest.mark.parametrize("devices", [2, 4])
+def test_kernels_whose_factors_are_gathered_are_those_of_one_device(
+    found, devices
+):
+    runs, half, handed_over = found["wide"]
+    # In a sequence, or within a wrapper, or with a penalty: they are summed.
+    names = [path.split("/")[-2] for path in handed_over]
+    assert names == ["first", "shared", "shared", "nested"]
+    require_close(runs[None], runs[devices], within=1e-5)
+    require_close(*half, within=3e-4)
+
+
 def test_several_networks_are_spread_and_none_is_changed(found):
     alone, spread = found["spread"]
     assert len(spread) == 3

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_lottery import masking
 from tf_lottery.masking.optimizer import slots_by_name
-from tf_lottery.training import pure, replicas
+from tf_lottery.training import factors, pure, replicas
 from tf_lottery.training.state import State, assign, values
 
 Augment = Callable[..., tf.Tensor]
@@ -56,6 +56,7 @@ class Network:
         self.slots = slots_by_name(self.optimizer, self.variables)
         self._fresh = values(self.slots)
         at = {id(weight): i for i, weight in enumerate(self._weights)}
+        self._at = at
         self.masked = {path: at[id(self.variables[path])] for path in kernels}
 
     @property
@@ -129,7 +130,7 @@ class Network:
         Gradients are masked before clipping and slots, weights after the
         update: with `where`, for 0 · inf is nan.
         """
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, factors.handed_over(tape) as products:
             tape.watch(values.weights)
             outputs, others, losses = self.model.stateless_call(
                 values.weights,
@@ -143,11 +144,8 @@ class Network:
             penalties = [each / parts for each in losses]
             loss = tf.add_n([self.loss(y, outputs), *penalties])
             scaled = self._scale(loss, values.slots)
-        gradients = replicas.summed(
-            [
-                None if g is None else tf.convert_to_tensor(g)
-                for g in tape.gradient(scaled, values.weights)
-            ]
+        gradients = factors.gradients(
+            tape, scaled, values.weights, products, self._at
         )
         keep = dict(zip(self.masked.values(), masks, strict=True))
         weights, slots = self.optimizer.stateless_apply(

@@ -6,7 +6,7 @@ another training than with one: BatchNorm takes its statistics over all parts,
 and what is drawn at random is drawn for the whole batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -73,15 +73,79 @@ def own(whole: tf.Tensor) -> tf.Tensor:
     return parts[number] if isinstance(number, int) else tf.stack(parts)[number]
 
 
-def summed(tensors: list[Any]) -> list[Any]:
+def summed(tensors: Sequence[Any]) -> list[Any]:
     """Returns the sums over all replicas; what is None stays so."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
-        return tensors
+        return list(tensors)
     # `identity` gives them this replica's device, which TensorFlow asks for.
     some = [tf.identity(tensor) for tensor in tensors if tensor is not None]
     totals = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, some))
     return [None if tensor is None else next(totals) for tensor in tensors]
+
+
+def exchanged(
+    summands: Sequence[Any], parts: Sequence[tf.Tensor]
+) -> tuple[list[Any], list[tf.Tensor]]:
+    """Returns what `summed` returns, and what `gathered` returns.
+
+    Between two replicas a gather moves no more than a sum, and all of it goes
+    in one message.
+    """
+    _, count = part()
+    if count != 2 or not parts:
+        return summed(summands), gathered(parts)
+    some = [tensor for tensor in summands if tensor is not None]
+    both = gathered([*(tf.reshape(t, [1, -1]) for t in some), *parts])
+    sums = iter(
+        tf.reshape(tf.reduce_sum(each, 0), tensor.shape)
+        for each, tensor in zip(both, some, strict=False)
+    )
+    return (
+        [None if tensor is None else next(sums) for tensor in summands],
+        both[len(some) :],
+    )
+
+
+def gathered(parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns matrices whose rows are those of all replicas, in their order.
+
+    What is of one type goes in one piece, for a message has its price.
+
+    Args:
+        parts: This replica's, `[rows, columns]`, as many rows on each.
+    """
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return list(parts)
+    whole = list(parts)
+    for dtype in {part.dtype: None for part in parts}:
+        alike = [i for i, part in enumerate(parts) if part.dtype == dtype]
+        flat = tf.concat([tf.reshape(parts[i], [-1]) for i in alike], 0)
+        every = context.all_gather(flat[tf.newaxis], axis=0)
+        sizes = [parts[i].shape.num_elements() for i in alike]
+        for i, piece in zip(alike, tf.split(every, sizes, 1), strict=True):
+            whole[i] = tf.reshape(piece, [-1, parts[i].shape[1]])
+    return whole
+
+
+def agree(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns of each array whether all replicas have the same, by its bits."""
+    mine = tf.stack([_fingerprint(array) for array in arrays])
+    (theirs,) = summed([mine])
+    _, count = part()
+    return count * mine == theirs
+
+
+def _fingerprint(array: tf.Tensor) -> tf.Tensor:
+    """Returns a sum over all bits, int32: of equal arrays the same."""
+    if array.dtype.size == 4:
+        bits = tf.bitcast(array, tf.int32)
+    else:
+        bits = tf.bitcast(tf.cast(array, tf.float32), tf.int32)
+    bits = tf.reshape(bits, [-1])
+    places = tf.range(1, 2 * tf.size(bits) + 1, 2)
+    return tf.reduce_sum(bits * places)
 
 
 def _on_the_whole_batch(call: Callable[..., Any]) -> Callable[..., Any]:

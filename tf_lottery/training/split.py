@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_lottery.training import replicas
+from tf_lottery.training import factors, replicas
 from tf_lottery.training.arrangement import Arrangement
 from tf_lottery.training.dense import DensePrograms
 from tf_lottery.training.measure import Measures
@@ -42,7 +42,8 @@ class SplitPrograms(DensePrograms):
         strategy: tf.distribute.Strategy,
     ) -> None:
         super().__init__(network, measures, augment)
-        self._train = _training_steps(network, augment, strategy)
+        self._strategy = strategy
+        self._train: Callable[..., Any] | None = None
         self._evaluate = _evaluation(network, measures, strategy)
         self._names = [*network.paths, *network.masked]
         self.devices = strategy.extended.worker_devices
@@ -58,8 +59,11 @@ class SplitPrograms(DensePrograms):
         It raises a ValueError if replicas come to disagree.
         """
 
-        def run(*arguments: Any) -> tuple[Any, Any]:
-            values, total, agree = self._train(*arguments)
+        def run(
+            values: Any, masks: Any, key: Any, order: Any, *more: Any
+        ) -> Any:
+            train = self._steps(batch_size=order.shape[1])
+            values, total, agree = train(values, masks, key, order, *more)
             for name, same in zip(self._names, agree.numpy(), strict=True):
                 if not same:
                     raise ValueError(
@@ -74,6 +78,15 @@ class SplitPrograms(DensePrograms):
     def evaluation(self, arrangement: Arrangement) -> Callable[..., Any]:
         """Returns what `program.evaluation` returns, for one network."""
         return self._evaluate
+
+    def _steps(self, batch_size: int) -> Callable[..., Any]:
+        # Not before they train: replicas have to meet for it.
+        if self._train is None:
+            factors.prepare(self.network.model, batch_size, self._strategy)
+            self._train = _training_steps(
+                self.network, self._augment, self._strategy
+            )
+        return self._train
 
 
 def _holds_loops(strategy: tf.distribute.Strategy) -> bool:
@@ -208,12 +221,10 @@ def _loop_outside(
 
 
 def _ended(values: Values, total: tf.Tensor, given: Given) -> Any:
-    arrays = [*values.weights, *values.others, *given.masks]
-    mine = tf.stack([_fingerprint(array) for array in arrays])
-    # One by one: TensorFlow does not sum integers and floats in one go.
-    (theirs,), (total,) = replicas.summed([mine]), replicas.summed([total])
-    _, count = replicas.part()
-    return values, total, count * mine == theirs
+    same = replicas.agree([*values.weights, *values.others, *given.masks])
+    # By itself: TensorFlow does not sum integers and floats in one go.
+    (total,) = replicas.summed([total])
+    return values, total, same
 
 
 def _evaluation(
@@ -275,14 +286,3 @@ def _parts(strategy: tf.distribute.Strategy, results: Any) -> list[Any]:
         tf.nest.pack_sequence_as(results, list(each))
         for each in zip(*flat, strict=True)
     ]
-
-
-def _fingerprint(array: tf.Tensor) -> tf.Tensor:
-    """Returns a sum over all bits, int32: of equal arrays the same."""
-    if array.dtype.size == 4:
-        bits = tf.bitcast(array, tf.int32)
-    else:
-        bits = tf.bitcast(tf.cast(array, tf.float32), tf.int32)
-    bits = tf.reshape(bits, [-1])
-    places = tf.range(1, 2 * tf.size(bits) + 1, 2)
-    return tf.reduce_sum(bits * places)
