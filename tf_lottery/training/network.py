@@ -147,16 +147,28 @@ class Network:
         gradients = factors.gradients(
             tape, scaled, values.weights, products, self._at
         )
+        weights, slots = self._update(
+            gradients, values.weights, values.slots, list(masks)
+        )
+        others = _typed_as(values.others, others)
+        return Values(weights, others, slots), tf.cast(loss, tf.float32)
+
+    # One pass over the weights, where XLA does not compile the whole step.
+    @tf.function(jit_compile=True, autograph=False)
+    def _update(
+        self,
+        gradients: list[Any],
+        weights: list[tf.Tensor],
+        slots: list[tf.Tensor],
+        masks: list[tf.Tensor],
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Returns weights and slots after an update."""
         keep = dict(zip(self.masked.values(), masks, strict=True))
-        weights, slots = self.optimizer.stateless_apply(
-            values.slots, _kept(gradients, keep), values.weights
+        new, after = self.optimizer.stateless_apply(
+            slots, _kept(gradients, keep), weights
         )
-        after = Values(
-            _kept(weights, keep),
-            _typed_as(values.others, others),
-            _typed_as(values.slots, self._kept_averages(slots, keep)),
-        )
-        return after, tf.cast(loss, tf.float32)
+        kept = self._kept_averages(after, keep)
+        return _kept(new, keep), _typed_as(slots, kept)
 
     def outputs(self, values: Values, x: tf.Tensor) -> tf.Tensor:
         """Returns the outputs for a batch, as in inference."""
