@@ -12,11 +12,12 @@ import hashlib
 import http.server
 import itertools
 import json
-import os
 import re
 import threading
 import urllib.parse
 import uuid
+
+import pytest
 
 PAGE = 5  # objects
 
@@ -66,15 +67,11 @@ class Server(http.server.ThreadingHTTPServer):
 @contextlib.contextmanager
 def serving():
     """A server that gcsfs, here and in processes begun here, speaks to."""
-    before = os.environ.get("STORAGE_EMULATOR_HOST")
-    with Server() as server:
-        os.environ["STORAGE_EMULATOR_HOST"] = server.url
-        try:
-            yield server
-        finally:
-            del os.environ["STORAGE_EMULATOR_HOST"]
-            if before is not None:
-                os.environ["STORAGE_EMULATOR_HOST"] = before
+    with Server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        # Nobody need log in to it, nor look whether this is Google's machine.
+        patch.setenv("NO_GCE_CHECK", "true")
+        yield server
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

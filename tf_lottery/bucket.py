@@ -23,7 +23,10 @@ from typing import Any, TypeVar
 
 from tf_lottery import archive
 
-_PATIENCE = 60.0  # seconds, with another one that has begun θ0
+PATIENCE = 60.0  # seconds, with another one that has begun θ0
+RESTS = 20
+"""How many times as long as putting files of a training under way took this is
+not done again: training waits for it."""
 _LOOK_AGAIN = 1.0  # second, whether it is there
 _AT_ONCE = 8  # requests
 
@@ -83,7 +86,7 @@ class Bucket:
         self._folder = f"{folder}/" if folder else ""
         self._store = _store()
         self._up: set[str] = set()
-        self.patience = _PATIENCE
+        self._rests_until: dict[str, float] = {}
 
     def read(self, name: str) -> bytes | None:
         """Returns what is in a file; None: it is not there."""
@@ -184,14 +187,14 @@ class Bucket:
         """
         mine = _contents(local)
         first = min(mine.keys() - {last})
-        until = time.monotonic() + self.patience
+        until = time.monotonic() + PATIENCE
         while self.read(f"{name}/{last}") is None:
             if self.create(f"{name}/{first}", mine[first]):
                 self._put(name, {f: mine[f] for f in mine if f != first}, last)
             elif time.monotonic() > until:
                 self.remove(f"{name}/{first}")
             else:
-                time.sleep(min(_LOOK_AGAIN, self.patience))
+                time.sleep(min(_LOOK_AGAIN, PATIENCE))
         self.bring_folder(name, local, last)
 
     def bring_new(self, name: str, local: pathlib.Path) -> None:
@@ -201,7 +204,13 @@ class Bucket:
             self._up.add(f"{name}/{file}")
 
     def put_new(self, name: str, local: pathlib.Path) -> None:
-        """Makes a folder what the local one is; its files never change."""
+        """Makes a folder what the local one is; its files never change.
+
+        Not at every call: see `RESTS`.
+        """
+        began = time.monotonic()
+        if began < self._rests_until.get(name, 0.0):
+            return
         here = {file for file in self._up if file.startswith(f"{name}/")}
         paths = {f"{name}/{path.name}": path for path in _visible(local)}
         for file in sorted(paths.keys() - here):
@@ -212,10 +221,13 @@ class Bucket:
         for file in here - paths.keys():
             self.remove(file)
             self._up.discard(file)
+        ended = time.monotonic()
+        self._rests_until[name] = ended + RESTS * (ended - began)
 
     def remove_folder(self, name: str) -> None:
         """Removes a folder and all that is in it."""
         each(self.remove, [f"{name}/{file}" for file in self.files(name)])
+        self._up = {f for f in self._up if not f.startswith(f"{name}/")}
 
     def local_copy(self) -> pathlib.Path:
         """Returns this process's folder for what it brings and puts.
@@ -255,32 +267,35 @@ class Bucket:
     def _asking(self) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise BucketError(
+        except Exception as error:  # noqa: BLE001 - gcsfs raises what it meets
+            raise BucketError(self._reason(error)) from None
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, FileNotFoundError):
+            return (
                 f"There is no bucket {self._bucket!r}, of {self.address!r}. "
                 "Make it first, or give another address."
-            ) from None
-        except Exception as error:  # noqa: BLE001 - gcsfs raises what it meets
-            reason = " ".join(str(error).split()) or type(error).__name__
-            if reason.startswith("Forbidden") or _is_unknown(error):
-                raise BucketError(
-                    f"No permission for {self.address!r}: {reason[:200]}. "
-                    "Log in with `gcloud auth application-default login`, or "
-                    "ask for the role Storage Object User."
-                ) from None
-            raise BucketError(
-                f"{self.address!r} does not answer: {reason[:200]}. What is "
-                "kept there stays; the same command goes on from there."
-            ) from None
+            )
+        # "Forbidden: " the request, and in the next line why.
+        first, _, rest = str(error).partition("\n")
+        is_forbidden = first.startswith("Forbidden")
+        text = rest if is_forbidden else f"{first} {rest}"
+        said = " ".join(text.split())[:200].rstrip(".") or type(error).__name__
+        if is_forbidden or getattr(error, "code", None) in (401, "401"):
+            return (
+                f"No permission for {self.address!r}: {said}. Log in with "
+                "`gcloud auth application-default login`, or ask for the role "
+                "Storage Object User."
+            )
+        return (
+            f"{self.address!r} does not answer: {said}. What is kept there "
+            "stays; the same command goes on from there."
+        )
 
 
 def md5(content: bytes) -> str:
     """Returns what Google Cloud Storage says of an object's content."""
     return base64.b64encode(hashlib.md5(content).digest()).decode()
-
-
-def _is_unknown(error: Exception) -> bool:
-    return getattr(error, "code", None) in (401, "401")
 
 
 @functools.cache

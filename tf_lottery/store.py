@@ -553,7 +553,8 @@ class RunDirectory:
 
     def _record(self, folder: pathlib.Path) -> Record:
         content = _read_json(folder / "record.json")
-        header, arrays = archive.read(folder / "trained", "trained")
+        with self.naming():
+            header, arrays = archive.read(folder / "trained", "trained")
         correct = {
             split: np.unpackbits(
                 arrays[f"correct/{split}"], count=count
