@@ -19,7 +19,7 @@ import uuid
 
 import pytest
 
-PAGE = 5  # objects
+PAGE = 1000  # objects, as at Google
 
 
 class Server(http.server.ThreadingHTTPServer):

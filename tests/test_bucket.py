@@ -16,7 +16,7 @@ from test_leases import by
 from test_shards import ROOT, TINY, Process
 from test_shards import contents as on_disk
 
-from tf_lottery import __main__, bucket, experiment, store
+from tf_lottery import __main__, bucket, experiment, leases, store
 from tf_lottery.experiment import runner, sweep
 from tf_lottery.leases import Leases
 from tf_lottery.store import RunDirectory
@@ -72,7 +72,8 @@ def contents(server, address):
     return found
 
 
-def test_what_is_written_is_read_listed_and_removed(at):
+def test_what_is_written_is_read_listed_and_removed(at, monkeypatch):
+    monkeypatch.setattr(bucket_server, "PAGE", 5)
     place = bucket.of(at)
     assert place.is_empty()
     assert place.read("a/1") is None
@@ -132,14 +133,14 @@ def test_of_many_one_takes_a_lease(at, server):
 def test_what_stands_still_is_taken_over_and_what_moves_is_not(at):
     place = bucket.of(at)
     place.create("dense.0", b"elsewhere 1 \n")
-    leases = Leases(at, patience=0.05)
+    other = Leases(at, patience=0.05)
     for beat in range(50):
         place.write("dense.0", b"elsewhere 1 \n%d" % beat)
-        assert not leases.take("dense")
-    assert leases.holder("dense") == "process 1 on elsewhere"
-    by(lambda: leases.take("dense"))
+        assert not other.take("dense")
+    assert other.holder("dense") == "process 1 on elsewhere"
+    by(lambda: other.take("dense"))
     assert list(place.files()) == ["dense.0", "dense.1"]
-    leases.release("dense")
+    other.release("dense")
     assert place.is_empty()
 
 
@@ -151,14 +152,14 @@ def test_a_heart_beats_on_after_requests_that_failed(at, server, no_sleep):
             failed.append(name)
             raise ConnectionError
 
-    with Leases(at, patience=0.06) as leases:
-        assert leases.take("dense")
-        lease = bucket.of(at)
-        first = lease.read("dense.0")
+    place = bucket.of(at)
+    with Leases(at, patience=0.06) as held:
+        assert held.take("dense")
+        first = place.read("dense.0")
         server.before = before
-        by(lambda: lease.read("dense.0") != first)
+        by(lambda: place.read("dense.0") != first)
         assert len(failed) == 8
-    assert lease.is_empty()
+    assert place.is_empty()
 
 
 @pytest.fixture
@@ -343,9 +344,9 @@ def test_errors_name_the_address(kept, server):
         test_store.directory(f"{kept}/replicate_0/level_1")
 
 
-@pytest.fixture
-def process(server, tmp_path):
-    made = Process(tmp_path, "one")
+@pytest.fixture(scope="module")
+def process(server, tmp_path_factory):
+    made = Process(tmp_path_factory.mktemp("process"), "one")
     made.by(lambda: "ready" in made.said())
     yield made
     made.process.kill()
@@ -353,8 +354,37 @@ def process(server, tmp_path):
     made.process.stdin.close()
 
 
+def test_what_two_processes_share_in_a_sweep_is_trained_once(
+    at, process, capsys, monkeypatch
+):
+    monkeypatch.setattr(leases.InBucket, "pause", 0.1)
+    settings = {**SMALL, "rate": [0.3, 0.5]}
+    configs = experiment.expand(experiment.Config(), settings)
+    process.start(settings, at)
+    experiment.run_sweep(configs, at, "lenet_mnist")
+    process.wait()
+    here = [
+        line.split("  density")[0]
+        for line in capsys.readouterr().err.splitlines()
+        if line.endswith(" s")
+    ]
+    trained = [*here, *process.trained()]
+    assert [name.split()[1] for name in trained].count("0") == 1
+    assert len(trained) == 3
+    another_machine()
+    runs = experiment.members(at)
+    assert list(runs) == ["rate=0.3", "rate=0.5"]
+    for run in runs.values():
+        assert [record.level for record in run.records()] == [0, 1]
+    another = experiment.expand(experiment.Config(), {"seed": [1, 2]})
+    with pytest.raises(ValueError, match=f"'{at}' holds a sweep of rate"):
+        experiment.run_sweep(another, at)
+    with pytest.raises(ValueError, match="holds a single run, and this is a"):
+        experiment.run_sweep(another, f"{at}/rate=0.3")
+
+
 def test_a_killed_run_goes_on_from_an_empty_disk(
-    at, alone, server, process, monkeypatch, capsys
+    at, alone, server, process, monkeypatch
 ):
     frozen, is_dead = threading.Event(), threading.Event()
 
@@ -388,34 +418,6 @@ def test_a_killed_run_goes_on_from_an_empty_disk(
     whole = on_disk(alone)
     assert {name: whole[name] for name in made} == made
     assert not [n for n in bucket.of(at).files() if "unfinished" in n]
-
-
-def test_what_two_processes_share_in_a_sweep_is_trained_once(
-    at, server, process, capsys
-):
-    settings = {**SMALL, "rate": [0.3, 0.5]}
-    configs = experiment.expand(experiment.Config(), settings)
-    process.start(settings, at)
-    experiment.run_sweep(configs, at, "lenet_mnist")
-    process.wait()
-    here = [
-        line.split("  density")[0]
-        for line in capsys.readouterr().err.splitlines()
-        if line.endswith(" s")
-    ]
-    trained = [*here, *process.trained()]
-    assert [name.split()[1] for name in trained].count("0") == 1
-    assert len(trained) == 3
-    another_machine()
-    runs = experiment.members(at)
-    assert list(runs) == ["rate=0.3", "rate=0.5"]
-    for run in runs.values():
-        assert [record.level for record in run.records()] == [0, 1]
-    another = experiment.expand(experiment.Config(), {"seed": [1, 2]})
-    with pytest.raises(ValueError, match=f"'{at}' holds a sweep of rate"):
-        experiment.run_sweep(another, at)
-    with pytest.raises(ValueError, match="holds a single run, and this is a"):
-        experiment.run_sweep(another, f"{at}/rate=0.3")
 
 
 def test_a_search_of_ones_own_goes_on_in_a_bucket(at, server):
@@ -475,6 +477,8 @@ def test_a_network_that_is_gone_ends_in_one_line_and_the_run_goes_on(
     )
     server.before = lambda method, name: None
     another_machine()
+    # This process lives, so its leases would be waited for.
+    bucket.of(at).remove_folder(".leases")
     assert run(at) == 0
     made = contents(server, at)
     del made["results.csv"]

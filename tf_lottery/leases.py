@@ -20,7 +20,7 @@ PATIENCE = 60.0  # seconds
 _BEATS = 6  # while others are patient
 
 
-class _Place(Protocol):
+class Place(Protocol):
     """Where leases lie."""
 
     pause: float
@@ -42,7 +42,7 @@ class _Place(Protocol):
         """Removes a lease, if it is there."""
 
 
-class _Folder:
+class InFolder:
     """Leases in a file system: files, which are touched."""
 
     pause = 1.0
@@ -77,7 +77,7 @@ class _Folder:
         (self._folder / name).unlink(missing_ok=True)
 
 
-class _Bucket:
+class InBucket:
     """Leases in a bucket: objects, which are written again."""
 
     pause = 5.0
@@ -124,8 +124,8 @@ class Leases:
         self, folder: str | os.PathLike[str], patience: float = PATIENCE
     ) -> None:
         place = bucket.of(folder)
-        self._place: _Place = (
-            _Folder(pathlib.Path(folder)) if place is None else _Bucket(place)
+        self._place: Place = (
+            InFolder(pathlib.Path(folder)) if place is None else InBucket(place)
         )
         self._patience = patience
         self._me = _signature(os.getpid())
@@ -146,6 +146,8 @@ class Leases:
     ) -> None:
         self._ended.set()
         self._heart.join()
+        if isinstance(error, bucket.BucketError):
+            return  # Nor would it answer now; what stands still is taken over.
         for name in list(self._held):
             self.release(name)
 
