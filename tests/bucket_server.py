@@ -131,7 +131,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if asked["uploadType"] == "multipart":
             _, about, content, _ = re.split(rb"\r?\n?--==0==", body, maxsplit=3)
             about = about.partition(b"\n\n")[2]
-            return json.loads(about)["name"], content.partition(b"\n\n")[2], True
+            return (
+                json.loads(about)["name"],
+                content.partition(b"\n\n")[2],
+                True,
+            )
         if "upload_id" not in asked:
             number = uuid.uuid4().hex
             self.server.uploads[number] = json.loads(body)["name"], b""

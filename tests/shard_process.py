@@ -11,7 +11,7 @@ from tf_lottery.training import course, interim
 
 def main():
     course.SECONDS_BETWEEN_FILES = bucket.RESTS = 0
-    leases.InBucket.pause = 0.1
+    leases._InBucket.pause = 0.1
     real_save, real_found = interim.save, interim.found
     freeze_at = None
 

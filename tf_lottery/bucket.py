@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import mimetypes
 import os
 import pathlib
 import re
@@ -98,8 +99,10 @@ class Bucket:
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file, new or not."""
+        # As which a browser shows it: a report, for one.
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         with self._asking():
-            self._store.pipe_file(self._path(name), content)
+            self._store.pipe_file(self._path(name), content, content_type=kind)
 
     def create(self, name: str, content: bytes) -> bool:
         """Returns whether a file was written, for there was none."""
@@ -162,8 +165,9 @@ class Bucket:
             others = [other for other in self.files(name) if other != last]
             found = each(lambda o: self.read(f"{name}/{o}"), others)
             # Again if it was replaced in the meantime.
-            if None not in found and self.read(f"{name}/{last}") == told:
-                contents = dict(zip(others, found, strict=True))
+            whole = [content for content in found if content is not None]
+            if whole == found and self.read(f"{name}/{last}") == told:
+                contents = dict(zip(others, whole, strict=True))
                 return _replace(local, {**contents, last: told})
 
     def put_folder(self, name: str, local: pathlib.Path, last: str) -> None:
@@ -176,7 +180,7 @@ class Bucket:
             there = self.files(name)
             # Of two that replace it at once, the one whose last file is here
             # sees what the other one wrote, and does it again.
-            if there.get(last) != sums[last] or there == sums:
+            if there.get(last) != sums[last] or sums.items() <= there.items():
                 return
 
     def put_first(self, name: str, local: pathlib.Path, last: str) -> None:

@@ -1,8 +1,9 @@
 """This module knows who does what among processes that share a folder.
 
-The folder lies in a file system or in a bucket. A lease saves work and guards nothing: whatever two processes make of the same
-is the same, and written whole. Where a file system does not hold what is
-asked of it here, something is done twice, and no more.
+The folder lies in a file system or in a bucket. A lease saves work and guards
+nothing: whatever two processes make of the same is the same, and written whole.
+Where a file system does not hold what is asked of it here, something is done
+twice, and no more.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ PATIENCE = 60.0  # seconds
 _BEATS = 6  # while others are patient
 
 
-class Place(Protocol):
+class _Place(Protocol):
     """Where leases lie."""
 
     pause: float
@@ -42,7 +43,7 @@ class Place(Protocol):
         """Removes a lease, if it is there."""
 
 
-class InFolder:
+class _InFolder:
     """Leases in a file system: files, which are touched."""
 
     pause = 1.0
@@ -77,7 +78,7 @@ class InFolder:
         (self._folder / name).unlink(missing_ok=True)
 
 
-class InBucket:
+class _InBucket:
     """Leases in a bucket: objects, which are written again."""
 
     pause = 5.0
@@ -124,8 +125,10 @@ class Leases:
         self, folder: str | os.PathLike[str], patience: float = PATIENCE
     ) -> None:
         place = bucket.of(folder)
-        self._place: Place = (
-            InFolder(pathlib.Path(folder)) if place is None else InBucket(place)
+        self._place: _Place = (
+            _InFolder(pathlib.Path(folder))
+            if place is None
+            else _InBucket(place)
         )
         self._patience = patience
         self._me = _signature(os.getpid())

@@ -205,8 +205,9 @@ class RunDirectory:
 
     def _put_checkpoint(self, prefix: pathlib.Path, is_first: bool) -> None:
         if self._bucket:
-            put = self._bucket.put_first if is_first else self._bucket.put_folder
-            put(self._name(prefix.parent), prefix.parent, f"{prefix.name}.index")
+            place, folder = self._bucket, prefix.parent
+            put = place.put_first if is_first else place.put_folder
+            put(self._name(folder), folder, f"{prefix.name}.index")
 
     @property
     def rewind(self) -> dict[str, Any] | None:
@@ -455,7 +456,7 @@ class RunDirectory:
         """Brings all trained networks, if they lie in a bucket."""
         if not self._bucket:
             return
-        place, there = self._bucket, self._records_in(self._bucket)
+        there = self._records_in(self._bucket)
         here = {
             self._name(folder / _RECORD): bucket.md5(
                 (folder / _RECORD).read_bytes()
@@ -505,8 +506,10 @@ class RunDirectory:
         except (FileNotFoundError, ValueError) as error:
             if not self._bucket:
                 raise
+            is_missing = isinstance(error, FileNotFoundError)
+            kind = FileNotFoundError if is_missing else ValueError
             text = str(error).replace(str(self.path), self.address)
-            raise type(error)(text) from None
+            raise kind(text) from None
 
     def _begin(self, config: dict[str, Any]) -> None:
         # Looked for in this order: a run begins with its config.json.
@@ -643,9 +646,7 @@ def _read_config(file: pathlib.Path, address: str) -> dict[str, Any]:
         ) from None
 
 
-def _require_same(
-    address: str, there: Any, here: Any, name: str = ""
-) -> None:
+def _require_same(address: str, there: Any, here: Any, name: str = "") -> None:
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(there.keys() | here.keys()):
             inner = f"{name}.{key}" if name else key
