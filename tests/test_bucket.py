@@ -161,6 +161,8 @@ def test_a_heart_beats_on_after_requests_that_failed(at, server, no_sleep):
         server.before = before
         by(lambda: place.read("dense.0") != first)
         assert len(failed) == 8
+        second = place.read("dense.0")
+        by(lambda: place.read("dense.0") != second)
     assert place.is_empty()
 
 
@@ -217,6 +219,24 @@ def test_of_two_that_replace_a_folder_at_once_one_is_whole(
     assert place.read("theta/index") == b"one's index"
 
 
+def test_a_folder_that_is_half_replaced_is_not_there(at, server, tmp_path):
+    one, other = (folder_of(tmp_path / w, w) for w in ("one", "other"))
+    place = bucket.of(at)
+    place.put_folder("theta", one, "index")
+    read = tmp_path / "read"
+    place.bring_folder("theta", read, "index")
+    meanwhile(
+        server,
+        "POST",
+        "/index",
+        lambda: place.bring_folder("theta", read, "index"),
+    )
+    place.put_folder("theta", other, "index")
+    assert not read.exists()
+    place.bring_folder("theta", read, "index")
+    assert test_store.tree(read) == test_store.tree(other)
+
+
 @pytest.mark.parametrize("ending", ["/data", "/index"])
 def test_theta_0_is_what_it_was_first(at, server, tmp_path, ending):
     one, other = (folder_of(tmp_path / w, w) for w in ("one", "other"))
@@ -237,6 +257,26 @@ def test_theta_0_is_what_it_was_first(at, server, tmp_path, ending):
     for folder in (one, other):
         assert (folder / "data").read_text() == f"{first}'s data"
         assert (folder / "index").read_text() == f"{first}'s index"
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, "other"), (5, "one")])
+def test_the_first_theta_0_and_the_last_theta_k_stay(at, step, kept):
+    directories = {}
+    for who in ("other", "one"):
+        another_machine()
+        directories[who] = test_store.directory(at)
+    for who, directory in directories.items():
+
+        def write(prefix, who=who):
+            for ending in ("data", "index"):
+                prefix.with_suffix(f".{ending}").write_text(who)
+
+        directory.save_checkpoint(0, step, write)
+    for directory in directories.values():
+        assert directory.find_checkpoint(0, step)
+        prefix = directory.checkpoint(0, step)
+        assert prefix.with_suffix(".data").read_text() == kept
+    assert not directory.find_checkpoint(1, step)
 
 
 def test_theta_0_of_who_died_over_it_is_not_waited_for(
@@ -506,6 +546,8 @@ def test_what_cannot_be_is_said_in_one_line(server, address, told, capsys):
 def test_a_run_does_not_begin_where_it_cannot_be_kept(server, name):
     with pytest.raises(bucket.BucketError, match=f"'gs://{name}/run'"):
         test_store.directory(f"gs://{name}/run")
+    with pytest.raises(bucket.BucketError, match=f"'gs://{name}/run'"):
+        RunDirectory.open(f"gs://{name}/run")
 
 
 def test_without_the_extra_its_name_is_said(monkeypatch, capsys):
