@@ -51,10 +51,12 @@ setuptools.setup(
     ],
     extras_require={
         "docs": DOCS,
+        "gcs": ["gcsfs>=2024.12"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.16"],
         "test": [
             *DOCS,
+            "gcsfs>=2024.12",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "mypy>=1.10",

@@ -67,8 +67,9 @@ TABLE = {
     "export": ("gaps", "lookup", "masking", "masks", "tickets"),
     "tfmot": ("masking", "masks", "tickets", "training"),
     # bookkeeping
-    "leases": (),
-    "store": ("archive", "leases", "masks", "tickets", "training"),
+    "bucket": ("archive",),
+    "leases": ("bucket",),
+    "store": ("archive", "bucket", "leases", "masks", "tickets", "training"),
     "identity": (),
     "progress": ("tickets",),
     "crews": ("training",),

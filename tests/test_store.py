@@ -260,12 +260,6 @@ def test_a_run_that_another_process_is_just_beginning_is_no_stranger(tmp_path):
     assert directory(tmp_path / "run").records() == []
 
 
-@pytest.mark.parametrize("begin", [directory, RunDirectory.open])
-def test_a_bucket_is_to_be_mounted(begin):
-    with pytest.raises(ValueError, match="'gs://b/run' is an address. Mount"):
-        begin("gs://b/run")
-
-
 def tree(path):
     return {
         str(p.relative_to(path)): p.read_bytes()

@@ -17,7 +17,8 @@ def write(run_dir: str | os.PathLike[str]) -> list[str]:
     """Writes the report of a run, or of a sweep and each of its runs.
 
     Args:
-        run_dir: The directory of the run, or that of the sweep's runs.
+        run_dir: The directory of the run, or that of the sweep's runs; or
+            its address in a bucket.
 
     Returns:
         What a terminal shows of it, in lines.
@@ -59,14 +60,14 @@ def _of_run(directory: RunDirectory) -> list[str]:
             and about.get("hardware", {}).get("GPU", "none") != "none",
         ),
     )
-    write_report(directory.path, text, figures.files(drawn))
+    page = write_report(directory.address, text, figures.files(drawn))
     return [
         table.text(records),
         "",
         *report.sentences(records),
         *map(str, findings),
         "",
-        str(directory.path / "report.html"),
+        page,
     ]
 
 
@@ -94,7 +95,7 @@ def _of_sweep(
     drawn = figures.compare(tickets)
     text = report.render_sweep(f"Sweep: {', '.join(runs)}", drawn, sentences)
     page = write_report(run_dir, text, figures.files(drawn))
-    return [*lines, str(page)]
+    return [*lines, page]
 
 
 def _records(directory: RunDirectory) -> list[Record]:
@@ -108,7 +109,7 @@ def _records(directory: RunDirectory) -> list[Record]:
         if record.level or record.variant == "ticket"
     ]
     if not records:
-        raise ValueError(f"{str(directory.path)!r} holds no trained network.")
+        raise ValueError(f"{directory.address!r} holds no trained network.")
     return records
 
 
@@ -116,13 +117,11 @@ def _lines(directory: RunDirectory, records: Sequence[Record]) -> list[Between]:
     trained = {record.digests["trained"] for record in directory.records()}
     found = []
     for record in records:
+        if record.variant != "ticket":
+            continue
         line = directory.line(record.replicate, record.level)
         # Of networks that were trained anew since, nothing is known.
-        if (
-            line is not None
-            and record.variant == "ticket"
-            and set(line["between"]) <= trained
-        ):
+        if line is not None and set(line["between"]) <= trained:
             density = record.row["density"]
             ends = line["alphas"], line["errors"]
             found.append(Between(record.level, density, *ends))

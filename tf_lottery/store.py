@@ -17,6 +17,9 @@
 
 Whatever is there is whole: files and folders are written beside their place
 and renamed into it. So any number of processes work on one directory.
+
+A run directory may lie in a bucket: the same files, of which each process has
+a temporary copy. It brings what it looks for, and puts what it writes.
 """
 
 import contextlib
@@ -28,14 +31,14 @@ import io
 import json
 import os
 import pathlib
-import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tf_lottery import archive
+from tf_lottery import archive, bucket
+from tf_lottery.bucket import Bucket, BucketError
 from tf_lottery.leases import Leases
 from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket, pack, unpack
@@ -60,8 +63,11 @@ COLUMNS = (
 )
 """The columns of results.csv."""
 
-# Folder, and when its record was made, to its row of results.csv.
-Rows = dict[tuple[pathlib.Path, int], Mapping[str, Any]]
+# Folder, and what changes with its record, to its row of results.csv.
+Rows = dict[tuple[pathlib.Path, object], Mapping[str, Any]]
+
+_RECORD = "record.json"  # the last file of a trained network's
+_RECORDS = "replicate_*/level_*/*/record.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +97,8 @@ class RunDirectory:
     """A directory that holds a run, new or begun earlier.
 
     Args:
-        path: The directory; made if it is not there.
+        path: The directory; made if it is not there. Or an address in a
+            bucket, `gs://bucket/folder`.
         identity: What determines the results. A directory that was begun with
             another identity is refused.
         about: What else is worth knowing: the preset's name, versions.
@@ -100,9 +107,16 @@ class RunDirectory:
         leases: Who trains what, of this run and its siblings. None: of this
             run, in a folder of its own.
 
+    Attributes:
+        path: The directory; of one in a bucket, what this process has of it.
+        address: The directory, or its address in a bucket.
+        config: What its config.json holds.
+
     Raises:
         ValueError: The directory holds another run or other files, or cannot
             be written. It is left as it was.
+        BucketError: The bucket is not there, not permitted, or out of reach.
+            Every method may raise it.
     """
 
     def __init__(
@@ -114,19 +128,20 @@ class RunDirectory:
         leases: Leases | None = None,
     ) -> None:
         self._siblings = tuple(siblings)
-        self.path = _mounted(path)
-        self.leases = leases or Leases(self.path / ".leases")
+        self._lie_in(path)
+        self.leases = leases or Leases(f"{self.address}/.leases")
         config = {"identity": dict(identity), "about": dict(about)}
         # As JSON gives it back, so that old and new compare.
         config = json.loads(json.dumps(config))
         try:
             self._begin(config)
-            self._rows: Rows = {}
             # A killed process may have kept a network and not its row.
             self._write_results()
+        except BucketError:
+            raise
         except OSError as error:
             raise ValueError(
-                f"Cannot write to {str(self.path)!r}: {error.strerror}. "
+                f"Cannot write to {self.address!r}: {error.strerror}. "
                 "Choose another run directory."
             ) from None
 
@@ -138,10 +153,21 @@ class RunDirectory:
             ValueError: There is none.
         """
         directory = cls.__new__(cls)
-        directory.path = _mounted(path)
+        directory._lie_in(path)
         directory._siblings = ()
-        directory.config = _read_config(directory.path)
+        file = directory._bring("config.json")
+        if directory._bucket and not file.exists():
+            directory._bucket.is_empty()  # Or it says that there is no bucket.
+        directory.config = _read_config(file, directory.address)
         return directory
+
+    def _lie_in(self, path: str | os.PathLike[str]) -> None:
+        self._bucket = bucket.of(path)
+        self.path = (
+            self._bucket.local_copy() if self._bucket else pathlib.Path(path)
+        )
+        self.address = self._bucket.address if self._bucket else str(self.path)
+        self._rows: Rows = {}
 
     def checkpoint(self, replicate: int, step: int) -> pathlib.Path:
         """Returns the prefix of the checkpoint of θ at a step."""
@@ -149,11 +175,17 @@ class RunDirectory:
 
     def find_checkpoint(self, replicate: int, step: int) -> bool:
         """Returns whether θ of that step is kept; takes over a sibling's."""
-        folder = self.checkpoint(replicate, step).parent
+        prefix = self.checkpoint(replicate, step)
+        folder, last = prefix.parent, f"{prefix.name}.index"
+        self._bring_folder(folder, last)
         for sibling in self._siblings:
+            if folder.exists():
+                break
             theirs = sibling.checkpoint(replicate, step).parent
-            if theirs.exists() and not folder.exists():
+            sibling._bring_folder(theirs, last)
+            if theirs.exists():
                 _copy_folder(theirs, folder, lambda: False)
+                self._put_checkpoint(prefix, is_first=True)
         return folder.exists()
 
     def save_checkpoint(
@@ -169,16 +201,22 @@ class RunDirectory:
             lambda beside: write(beside / prefix.name),
             replaces=lambda: step > 0,
         )
+        self._put_checkpoint(prefix, is_first=step == 0)
+
+    def _put_checkpoint(self, prefix: pathlib.Path, is_first: bool) -> None:
+        if self._bucket:
+            place, folder = self._bucket, prefix.parent
+            put = place.put_first if is_first else place.put_folder
+            put(self._name(folder), folder, f"{prefix.name}.index")
 
     @property
     def rewind(self) -> dict[str, Any] | None:
         """How the step was found that tickets restart from, if it was."""
-        path = self.path / "rewind.json"
-        return _read_json(path) if path.exists() else None
+        return self._json("rewind.json")
 
     @rewind.setter
     def rewind(self, found: dict[str, Any]) -> None:
-        _write_json(self.path / "rewind.json", found)
+        self._keep_json("rewind.json", found)
 
     def save(self, replicate: int, ticket: Ticket, run: Run) -> None:
         """Keeps a trained network, and brings results.csv up to date."""
@@ -213,18 +251,33 @@ class RunDirectory:
             ticket.save(folder / "ticket")
             header = {"examples": examples}
             archive.write(folder / "trained", "trained", header, arrays)
-            _write_json(folder / "record.json", record)
+            _write_json(folder / _RECORD, record)
 
         folder = self._cell(replicate, ticket.level, ticket.variant)
         unfinished = self.unfinished(replicate, ticket)
         _write_folder(folder, write, unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
+        if self._bucket:
+            self._bucket.put_folder(self._name(folder), folder, _RECORD)
+            self._bucket.remove_folder(self._name(unfinished))
         self._write_results()
 
     def unfinished(self, replicate: int, ticket: Ticket) -> pathlib.Path:
         """Returns the folder for what is kept while a ticket trains."""
         cell = self._cell(replicate, ticket.level, ticket.variant)
         return cell.with_name(f".{cell.name}.unfinished")
+
+    def bring_unfinished(self, replicate: int, ticket: Ticket) -> None:
+        """Brings what another process kept while the ticket was trained."""
+        if self._bucket:
+            folder = self.unfinished(replicate, ticket)
+            self._bucket.bring_new(self._name(folder), folder)
+
+    def put_unfinished(self, replicate: int, ticket: Ticket) -> None:
+        """Puts where others find it what is kept while the ticket trains."""
+        if self._bucket:
+            folder = self.unfinished(replicate, ticket)
+            self._bucket.put_new(self._name(folder), folder)
 
     def leased_as(self, replicate: int, ticket: Ticket) -> str:
         """Returns what a lease on the training of a ticket is called."""
@@ -245,7 +298,8 @@ class RunDirectory:
             record = self._taken_over(replicate, ticket)
         if record is None:
             return None
-        _, arrays = archive.read(folder / "trained", "trained")
+        with self.naming():
+            _, arrays = archive.read(folder / "trained", "trained")
         names = [k for k in record.row if k not in COLUMNS[:6]]
         points = zip(*record.curve.values(), strict=True)
         return Run(
@@ -264,11 +318,14 @@ class RunDirectory:
         for sibling in self._siblings:
             record = sibling._record_of(replicate, ticket)
             if record is not None:
+                folder = self._cell(*cell)
                 _copy_folder(
                     sibling._cell(*cell),
-                    self._cell(*cell),
+                    folder,
                     lambda: self._record_of(replicate, ticket) is None,
                 )
+                if self._bucket:
+                    self._bucket.put_folder(self._name(folder), folder, _RECORD)
                 self._write_results()
                 return record
         return None
@@ -276,7 +333,8 @@ class RunDirectory:
     def _record_of(self, replicate: int, ticket: Ticket) -> Record | None:
         """Returns the record of the training of this very ticket."""
         folder = self._cell(replicate, ticket.level, ticket.variant)
-        if not (folder / "record.json").exists():
+        self._bring_folder(folder, _RECORD)
+        if not (folder / _RECORD).exists():
             return None
         record = self._record(folder)
         started = started_from(ticket)
@@ -293,27 +351,28 @@ class RunDirectory:
             FileNotFoundError: The run has no such level.
         """
         folder = self._cell(replicate, level, variant)
+        self._bring_folder(folder, _RECORD)
         if not folder.exists():
             raise FileNotFoundError(
-                f"{str(self.path)!r} has no {variant} of replicate "
+                f"{self.address!r} has no {variant} of replicate "
                 f"{replicate}, level {level}: results.csv lists what it has."
             )
-        ticket = Ticket.load(folder / "ticket")
-        _, arrays = archive.read(folder / "trained", "trained")
+        with self.naming():
+            ticket = Ticket.load(folder / "ticket")
+            _, arrays = archive.read(folder / "trained", "trained")
         trained = unpack("weights", arrays, ticket.masks)
         return dataclasses.replace(ticket, trained=trained)
 
     def line(self, replicate: int, level: int) -> dict[str, Any] | None:
         """Returns what lies between a ticket and its copy, if it is kept."""
-        path = self._replicate(replicate) / f"level_{level}" / "line.json"
-        return _read_json(path) if path.exists() else None
+        return self._json(f"replicate_{replicate}/level_{level}/line.json")
 
     def save_line(
         self, replicate: int, level: int, content: Mapping[str, Any]
     ) -> None:
         """Keeps what lies between a ticket and its copy."""
-        path = self._replicate(replicate) / f"level_{level}" / "line.json"
-        _write_json(path, content)
+        name = f"replicate_{replicate}/level_{level}/line.json"
+        self._keep_json(name, content)
 
     def masks(self, replicate: int, level: int) -> Masks:
         """Returns the masks of a ticket of the run.
@@ -322,12 +381,20 @@ class RunDirectory:
             FileNotFoundError: The run has no such level.
         """
         folder = self._cell(replicate, level, "ticket")
-        return Ticket.load(folder / "ticket").masks
+        self._bring_folder(folder, _RECORD)
+        with self.naming():
+            return Ticket.load(folder / "ticket").masks
 
     def records(self) -> list[Record]:
         """Returns the records of all networks trained so far."""
+        self._bring_cells()
         found = [self._record(folder) for folder in self._cells()]
         return sorted(found, key=lambda record: _order(record.row))
+
+    def rows(self) -> list[Mapping[str, Any]]:
+        """Returns the rows of results.csv, of all networks trained so far."""
+        self._rows = self._read_rows()
+        return sorted(self._rows.values(), key=_order)
 
     def _write_results(self) -> None:
         """Brings results.csv up to date with what all processes keep."""
@@ -342,13 +409,14 @@ class RunDirectory:
             )
             writer.writeheader()
             writer.writerows(sorted(rows.values(), key=_order))
-            content = text.getvalue().encode()
-            archive.write_bytes(self.path / "results.csv", content)
+            self._keep("results.csv", text.getvalue().encode())
 
     def _read_rows(self) -> Rows:
+        if self._bucket:
+            return self._rows_in(self._bucket)
         rows: Rows = {}
         for folder in self._cells():
-            record = folder / "record.json"
+            record = folder / _RECORD
             # Another process may be replacing it.
             with contextlib.suppress(FileNotFoundError):
                 place = folder, record.stat().st_mtime_ns
@@ -356,28 +424,121 @@ class RunDirectory:
                 rows[place] = known or _read_json(record)["row"]
         return rows
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        file = self.path / "config.json"
-        # Looked for in this order: a run begins with its config.json.
-        mine = f".{file.name}."
-        holds_other = self.path.is_dir() and any(
-            not path.name.startswith(mine) for path in self.path.iterdir()
-        )
-        if file.exists():
-            self.config = _read_config(self.path)
-            _require_same(
-                self.path, self.config["identity"], config["identity"]
+    def _rows_in(self, place: Bucket) -> Rows:
+        """Returns the rows of all records in a bucket, of which one is read.
+
+        Those that are known are not asked for again.
+        """
+        stamps = {
+            (self.path / name).parent: stamp
+            for name, stamp in self._records_in(place).items()
+        }
+
+        def row(found: tuple[pathlib.Path, str]) -> Mapping[str, Any] | None:
+            if found in self._rows:
+                return self._rows[found]
+            content = place.read(self._name(found[0] / _RECORD))
+            return json.loads(content)["row"] if content else None
+
+        rows = bucket.each(row, stamps.items())
+        read = zip(stamps.items(), rows, strict=True)
+        return {found: row for found, row in read if row is not None}
+
+    def _records_in(self, place: Bucket) -> dict[str, str]:
+        """Returns what tells the states of all records in a bucket apart."""
+        return {
+            name: stamp
+            for name, stamp in place.files().items()
+            if pathlib.PurePath(name).match(_RECORDS)
+        }
+
+    def _bring_cells(self) -> None:
+        """Brings all trained networks, if they lie in a bucket."""
+        if not self._bucket:
+            return
+        there = self._records_in(self._bucket)
+        here = {
+            self._name(folder / _RECORD): bucket.md5(
+                (folder / _RECORD).read_bytes()
             )
-        elif holds_other:
+            for folder in self._cells()
+        }
+        differ = [
+            self.path / name
+            for name in here.keys() | there.keys()
+            if here.get(name) != there.get(name)
+        ]
+        bucket.each(lambda f: self._bring_folder(f.parent, _RECORD), differ)
+
+    def _bring_folder(self, folder: pathlib.Path, last: str) -> None:
+        """Makes a folder what it is in the bucket, if it lies in one."""
+        if self._bucket:
+            self._bucket.bring_folder(self._name(folder), folder, last)
+
+    def _bring(self, name: str) -> pathlib.Path:
+        """Returns the path of a file, brought if it lies in a bucket."""
+        path = self.path / name
+        if self._bucket:
+            self._bucket.bring(name, path)
+        return path
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        """Returns what a file holds, if it is kept."""
+        path = self._bring(name)
+        return _read_json(path) if path.exists() else None
+
+    def _keep_json(self, name: str, content: Any) -> None:
+        self._keep(name, _as_json(content))
+
+    def _keep(self, name: str, content: bytes) -> None:
+        archive.write_bytes(self.path / name, content)
+        if self._bucket:
+            self._bucket.write(name, content)
+
+    def _name(self, path: pathlib.Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """Has errors name the address, and not what this process has of it."""
+        try:
+            yield
+        except (FileNotFoundError, ValueError) as error:
+            if not self._bucket:
+                raise
+            is_missing = isinstance(error, FileNotFoundError)
+            kind = FileNotFoundError if is_missing else ValueError
+            text = str(error).replace(str(self.path), self.address)
+            raise kind(text) from None
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        # Looked for in this order: a run begins with its config.json.
+        holds_any = self._holds_any()
+        file = self._bring("config.json")
+        if file.exists():
+            self.config = _read_config(file, self.address)
+            _require_same(
+                self.address, self.config["identity"], config["identity"]
+            )
+        elif holds_any:
             raise ValueError(
-                f"{str(self.path)!r} is not empty and holds no run. Choose "
+                f"{self.address!r} is not empty and holds no run. Choose "
                 "another run directory."
             )
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             self.config = config
         self.config["about"] = config["about"]
-        _write_json(file, self.config)
+        self._keep_json("config.json", self.config)
+
+    def _holds_any(self) -> bool:
+        """Returns whether there is anything but a run that just begins."""
+        if self._bucket:
+            return not self._bucket.is_empty()
+        return self.path.is_dir() and any(
+            not path.name.startswith(".config.json.")
+            for path in self.path.iterdir()
+        )
 
     def _replicate(self, replicate: int) -> pathlib.Path:
         return self.path / f"replicate_{replicate}"
@@ -395,7 +556,8 @@ class RunDirectory:
 
     def _record(self, folder: pathlib.Path) -> Record:
         content = _read_json(folder / "record.json")
-        header, arrays = archive.read(folder / "trained", "trained")
+        with self.naming():
+            header, arrays = archive.read(folder / "trained", "trained")
         correct = {
             split: np.unpackbits(
                 arrays[f"correct/{split}"], count=count
@@ -409,19 +571,52 @@ class RunDirectory:
 
 def write_report(
     path: str | os.PathLike[str], html: str, figures: Mapping[str, bytes]
-) -> pathlib.Path:
+) -> str:
     """Writes report.html, and the figures' files by name, into a folder.
 
+    Args:
+        path: The folder, or its address in a bucket.
+        html: The page.
+        figures: Name of a file to its content.
+
     Returns:
-        The path of the page.
+        The path of the page, or its address.
     """
-    page = pathlib.Path(path) / "report.html"
-    folder = page.with_name("figures")
-    folder.mkdir(exist_ok=True)
-    for name, content in figures.items():
+    files = {f"figures/{name}": c for name, c in figures.items()}
+    files["report.html"] = html.encode()  # the last one: it shows the others
+    place = bucket.of(path)
+    if place:
+        for name, content in files.items():
+            place.write(name, content)
+        return f"{place.address}/report.html"
+    folder = pathlib.Path(path)
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, content in files.items():
         archive.write_bytes(folder / name, content)
-    archive.write_bytes(page, html.encode())
-    return page
+    return str(folder / "report.html")
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a folder, or an address, holds a run."""
+    place = bucket.of(path)
+    if place:
+        return place.read("config.json") is not None
+    return (pathlib.Path(path) / "config.json").exists()
+
+
+def runs(path: str | os.PathLike[str]) -> dict[str, RunDirectory]:
+    """Returns the runs of a sweep, in a folder or at an address, by label."""
+    place = bucket.of(path)
+    if place:
+        found = {
+            label: f"{place.address}/{label}"
+            for label in place.folders()
+            if "=" in label
+        }
+    else:
+        folders = sorted(pathlib.Path(path).glob("*=*"))
+        found = {folder.name: str(folder) for folder in folders}
+    return {n: RunDirectory.open(p) for n, p in found.items() if is_run(p)}
 
 
 def _order(row: Mapping[str, Any]) -> tuple[int, int, bool, str]:
@@ -442,44 +637,26 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _read_config(path: pathlib.Path) -> dict[str, Any]:
+def _read_config(file: pathlib.Path, address: str) -> dict[str, Any]:
     try:
-        return _read_json(path / "config.json")
+        return _read_json(file)
     except (OSError, ValueError):
         raise ValueError(
-            f"{str(path)!r} holds no run: it has no readable config.json."
+            f"{address!r} holds no run: it has no readable config.json."
         ) from None
 
 
-def _require_same(
-    path: pathlib.Path, there: Any, here: Any, name: str = ""
-) -> None:
+def _require_same(address: str, there: Any, here: Any, name: str = "") -> None:
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(there.keys() | here.keys()):
             inner = f"{name}.{key}" if name else key
-            _require_same(path, there.get(key), here.get(key), inner)
+            _require_same(address, there.get(key), here.get(key), inner)
     elif there != here:
         raise ValueError(
-            f"{str(path)!r} holds another configuration: {name} is "
+            f"{address!r} holds another configuration: {name} is "
             f"{_short(there)} there and {_short(here)} here. Choose another "
             "run directory, or the same setting."
         )
-
-
-def _mounted(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns a path, if it is one of a file system.
-
-    Raises:
-        ValueError: It is the address of a bucket: folders are not renamed
-            there, nor files created by one process alone.
-    """
-    if re.match(r"\w{2,}:/", str(path)):
-        raise ValueError(
-            f"A run directory lies in a file system, and {str(path)!r} is an "
-            "address. Mount the bucket, for example with gcsfuse, and give "
-            "the folder."
-        )
-    return pathlib.Path(path)
 
 
 def _short(value: Any) -> str:
@@ -488,8 +665,11 @@ def _short(value: Any) -> str:
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, sort_keys=True)
-    archive.write_bytes(path, f"{text}\n".encode())
+    archive.write_bytes(path, _as_json(content))
+
+
+def _as_json(content: Any) -> bytes:
+    return f"{json.dumps(content, indent=2, sort_keys=True)}\n".encode()
 
 
 def _copy_folder(

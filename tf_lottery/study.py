@@ -22,8 +22,6 @@ from tf_lottery.tickets import Ticket
 from tf_lottery.training import Job, Run, State, Trainer, checkpoint
 from tf_lottery.training.state import Arrays
 
-_LOOK_AGAIN = 1.0  # second, whether others are done
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
@@ -283,6 +281,7 @@ class Study:
 
         def tell(job: Job, step: int, figures: Mapping[str, Any]) -> None:
             task, ticket, _ = desk.under_way[job]
+            self._directory.put_unfinished(task.replicate, ticket)
             self._progress.advance(task.replicate, ticket, step, figures)
 
         with self._directory.leases as leases:
@@ -322,6 +321,7 @@ class Study:
                     leases.release(lease)
                     desk.new += desk.after(task, run)
                 else:
+                    self._directory.bring_unfinished(task.replicate, ticket)
                     desk.under_way[job] = task, ticket, lease
                     crew.take(job)
             del desk.waiting[:room]
@@ -336,7 +336,7 @@ class Study:
                 holder = leases.holder(next(iter(desk.elsewhere)))
                 self._progress.say(f"Waiting for what {holder} trains.")
                 desk.has_told = True
-            time.sleep(_LOOK_AGAIN)
+            time.sleep(leases.pause)
 
     def _job(self, task: Task) -> tuple[Job, Ticket]:
         ticket = task.ticket()
@@ -394,4 +394,5 @@ class Study:
 
     def _restored(self, replicate: int, step: int) -> State:
         prefix = self._directory.checkpoint(replicate, step)
-        return checkpoint.load(self._trainer, prefix)
+        with self._directory.naming():
+            return checkpoint.load(self._trainer, prefix)

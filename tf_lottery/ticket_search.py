@@ -191,7 +191,8 @@ class TicketSearch:
             validation_data: `(x, y)`, or a `tf.data.Dataset`, to find the
                 early-stop step on; a verdict needs it.
             test_data: The same to report on. It decides nothing.
-            run_dir: Where to keep the run. The same call again goes on where
+            run_dir: Where to keep the run: a folder, or an address in a
+                bucket, `gs://bucket/folder`. The same call again goes on where
                 it stopped. None: nowhere; the search lives in memory.
             verbose: Show what is masked, and progress.
             callbacks: Keras callbacks, to which a level is an epoch: they are

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run_dir",
         required=True,
         metavar="DIR",
-        help="where everything is kept; the same command goes on there",
+        help="where everything is kept, a folder or gs://bucket/folder; the "
+        "same command goes on there",
     )
     parser.add_argument(
         "--scale",

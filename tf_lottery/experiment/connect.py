@@ -39,7 +39,7 @@ def connect(
     settings = directory.config["about"].get("settings")
     if not settings:
         raise ValueError(
-            f"{str(directory.path)!r} is no run of a preset, so its model and "
+            f"{directory.address!r} is no run of a preset, so its model and "
             "data are not known. Use stability.connect on its networks."
         )
     pairs = _pairs(directory)
@@ -72,7 +72,7 @@ def _pairs(directory: RunDirectory) -> dict[tuple[int, int], list[str]]:
     }
     if not pairs:
         raise ValueError(
-            f"{str(directory.path)!r} has no copies in another data order. "
+            f"{directory.address!r} has no copies in another data order. "
             "Run the same again with --controls data_order added."
         )
     return pairs

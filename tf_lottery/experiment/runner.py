@@ -66,7 +66,8 @@ def run_experiment(
 
     Args:
         config: The settings.
-        run_dir: Where it is kept. A run there of the same settings goes on
+        run_dir: Where it is kept: a folder, or an address in a bucket,
+            `gs://bucket/folder`. A run there of the same settings goes on
             where it stopped; it may have grown by levels, replicates and
             controls.
         preset: The preset's name, for the records.
@@ -202,9 +203,9 @@ def unfinished(config: Config, directory: RunDirectory) -> list[int]:
     for level in range(1, config.levels + 1):
         wanted |= {(level, name) for name in ("ticket", *variants)}
     kept: dict[int, set[tuple[int, str]]] = {}
-    for record in directory.records():
-        place = record.level, record.variant
-        kept.setdefault(record.replicate, set()).add(place)
+    for row in directory.rows():
+        place = row["level"], row["variant"]
+        kept.setdefault(row["replicate"], set()).add(place)
     return [
         replicate
         for replicate in range(config.replicates)

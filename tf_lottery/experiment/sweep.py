@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_lottery import store
 from tf_lottery.crews import has_workers, is_chief
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.runner import open_run, prepare, run_experiment
@@ -98,7 +99,8 @@ def run_sweep(
 
     Args:
         configs: Label to settings, as `expand` returns.
-        run_dir: The folder of the run directories, named by label.
+        run_dir: The folder of the run directories, named by label; or its
+            address in a bucket.
         preset: The preset's name, for the records.
         verbose: Show progress.
         shard: Which of all runs' replicates this process trains.
@@ -112,10 +114,11 @@ def run_sweep(
         ValueError: As `run_experiment`; or `run_dir` is a single run, or
             another sweep.
     """
+    # `pathlib` joins addresses in a bucket too, which are understood so.
     folder = pathlib.Path(run_dir)
-    if (folder / "config.json").exists():
+    if is_chief(strategy) and store.is_run(run_dir):
         raise ValueError(
-            f"{str(folder)!r} holds a single run, and this is a sweep of "
+            f"{str(run_dir)!r} holds a single run, and this is a sweep of "
             f"{len(configs)}. Choose another run directory."
         )
     digests = {
@@ -126,7 +129,7 @@ def run_sweep(
         for label, config in configs.items():
             run_experiment(config, folder / label, strategy=strategy, **how)
         return []
-    _require_one_sweep(folder, configs, digests)
+    _require_one_sweep(run_dir, configs, digests)
     deterministic = how.get("deterministic", False)
     # All of them at once, so that any process finds what any other keeps.
     runs = {
@@ -177,7 +180,7 @@ def run_sweep(
 
 
 def _require_one_sweep(
-    folder: pathlib.Path,
+    run_dir: str | os.PathLike[str],
     configs: Mapping[str, Config],
     digests: Mapping[str, str],
 ) -> None:
@@ -185,10 +188,10 @@ def _require_one_sweep(
     label, config = next(iter(configs.items()))
     axes = _axes(label)
     here = {**config.identity(), "data": digests[label]}
-    for other, directory in members(folder).items():
+    for other, directory in members(run_dir).items():
         if _axes(other) != axes:
             raise ValueError(
-                f"{str(folder)!r} holds a sweep of {', '.join(_axes(other))}, "
+                f"{str(run_dir)!r} holds a sweep of {', '.join(_axes(other))}, "
                 f"and this is one of {', '.join(axes)}. Choose another run "
                 "directory."
             )
@@ -197,7 +200,7 @@ def _require_one_sweep(
         for name in sorted((there.keys() | here.keys()) - varied):
             if there.get(name) != here.get(name):
                 raise ValueError(
-                    f"{str(folder)!r} holds a sweep under another setting of "
+                    f"{str(run_dir)!r} holds a sweep under another setting of "
                     f"{name}. Choose another run directory, or the same "
                     "setting."
                 )
@@ -215,8 +218,4 @@ def _axes(label: str) -> list[str]:
 
 def members(run_dir: str | os.PathLike[str]) -> dict[str, RunDirectory]:
     """Returns the runs of a sweep by label; none if it is no sweep."""
-    folder = pathlib.Path(run_dir)
-    if (folder / "config.json").exists():
-        return {}
-    found = sorted(path.parent for path in folder.glob("*=*/config.json"))
-    return {path.name: RunDirectory.open(path) for path in found}
+    return {} if store.is_run(run_dir) else store.runs(run_dir)
