@@ -21,7 +21,7 @@ import replicas
 import tensorflow as tf
 import toy
 
-from tf_lottery import crews, strategies
+from tf_lottery import crews, experiment, strategies
 from tf_lottery.crews import workers
 from tf_lottery.data import augmentation
 from tf_lottery.masks import Masks
@@ -300,11 +300,15 @@ def test_two_workers_one_dies_and_the_same_command_goes_on(tmp_path):
         _, said = worker.communicate(timeout=300)
         assert worker.returncode == 0, said
     assert dense.read_bytes() == before
+    runs = experiment.members(tmp_path / "s").values()
+    assert [len(run.records()) for run in runs] == [3, 3]
+    assert not (tmp_path / "none").exists()
     one = replicas.outcome(
         replicas.search(replicas.momentum, None, length="240it")
     )
     for name in ("chief", "other"):
-        together = pickle.loads((tmp_path / name).read_bytes())
+        together, said = pickle.loads((tmp_path / name).read_bytes())
+        assert "holds a sweep under another setting of batch_size" in said
         require_alike(one, together, 1e-3)
         # Before 60 steps have made more of the rounding:
         for a, b in zip(one["curves"], together["curves"], strict=True):

@@ -24,7 +24,27 @@ def main(out):
         replicas.momentum, strategy, run_dir=out / "run", length="240it"
     )
     name = "chief" if crews.is_chief(strategy) else "other"
-    (out / name).write_bytes(pickle.dumps(replicas.outcome(found)))
+    said = sweeps(strategy, out)
+    (out / name).write_bytes(pickle.dumps((replicas.outcome(found), said)))
+
+
+def sweeps(strategy, out):
+    """Sweeps, and again with another setting; returns what is wrong then."""
+    from tf_lottery import experiment
+
+    config = experiment.Config(
+        model="lenet_300_100", dataset="mnist", length="4it", levels=1
+    )
+    # Of the folder nothing is known to those that follow.
+    own = out / ("s" if crews.is_chief(strategy) else "none")
+    said = ""
+    for each in (config, config.replace({"batch_size": 50})):
+        configs = experiment.expand(each, {"rate": [0.2, 0.5]})
+        try:
+            experiment.run_sweep(configs, own, "", False, strategy=strategy)
+        except ValueError as error:
+            said += f"{error}"
+    return said
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """This module knows sweeps: one experiment under several settings."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_lottery import store
-from tf_lottery.crews import has_workers, is_chief
+from tf_lottery.crews import Chief, follow, has_workers, is_chief
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.runner import open_run, prepare, run_experiment
 from tf_lottery.experiment.shard import Shard
@@ -116,33 +117,33 @@ def run_sweep(
     """
     # `pathlib` joins addresses in a bucket too, which are understood so.
     folder = pathlib.Path(run_dir)
-    if is_chief(strategy) and store.is_run(run_dir):
-        raise ValueError(
-            f"{str(run_dir)!r} holds a single run, and this is a sweep of "
-            f"{len(configs)}. Choose another run directory."
-        )
-    digests = {
-        label: prepare(config, how.get("data_dir"), strategy)[1].data.digest
-        for label, config in configs.items()
-    }
+    digests = {}
+    for label, config in configs.items():
+        _, trainer, _ = prepare(config, how.get("data_dir"), strategy)
+        digests[label] = trainer.data.digest
     if not is_chief(strategy):
+        follow(trainer, digests)
         for label, config in configs.items():
             run_experiment(config, folder / label, strategy=strategy, **how)
         return []
-    _require_one_sweep(run_dir, configs, digests)
     deterministic = how.get("deterministic", False)
-    # All of them at once, so that any process finds what any other keeps.
-    runs = {
-        label: open_run(
-            config,
-            folder / label,
-            preset,
-            digests[label],
-            deterministic,
-            strategy=strategy,
-        )
-        for label, config in configs.items()
-    }
+    with contextlib.ExitStack() as stack:
+        if has_workers(strategy):
+            # The others are told what is wrong.
+            stack.enter_context(Chief(trainer, digests))
+        _require_one_sweep(run_dir, configs, digests)
+        # All of them at once, so that any process finds what any other keeps.
+        runs = {
+            label: open_run(
+                config,
+                folder / label,
+                preset,
+                digests[label],
+                deterministic,
+                strategy=strategy,
+            )
+            for label, config in configs.items()
+        }
     shards = shard.within({n: c.replicates for n, c in configs.items()})
     left = [n for n, c in configs.items() if shards[n].own(c.replicates)]
     with Leases(folder / ".leases") as leases:
@@ -184,7 +185,12 @@ def _require_one_sweep(
     configs: Mapping[str, Config],
     digests: Mapping[str, str],
 ) -> None:
-    """Raises if runs in a folder are of another sweep than these."""
+    """Raises if a folder is a single run, or its runs another sweep's."""
+    if store.is_run(run_dir):
+        raise ValueError(
+            f"{str(run_dir)!r} holds a single run, and this is a sweep of "
+            f"{len(configs)}. Choose another run directory."
+        )
     label, config = next(iter(configs.items()))
     axes = _axes(label)
     here = {**config.identity(), "data": digests[label]}
