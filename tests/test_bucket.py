@@ -477,7 +477,7 @@ def test_only_the_chief_of_several_workers_asks_the_bucket(
 ):
     for module in (runner, sweep):
         monkeypatch.setattr(module, "is_chief", lambda _: False)
-    monkeypatch.setattr(runner, "follow", lambda *_: None)
+        monkeypatch.setattr(module, "follow", lambda *_: None)
     server.asked.clear()
     configs = experiment.expand(experiment.Config(), {**SMALL, "rate": [0.3]})
     assert experiment.run_sweep(configs, at) == []
