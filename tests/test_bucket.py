@@ -12,7 +12,7 @@ import pytest
 import test_search
 import test_store
 import test_ticket_search
-from test_leases import by
+from test_leases import by, took_at_once
 from test_shards import ROOT, TINY, Process
 from test_shards import contents as on_disk
 
@@ -113,7 +113,7 @@ def test_a_lease_is_taken_by_one_until_it_is_released(at):
 
 
 def test_of_many_one_takes_a_lease(at, server):
-    asked, took = threading.Barrier(8), []
+    asked = threading.Barrier(8)
 
     def before(method, _):
         if method == "POST":
@@ -121,15 +121,27 @@ def test_of_many_one_takes_a_lease(at, server):
 
     server.before = before
 
-    def take():
-        took.append(Leases(at).take("dense"))
+    assert sorted(took_at_once(at)) == [False] * 7 + [True]
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(took) == [False] * 7 + [True]
+
+def test_no_beat_follows_the_release_of_a_lease(at, server):
+    beating, goes_on = threading.Event(), threading.Event()
+    with Leases(at, patience=0.06) as leases:
+        assert leases.take("dense")
+
+        def before(method, _):
+            if method == "POST":
+                beating.set()
+                goes_on.wait()
+
+        server.before = before
+        beating.wait()
+        release = threading.Thread(target=leases.release, args=("dense",))
+        release.start()
+        release.join(0.3)  # It must not get through.
+        goes_on.set()
+        release.join()
+    assert server.tree(at.removeprefix("gs://")) == {}
 
 
 def test_what_stands_still_is_taken_over_and_what_moves_is_not(at):

@@ -1,5 +1,6 @@
 """Leases: one process does a thing, and another one if that one died."""
 
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -102,8 +103,16 @@ def test_a_holder_moves_its_lease(tmp_path):
         by(lambda: (tmp_path / "dense.0").stat().st_mtime_ns > 0)
 
 
+def took_at_once(place, count=8):
+    """Returns of each of several who take one lease whether it has it."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(
+            pool.map(lambda _: Leases(place).take("dense"), range(count))
+        )
+
+
 def test_of_many_one_takes_over(dead, monkeypatch):
-    looked, took = threading.Barrier(8), []
+    looked = threading.Barrier(8)
     real = Leases._is_alive
 
     def look(leases, path):
@@ -114,15 +123,7 @@ def test_of_many_one_takes_over(dead, monkeypatch):
 
     monkeypatch.setattr(Leases, "_is_alive", look)
 
-    def take():
-        took.append(Leases(dead).take("dense"))
-
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(took) == [False] * 7 + [True]
+    assert sorted(took_at_once(dead)) == [False] * 7 + [True]
 
 
 def test_who_was_thought_dead_harms_nobody(tmp_path):

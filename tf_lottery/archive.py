@@ -2,18 +2,22 @@
 
 An archive is an ordinary `.npz`: arrays that `numpy.load` reads without
 pickle, and a header, JSON in UTF-8, under the name `header`. Equal contents
-give equal bytes. Every array's SHA-256 stands in the header.
+give equal bytes. Every array's SHA-256 stands in the header. Whatever is
+written, files or folders of them, is there whole or not at all.
 """
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
 import math
 import os
 import pathlib
+import shutil
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -88,6 +92,35 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_folder(
+    folder: pathlib.Path,
+    write: Callable[[pathlib.Path], None],
+    within: pathlib.Path | None = None,
+    replaces: Callable[[], bool] = lambda: True,
+) -> None:
+    """Writes a folder beside its place, then renames it into it.
+
+    Args:
+        folder: Where it goes.
+        write: Fills the folder it is given.
+        within: A folder beside it to write in, whose owner removes what a
+            killed process leaves there. None: right beside it.
+        replaces: Called if there is one by then: whether that one goes.
+    """
+    beside = beside_of((within or folder.parent) / folder.name)
+    beside.mkdir(parents=True)
+    try:
+        write(beside)
+        while not _moved(beside, folder) and replaces():
+            # Not deleted in its place, where others may be reading it.
+            aside = beside_of(beside)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def beside_of(path: pathlib.Path) -> pathlib.Path:
@@ -209,3 +242,14 @@ def _preamble(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
         buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape}
     )
     return buffer.getvalue()
+
+
+def _moved(source: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Moves a folder to its place; returns False if that is taken."""
+    try:
+        os.rename(source, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True

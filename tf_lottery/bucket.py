@@ -334,12 +334,8 @@ def _contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def _replace(folder: pathlib.Path, contents: dict[str, bytes]) -> None:
-    beside = archive.beside_of(folder)
-    beside.mkdir(parents=True)
-    try:
+    def write(beside: pathlib.Path) -> None:
         for name, content in contents.items():
             (beside / name).write_bytes(content)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+
+    archive.write_folder(folder, write)

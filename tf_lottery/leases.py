@@ -133,6 +133,8 @@ class Leases:
         self._patience = patience
         self._me = _signature(os.getpid())
         self._held: dict[str, int] = {}
+        # A beat writes an object: none must follow its removal.
+        self._touching = threading.Lock()
         self._seen: dict[str, tuple[tuple[str, object], float]] = {}
 
     def __enter__(self) -> "Leases":
@@ -169,11 +171,12 @@ class Leases:
 
     def release(self, name: str) -> None:
         """Gives back a lease, whether its work is done or not."""
-        mine = self._held.pop(name)
-        if self._is_mine(_file(name, mine)):
-            # This one last: without it, the others would look abandoned.
-            for number in range(mine + 1):
-                self._place.remove(_file(name, number))
+        with self._touching:
+            mine = self._held.pop(name)
+            if self._is_mine(_file(name, mine)):
+                # This one last: without it, the others would look abandoned.
+                for number in range(mine + 1):
+                    self._place.remove(_file(name, number))
 
     def is_free(self, name: str) -> bool:
         """Returns whether nobody does something, or nobody any longer."""
@@ -223,11 +226,15 @@ class Leases:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._patience / _BEATS):
-            for name, number in list(self._held.items()):
+            for name in list(self._held):
                 # What cannot be touched now may be the next time.
-                with contextlib.suppress(OSError):
-                    if self._is_mine(_file(name, number)):
-                        self._place.beat(_file(name, number), self._me)
+                with self._touching, contextlib.suppress(OSError):
+                    self._touch(name)
+
+    def _touch(self, name: str) -> None:
+        number = self._held.get(name)
+        if number is not None and self._is_mine(_file(name, number)):
+            self._place.beat(_file(name, number), self._me)
 
 
 def _file(name: str, number: int) -> str:

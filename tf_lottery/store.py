@@ -25,7 +25,6 @@ a temporary copy. It brings what it looks for, and puts what it writes.
 import contextlib
 import csv
 import dataclasses
-import errno
 import hashlib
 import io
 import json
@@ -196,7 +195,7 @@ class RunDirectory:
         θ0 is what it was first: others may have begun with it.
         """
         prefix = self.checkpoint(replicate, step)
-        _write_folder(
+        archive.write_folder(
             prefix.parent,
             lambda beside: write(beside / prefix.name),
             replaces=lambda: step > 0,
@@ -255,7 +254,7 @@ class RunDirectory:
 
         folder = self._cell(replicate, ticket.level, ticket.variant)
         unfinished = self.unfinished(replicate, ticket)
-        _write_folder(folder, write, unfinished)
+        archive.write_folder(folder, write, unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
         if self._bucket:
             self._bucket.put_folder(self._name(folder), folder, _RECORD)
@@ -678,44 +677,4 @@ def _copy_folder(
     def write(beside: pathlib.Path) -> None:
         shutil.copytree(source, beside, dirs_exist_ok=True)
 
-    _write_folder(folder, write, replaces=replaces)
-
-
-def _write_folder(
-    folder: pathlib.Path,
-    write: Callable[[pathlib.Path], None],
-    within: pathlib.Path | None = None,
-    replaces: Callable[[], bool] = lambda: True,
-) -> None:
-    """Writes a folder beside its place, then renames it into it.
-
-    Args:
-        folder: Where it goes.
-        write: Fills the folder it is given.
-        within: A folder beside it to write in, whose owner removes what a
-            killed process leaves there. None: right beside it.
-        replaces: Called if there is one by then: whether that one goes.
-    """
-    beside = archive.beside_of((within or folder.parent) / folder.name)
-    beside.mkdir(parents=True)
-    try:
-        write(beside)
-        while not _moved(beside, folder) and replaces():
-            # Not deleted in its place, where others may be reading it.
-            aside = archive.beside_of(beside)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(folder, aside)
-            shutil.rmtree(aside, ignore_errors=True)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _moved(source: pathlib.Path, folder: pathlib.Path) -> bool:
-    """Moves a folder to its place; returns False if that is taken."""
-    try:
-        os.rename(source, folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    return True
+    archive.write_folder(folder, write, replaces=replaces)

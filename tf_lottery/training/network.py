@@ -55,9 +55,10 @@ class Network:
         self.optimizer.build(self._weights)
         self.slots = slots_by_name(self.optimizer, self.variables)
         self._fresh = values(self.slots)
-        at = {id(weight): i for i, weight in enumerate(self._weights)}
-        self._at = at
-        self.masked = {path: at[id(self.variables[path])] for path in kernels}
+        self._at = {id(weight): i for i, weight in enumerate(self._weights)}
+        self.masked = {
+            path: self._at[id(self.variables[path])] for path in kernels
+        }
 
     @property
     def paths(self) -> list[str]:
