@@ -37,7 +37,7 @@ DENSE = network(0, 0.97, 5000)
 
 
 def test_a_network_equals_itself_exactly():
-    right = DENSE.correct["test"]
+    right = DENSE.per_example["test"]
     assert winning.difference(right, right) == winning.Difference(0, 0, 0)
 
 
@@ -95,7 +95,8 @@ def test_a_ticket_wins_if_no_later_and_no_less_accurate(
 def test_test_data_decides_nothing():
     ticket = network(1, 0.98, 3000)
     spoilt = dataclasses.replace(
-        ticket, correct={**ticket.correct, "test": ~ticket.correct["test"]}
+        ticket,
+        per_example={**ticket.per_example, "test": ~ticket.per_example["test"]},
     )
     (verdict,) = winning.judge([DENSE, spoilt])
     assert verdict.is_winning

@@ -198,7 +198,7 @@ def test_a_network_replaced_while_it_is_read_is_read_whole(at, server):
         {path: 2 * value for path, value in run.trained.items()},
         metrics={**run.metrics, "test_accuracy": 0.5},
         curve=run.curve,
-        correct=run.correct,
+        per_example=run.per_example,
     )
     another_machine()
     other = RunDirectory.open(at)

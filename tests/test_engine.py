@@ -18,7 +18,7 @@ import toy
 from tf_lottery import masking, rewinding
 from tf_lottery.crews import Here, Processes
 from tf_lottery.data import augmentation
-from tf_lottery.training import Job, Trainer, course, interim, order, sparse
+from tf_lottery.training import Job, Trainer, course, interim, sparse
 
 LAYERS = keras.layers
 
@@ -128,7 +128,7 @@ def test_every_step_is_the_step_that_keras_takes(name):
     reference = toy.mlp()
     reference.compile(toy.OPTIMIZERS[name](), toy.loss())
     train = trainer.data.train
-    for batch in order.batches(0, 0, len(train), 20):
+    for batch in toy.batches(0, 0, len(train), 20):
         reference.train_on_batch(train.x[batch], train.y[batch])
     start = trainer.state
     run = toy.train(trainer, start, masking.get_masks(trainer.model))
@@ -210,8 +210,8 @@ def test_a_resumed_network_is_the_uninterrupted_one(
         assert [state.step for state in two.captured] == [10, 20]
         for key, value in one.metrics.items():
             assert key == "seconds" or value == two.metrics[key]
-        for split, right in one.correct.items():
-            assert np.array_equal(right, two.correct[split])
+        for split, right in one.per_example.items():
+            assert np.array_equal(right, two.per_example[split])
 
 
 def test_at_most_two_files_are_kept(tmp_path, monkeypatch):
@@ -384,13 +384,21 @@ def test_interim_reads_what_it_wrote(tmp_path):
     masks = masking.get_masks(trainer.model)
     state = toy.train(trainer, trainer.state, masks, capture=7).captured[0]
     written = interim.Interim(
-        "f" * 64, state, None, (state,), [{"step": 5, "loss": 0.1}], 0.25, 3.0
+        "f" * 64,
+        state,
+        None,
+        (state,),
+        [{"step": 5, "loss": 0.1}],
+        [np.array(0.25), np.array([1.0, 2.0])],
+        3.0,
     )
     interim.save(tmp_path, written)
     (read,) = interim.found([(tmp_path, "f" * 64)])
     assert read.state.digest == read.captured[0].digest == state.digest
     assert read.best is None
-    assert (read.curve, read.total) == (written.curve, written.total)
+    assert read.curve == written.curve
+    for one, other in zip(read.totals, written.totals, strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_a_trainer_leaves_the_model_alone():
@@ -424,7 +432,7 @@ def test_survivors_alone_train_as_the_whole_network(monkeypatch):
         found = alone.captured[0].slots[name]
         np.testing.assert_allclose(found, value, atol=1e-5)
     assert alone.metrics["early_stop_step"] == whole.metrics["early_stop_step"]
-    assert np.array_equal(alone.correct["test"], whole.correct["test"])
+    assert np.array_equal(alone.per_example["test"], whole.per_example["test"])
 
 
 def test_survivors_alone_are_resumed_to_the_same_bytes(tmp_path, monkeypatch):
@@ -437,7 +445,7 @@ def test_survivors_alone_are_resumed_to_the_same_bytes(tmp_path, monkeypatch):
     assert steps[0] == 30
     assert toy.same(whole.trained, rest.trained)
     assert whole.curve == rest.curve
-    assert np.array_equal(whole.correct["test"], rest.correct["test"])
+    assert np.array_equal(whole.per_example["test"], rest.per_example["test"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from studies import Network
 
 from tf_lottery.analysis import claims, replicates
 from tf_lottery.analysis.claims.claim import TIMES_AS_FAST, percent
-from tf_lottery.analysis.winning import MARGIN
+from tf_lottery.analysis.deciding import MARGIN
 
 LEVELS, RUNS = 10, 500
 ACCURACY_SD, STEPS_SD = 0.0015, 0.2  # between trainings; of log steps

@@ -63,7 +63,7 @@ def test_a_ticket_is_served_with_its_trained_weights(model, tmp_path):
     ticket = trained_ticket(model())
     path = export.saved_model(ticket, tmp_path / "served")
     x, _ = toy.digits(50)
-    expected = ticket.build(trained=True).predict(x, verbose=0)
+    expected = ticket.model().predict(x, verbose=0)
     np.testing.assert_allclose(
         serve(path, x, tmp_path), expected, rtol=1e-5, atol=1e-6
     )
@@ -145,7 +145,7 @@ def exported(tmp_path_factory):
     )
     with np.load(folder / "out.npz") as arrays:
         outputs = {key: arrays[str(n)] for n, key in enumerate(files)}
-    return ticket.build(trained=True).predict(x, verbose=0), outputs
+    return ticket.model().predict(x, verbose=0), outputs
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "shrunk"])

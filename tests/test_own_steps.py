@@ -385,8 +385,8 @@ def test_a_killed_network_is_resumed_to_the_same_bytes(tmp_path, monkeypatch):
     assert toy.same(whole.trained, rest.trained)
     assert whole.curve == rest.curve
     assert [state.step for state in rest.captured] == [10, 20]
-    for split, right in whole.correct.items():
-        assert np.array_equal(right, rest.correct[split])
+    for split, right in whole.per_example.items():
+        assert np.array_equal(right, rest.per_example[split])
 
 
 def test_a_network_goes_on_from_a_captured_state_to_the_same_bytes():
@@ -422,7 +422,7 @@ def test_a_loss_of_its_own_is_validated_on():
         verbose=False,
     )
     (ticket,) = search.tickets
-    trained = ticket.build(model, trained=True)
+    trained = ticket.model(model)
     expected = float(trained.compute_loss(x, y, trained(x)))
     found = ticket.metrics["validation_loss"]
     assert found == pytest.approx(expected, abs=1e-5)

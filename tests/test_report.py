@@ -92,7 +92,9 @@ def test_a_run_that_lacks_something_has_a_report(count, levels, lacking):
         dataclasses.replace(
             n,
             row={k: v for k, v in n.row.items() if not _of(k, lacking)},
-            correct={k: v for k, v in n.correct.items() if k != lacking},
+            per_example={
+                k: v for k, v in n.per_example.items() if k != lacking
+            },
             curve={} if lacking else n.curve,
         )
         for n in studies.study(np.random.default_rng(0), count, levels=levels)

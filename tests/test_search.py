@@ -42,7 +42,7 @@ def fake_training(ticket, seed=1):
         else w + 1
         for p, w in ticket.start.weights.items()
     }
-    return Run(trained=trained, metrics={}, curve=(), correct={})
+    return Run(trained=trained, metrics={}, curve=(), per_example={})
 
 
 def walk(how, train=fake_training, shapes=TWINS):

@@ -311,7 +311,7 @@ def test_a_ticket_is_shrunk_with_its_trained_weights(tmp_path):
     ticket = test_export.trained_ticket(toy.mlp(), density=0.08)
     shrunk = export.shrink(ticket)
     assert shrunk.after < shrunk.before
-    agree(ticket.build(trained=True), shrunk, np.random.default_rng(0))
+    agree(ticket.model(), shrunk, np.random.default_rng(0))
 
 
 def test_a_shrunk_model_is_saved_and_loaded_by_keras_alone(tmp_path):

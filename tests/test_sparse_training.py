@@ -30,7 +30,7 @@ from tf_lottery.sparse_training import (
     vectors,
     wiring,
 )
-from tf_lottery.training import Job, Trainer, order
+from tf_lottery.training import Job, Trainer
 from tf_lottery.training import sparse as sparse_choice
 
 L = keras.layers
@@ -67,7 +67,7 @@ def batches(trainer, first, last):
     per_epoch = trainer.steps_per_epoch
     count, size = len(trainer.data.train), trainer.recipe.batch_size
     epochs = range(last // per_epoch + 1)
-    found = [order.batches(0, e, count, size) for e in epochs]
+    found = [toy.batches(0, e, count, size) for e in epochs]
     return np.concatenate(found)[first:last]
 
 

@@ -27,7 +27,7 @@ def fake_run(ticket):
         trained=run.trained,
         metrics={"steps": 5, "test_accuracy": 0.25, "seconds": 1.5},
         curve=({"step": 5, "loss": 0.5},),
-        correct={"test": draw.random(13) < 0.5},
+        per_example={"test": draw.random(13) < 0.5},
     )
 
 
@@ -45,7 +45,7 @@ def test_a_kept_run_is_given_back(tmp_path):
     for ticket, run in fill(kept):
         loaded = kept.load(0, ticket)
         assert toy.same(loaded.trained, run.trained)
-        assert toy.same(loaded.correct, run.correct)
+        assert toy.same(loaded.per_example, run.per_example)
         assert loaded.metrics == run.metrics
         assert loaded.curve == run.curve
 

@@ -43,7 +43,9 @@ def test_streamed_is_in_memory(steps, count, monkeypatch):
         # Losses are summed in float32 from one window to the next.
         for row, same in zip(run.curve, other.curve, strict=True):
             assert row == pytest.approx(same)
-        assert np.array_equal(run.correct["test"], other.correct["test"])
+        assert np.array_equal(
+            run.per_example["test"], other.per_example["test"]
+        )
 
 
 def test_streamed_images_are_augmented_as_in_memory(monkeypatch):
@@ -64,9 +66,9 @@ def test_streamed_images_are_augmented_as_in_memory(monkeypatch):
 def test_a_window_is_as_large_as_said(monkeypatch):
     monkeypatch.setattr(feed, "WINDOW", 7 * STEP)
     split = toy.dataset().train
-    windows = feed.Streamed(split, 20).windows([0], 30)
+    windows = feed.Streamed(split, feed.Batching(20)).windows([0], 30)
     firsts = [next(windows) for _ in range(4)]
-    assert {len(window.x) for window in firsts} == {7 * 20}
+    assert {len(window.examples.x) for window in firsts} == {7 * 20}
     assert [window.first for window in firsts] == [24, 31, 38, 41]
 
 

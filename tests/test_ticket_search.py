@@ -382,8 +382,8 @@ def test_the_directory_can_be_read_without_the_search(tmp_path):
     ticket = RunDirectory.open(tmp_path / "run").ticket(0, 2)
     assert ticket.start.digest == search.tickets[2].start.digest
     x, _ = toy.digits(20)
-    one = ticket.build(trained=True)(x)
-    assert np.array_equal(one, search.tickets[2].build(trained=True)(x))
+    one = ticket.model()(x)
+    assert np.array_equal(one, search.tickets[2].model()(x))
 
 
 def test_callbacks_meet_a_level_as_an_epoch(tmp_path):

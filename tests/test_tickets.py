@@ -153,7 +153,7 @@ def test_a_file_holds_rewound_weights_and_not_trained_ones(tmp_path):
     assert loaded.trained is None
     assert toy.same(loaded.start.weights, ticket.start.weights)
     with pytest.raises(ValueError, match="holds no trained weights"):
-        loaded.build(trained=True)
+        loaded.model()
 
 
 def test_equal_tickets_have_equal_bytes(tmp_path):

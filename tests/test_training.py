@@ -72,7 +72,7 @@ def test_the_loop_takes_the_steps_that_keras_takes():
     reference = toy.mlp()
     reference.compile(keras.optimizers.Adam(3e-3), toy.loss())
     train = trainer.data.train
-    for batch in order.batches(0, 0, len(train), 20):
+    for batch in toy.batches(0, 0, len(train), 20):
         reference.train_on_batch(train.x[batch], train.y[batch])
     run = toy.train(trainer, trainer.state, ones(trainer))
     for path, variable in masking.variables_by_path(reference).items():
@@ -138,7 +138,7 @@ def test_early_stop_is_the_first_minimum_of_validation_loss():
         stopped = run.metrics[f"{name}_at_early_stop"]
         assert stopped == run.curve[best][name]
     accuracy = run.metrics["test_accuracy_at_early_stop"]
-    assert run.correct["test"].mean() == pytest.approx(accuracy)
+    assert run.per_example["test"].mean() == pytest.approx(accuracy)
 
 
 def test_evaluation_equals_that_of_keras():
@@ -159,7 +159,7 @@ def test_every_example_is_evaluated_once_whatever_the_batch(batch, monkeypatch):
     run = toy.train(trainer, trainer.state, ones(trainer))
     test = trainer.data.test
     outputs = np.asarray(trainer.model(test.x))
-    correct = run.correct["test"]
+    correct = run.per_example["test"]
     assert np.array_equal(correct, outputs.argmax(1) == test.y)
     second = np.argsort(outputs, axis=1)[:, -2:]
     expected = (second == test.y[:, None]).any(1).mean()
@@ -216,23 +216,23 @@ def test_regularisation_enters_training():
 
 
 def test_order_reshuffles_each_epoch_and_repeats_by_seed():
-    first = order.batches(0, 0, 100, 9)
+    first = toy.batches(0, 0, 100, 9)
     assert first.shape == (11, 9)
     assert len(np.unique(first)) == 99
-    assert np.array_equal(first, order.batches(0, 0, 100, 9))
-    assert not np.array_equal(first, order.batches(0, 1, 100, 9))
-    assert not np.array_equal(first, order.batches(1, 0, 100, 9))
+    assert np.array_equal(first, toy.batches(0, 0, 100, 9))
+    assert not np.array_equal(first, toy.batches(0, 1, 100, 9))
+    assert not np.array_equal(first, toy.batches(1, 0, 100, 9))
 
 
 def test_every_epoch_goes_by_its_own_order(monkeypatch):
     asked = []
-    real = order.batches
+    real = order.epoch_order
 
     def spy(seed, epoch, *rest):
         asked.append(epoch)
         return real(seed, epoch, *rest)
 
-    monkeypatch.setattr(order, "batches", spy)
+    monkeypatch.setattr(order, "epoch_order", spy)
     trainer = toy.trainer(length="2ep5it")
     run = toy.train(trainer, trainer.state, ones(trainer))
     assert asked == [0, 1, 2]

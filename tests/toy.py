@@ -7,7 +7,7 @@ import pytest
 from tf_lottery import data, masking
 from tf_lottery.duration import Duration
 from tf_lottery.masks import Masks
-from tf_lottery.training import Job, Recipe, State, Trainer, course
+from tf_lottery.training import Job, Recipe, State, Trainer, course, order
 
 OPTIMIZERS = {
     "accumulating": lambda: keras.optimizers.Adam(
@@ -135,6 +135,12 @@ def random_masks(model, density=0.5, seed=0):
             for path, mask in masking.get_masks(model).items()
         }
     )
+
+
+def batches(seed, epoch, examples, size):
+    """The whole batches of an epoch, `[steps, size]`."""
+    whole = order.epoch_order(seed, epoch, examples)
+    return whole[: examples // size * size].reshape(-1, size)
 
 
 def same(one, other):

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -56,6 +57,10 @@ def described(thing: Any) -> Any:
     """Returns a setting, an object or a function too, as JSON holds it."""
     if thing is None or isinstance(thing, str):
         return thing
+    if isinstance(thing, Mapping):
+        return {str(key): described(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [described(value) for value in thing]
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         fields = dataclasses.fields(thing)
         return [described(getattr(thing, f.name)) for f in fields]

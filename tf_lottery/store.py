@@ -80,7 +80,8 @@ class Record:
         row: Its row of results.csv.
         curve: Column to values over its evaluations.
         digests: SHA-256 of what it started from and of what it made.
-        correct: `"validation"`, `"test"` to bool `[examples]` at early stop.
+        per_example: `"validation"`, `"test"` to the deciding metric of each
+            example at early stop, bool or float32 `[examples]`.
     """
 
     replicate: int
@@ -89,7 +90,7 @@ class Record:
     row: Mapping[str, Any]
     curve: Mapping[str, list[float]]
     digests: Mapping[str, str]
-    correct: Mapping[str, np.ndarray]
+    per_example: Mapping[str, np.ndarray]
 
 
 class RunDirectory:
@@ -240,11 +241,21 @@ class RunDirectory:
             },
         }
         arrays = pack("weights", run.trained, ticket.masks)
+        # At the last step both are the same.
+        is_last = run.metrics.get("early_stop_step") == run.metrics["steps"]
+        best = {} if is_last or run.best is None else run.best
+        arrays |= pack("best", best, ticket.masks)
         arrays |= pack("slots", run.slots, ticket.masks)
-        arrays |= {
-            f"correct/{s}": np.packbits(c) for s, c in run.correct.items()
+        decisions = {
+            s: v for s, v in run.per_example.items() if v.dtype == bool
         }
-        examples = {s: len(c) for s, c in run.correct.items()}
+        examples = {s: len(v) for s, v in decisions.items()}
+        arrays |= {f"correct/{s}": np.packbits(v) for s, v in decisions.items()}
+        arrays |= {
+            f"per_example/{s}": v
+            for s, v in run.per_example.items()
+            if s not in decisions
+        }
 
         def write(folder: pathlib.Path) -> None:
             ticket.save(folder / "ticket")
@@ -308,7 +319,8 @@ class RunDirectory:
             curve=tuple(
                 dict(zip(record.curve, p, strict=True)) for p in points
             ),
-            correct=record.correct,
+            per_example=record.per_example,
+            best=unpack("best", arrays, ticket.masks) or None,
         )
 
     def _taken_over(self, replicate: int, ticket: Ticket) -> Record | None:
@@ -359,8 +371,11 @@ class RunDirectory:
         with self.naming():
             ticket = Ticket.load(folder / "ticket")
             _, arrays = archive.read(folder / "trained", "trained")
-        trained = unpack("weights", arrays, ticket.masks)
-        return dataclasses.replace(ticket, trained=trained)
+        return dataclasses.replace(
+            ticket,
+            trained=unpack("weights", arrays, ticket.masks),
+            best=unpack("best", arrays, ticket.masks) or None,
+        )
 
     def line(self, replicate: int, level: int) -> dict[str, Any] | None:
         """Returns what lies between a ticket and its copy, if it is kept."""
@@ -557,15 +572,22 @@ class RunDirectory:
         content = _read_json(folder / "record.json")
         with self.naming():
             header, arrays = archive.read(folder / "trained", "trained")
-        correct = {
+        per_example = {
             split: np.unpackbits(
                 arrays[f"correct/{split}"], count=count
             ).astype(bool)
             for split, count in header["examples"].items()
         }
+        per_example |= {
+            key.removeprefix("per_example/"): array
+            for key, array in arrays.items()
+            if key.startswith("per_example/")
+        }
         row = content["row"]
         cell = row["replicate"], row["level"], row["variant"]
-        return Record(*cell, row, content["curve"], content["digests"], correct)
+        return Record(
+            *cell, row, content["curve"], content["digests"], per_example
+        )
 
 
 def write_report(

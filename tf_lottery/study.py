@@ -63,7 +63,8 @@ class Walk:
         pruning: How it prunes.
         variants: What is trained beside each ticket, by name.
         seed: Seed of training and of the controls.
-        found: Called with the ticket of each level once it is trained.
+        found: Called with the ticket of each level once it is trained;
+            returns whether to go on to the next.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Walk:
         pruning: Pruning,
         variants: Mapping[str, Control],
         seed: int,
-        found: Callable[[Ticket], None] | None = None,
+        found: Callable[[Ticket], bool] | None = None,
     ) -> None:
         self.replicate = replicate
         self._pruning, self._seed, self._found = pruning, seed, found
@@ -86,10 +87,14 @@ class Walk:
         """Returns what can be trained now that a network of the walk is."""
         if task.control is not None:
             return []
+        goes_on = True
         if self._found:
-            self._found(
+            goes_on = self._found(
                 dataclasses.replace(
-                    task.of, metrics=run.metrics, trained=run.trained
+                    task.of,
+                    metrics=run.metrics,
+                    trained=run.trained,
+                    best=run.best,
                 )
             )
         if task.is_dense:
@@ -97,6 +102,8 @@ class Walk:
             tasks = [self._task(at_k, control) for control in self._of_dense]
         else:
             tasks = [self._task(task.of, made) for made in self._of_tickets]
+        if not goes_on:
+            return tasks
         try:
             return [self._task(self._search.send(run)), *tasks]
         except StopIteration:

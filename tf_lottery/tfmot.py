@@ -278,7 +278,7 @@ def hand_back(ticket: Ticket, plain: Any, trained: bool = False) -> Any:
     Raises:
         ValueError: The models differ, or tfmot wraps not every masked layer.
     """
-    model = ticket.build(trained=trained)
+    model = ticket.model(at="early_stop" if trained else "start")
     sparsity = import_tfmot()
     never = sparsity.ConstantSparsity(0.0, begin_step=2**31 - 1)
     pruned = sparsity.prune_low_magnitude(plain, pruning_schedule=never)

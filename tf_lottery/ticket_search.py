@@ -1,7 +1,9 @@
-"""This module knows the search as a Keras user meets it: compile and fit."""
+"""The search as a Keras user meets it: compile and fit."""
 
 import contextlib
+import dataclasses
 import pathlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ import tensorflow as tf
 from tf_lottery import controls as controls_
 from tf_lottery import data, identity, masking, pruning, search
 from tf_lottery.analysis import winning
+from tf_lottery.callbacks import CallbackBridge, require_supported
 from tf_lottery.crews import Chief, Crew, Here, follow, has_workers, is_chief
 from tf_lottery.duration import Duration
 from tf_lottery.masking.coverage import Patterns
@@ -24,6 +27,8 @@ from tf_lottery.store import Record, RunDirectory
 from tf_lottery.study import Study, Walk
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import Recipe, Trainer, checkpoint
+
+_BATCH = 32  # as in keras.Model.fit
 
 
 class TicketSearch:
@@ -147,83 +152,167 @@ class TicketSearch:
 
     def compile(
         self,
-        optimizer: Any = "adam",
+        optimizer: Any = "rmsprop",
         loss: Any = None,
-        metrics: Sequence[Any] = ("accuracy",),
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
         """Says how networks are trained, as `keras.Model.compile` does.
 
         Args:
-            optimizer: Name or object; its learning rate may be a schedule.
-            loss: Name, function or object.
-            metrics: Names, functions or objects. `"accuracy"` is needed for a
-                verdict.
+            optimizer: Name or object; its learning rate may be a schedule,
+                which starts again with every network.
+            loss: Name, function or object; of several outputs, a list or
+                dictionary of these. None: the model's layers add their losses.
+            loss_weights: As Keras takes them.
+            metrics: Names, functions or objects, nested as Keras takes them.
+                None: accuracy, if the loss is one of classification. The
+                first accuracy decides which tickets win; without one, the
+                loss does.
+            weighted_metrics: As Keras takes them.
+            run_eagerly: Must be False: networks train in compiled loops.
+            steps_per_execution: Accepted, and of no effect: as many steps run
+                in one call as is fastest.
+            jit_compile: Whether XLA compiles training. `"auto"`: where it is
+                faster and the model's layers support it.
+            auto_scale_loss: Whether the loss is scaled where layers compute
+                in float16.
+
+        Raises:
+            ValueError: A setting cannot be honoured.
         """
+        del steps_per_execution
+        if run_eagerly:
+            raise ValueError(
+                "`run_eagerly=True` cannot be honoured: networks train in "
+                "compiled loops. To debug, call model.fit with it."
+            )
         self._compiled = {
             "optimizer": optimizer,
             "loss": loss,
-            "metrics": tuple(metrics),
+            "loss_weights": loss_weights,
+            "metrics": default_metrics(loss) if metrics is None else metrics,
+            "weighted_metrics": weighted_metrics,
+            "jit_compile": jit_compile,
+            "auto_scale_loss": auto_scale_loss,
         }
 
     def fit(
         self,
-        x: Any,
+        x: Any = None,
         y: Any = None,
         batch_size: int | None = None,
-        length: str | Duration = "50000it",
-        evaluate_every: int = 100,
+        epochs: int | None = None,
+        verbose: Any = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        validation_split: float = 0.0,
         validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+        *,
+        length: str | Duration | None = None,
+        evaluate_every: int | None = None,
         test_data: Any = None,
         run_dir: str | pathlib.Path | None = None,
-        verbose: bool = True,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> keras.callbacks.History:
         """Searches, and keeps every trained network in the run directory.
 
+        Arguments that `keras.Model.fit` has mean what they mean there.
+
         Args:
-            x: Training inputs, `[examples, ...]`; or a `tf.data.Dataset` of
-                batches `(x, y)`, read once, as `data.from_arrays` says.
-            y: Training targets; None if `x` holds them.
-            batch_size: Examples a step. None: 60, or that of the
-                `tf.data.Dataset`. Batches are drawn anew each epoch.
-            length: How long each network trains, as a `Duration`.
-            evaluate_every: Steps between evaluations.
-            validation_data: `(x, y)`, or a `tf.data.Dataset`, to find the
-                early-stop step on; a verdict needs it.
-            test_data: The same to report on. It decides nothing.
+            x: Training inputs: arrays `[examples, ...]` (NumPy, pandas,
+                tensors), nested in lists and dictionaries as the model takes
+                them; or a stream of batches: a `tf.data.Dataset`, a
+                `keras.utils.PyDataset`, a generator. A stream is read once,
+                as `data.from_arrays` says.
+            y: Training targets, nested as the outputs; None if `x` holds them.
+            batch_size: Examples a step. None: those of a stream's batches,
+                else 32.
+            epochs: How many epochs each network trains. None, and no
+                `length`: at least 3,000 steps, but 10 to 100 epochs.
+            verbose: 0 shows nothing; anything else what is masked, the cost
+                of the search, and progress.
+            callbacks: Keras callbacks, to which a level is an epoch and an
+                evaluation the end of a batch: see
+                `callbacks.CallbackBridge`. What changes the training of a
+                network (`EarlyStopping`, `LearningRateScheduler`, …) is
+                refused, with the way instead.
+            validation_split: Fraction of the examples, taken from their end,
+                to validate on, in [0, 1).
+            validation_data: `(x, y)`, `(x, y, sample_weight)` or a stream, to
+                find the early-stop step on; a verdict needs it.
+            shuffle: Whether examples are shuffled in each epoch, those of
+                streams too.
+            class_weight: Class to weight in the training loss.
+            sample_weight: Weights of examples in the training loss.
+            initial_epoch: Must be 0: `run_dir` resumes.
+            steps_per_epoch: Of a stream, how many batches make an epoch.
+            validation_steps: Of a validation stream, how many batches to read.
+            validation_batch_size: Examples in a batch of an evaluation, which
+                matters to losses that are no mean over examples. None:
+                `batch_size`.
+            validation_freq: Must be 1: see `evaluate_every`.
+            length: In place of `epochs`, how long each network trains, as a
+                `Duration`: `"50000it"`.
+            evaluate_every: Steps between evaluations, at most an epoch. None:
+                an epoch; where `length` is given, 100 steps.
+            test_data: As `validation_data`, to report on. It decides nothing.
             run_dir: Where to keep the run: a folder, or an address in a
                 bucket, `gs://bucket/folder`. The same call again goes on where
                 it stopped. None: nowhere; the search lives in memory.
-            verbose: Show what is masked, and progress.
-            callbacks: Keras callbacks, to which a level is an epoch: they are
-                given its density, its dead units (without any input left) and
-                its figures. The end of a batch is an evaluation: they are
-                given the step and its figures. `CSVLogger`, `TensorBoard` and
-                `LambdaCallback` work; what changes the model changes nothing
-                here.
 
         Returns:
             A Keras history with one epoch per level: `history.history` maps
-            `"density"`, `"early_stop_step"`, `"test_accuracy"`, … to a list
-            over levels.
+            `"density"`, `"loss"`, `"val_loss"`, `"val_accuracy"`,
+            `"early_stop_step"`, `"test_accuracy"`, … to a list over levels.
+            `val_` stands before metrics at the early-stop step.
 
         Raises:
             ValueError: Settings, model and data do not fit together, the loss
                 became nan, or the directory holds another run.
         """
-        dataset = data.from_arrays(x, y, validation_data, test_data)
-        recipe = self._recipe(
-            batch_size=data.batch_size(x) if batch_size is None else batch_size,
-            length=Duration(length),
-            evaluate_every=evaluate_every,
+        _require_from_scratch(initial_epoch, validation_freq)
+        dataset = data.from_arrays(
+            x,
+            y,
+            validation_data,
+            test_data,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            validation_split=validation_split,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
         )
-        if verbose:
-            print(*self.coverage, sep="\n")
+        recipe = self._recipe(
+            dataset,
+            batch_size or dataset.batch_size or _BATCH,
+            duration(epochs, length),
+            evaluate_every=evaluate_every,
+            validation_batch_size=validation_batch_size,
+            shuffle=bool(shuffle),
+        )
         trainer = self.trainer(recipe, dataset)
         rewind = self.rewind(trainer)
+        callbacks = list(callbacks or ())
+        require_supported(callbacks, trainer.logged)
+        shows = verbose not in (0, False)
+        if shows:
+            print(*self.coverage, self.cost(trainer), sep="\n")
         settings = self._settings(recipe, dataset)
         if not is_chief(self._strategy):
             self.tickets, self.records = follow(trainer, settings)
+            self._know_source()
             return self._history()
         with contextlib.ExitStack() as stack:
             crew: Crew = Here(trainer)
@@ -236,35 +325,61 @@ class TicketSearch:
                 settings,
                 {**identity.versions(), "hardware": identity.hardware()},
             )
-            listeners = self._listeners(recipe, callbacks)
+            bridge = self._bridge(callbacks, recipe)
 
-            def evaluated(ticket: Ticket, step: int, figures: Any) -> None:
-                if ticket.variant == "ticket":
-                    listeners.on_train_batch_end(step, dict(figures))
+            def evaluated(ticket: Ticket, step: int, metrics: Any) -> None:
+                if ticket.variant == "ticket" and bridge.sees_training:
+                    weights = trainer.weights_evaluated()
+                    bridge.evaluated(step, weights, keras_logs(metrics))
 
             progress = Progress(
-                self.networks * trainer.steps, verbose, evaluated=evaluated
+                self.networks * trainer.steps, shows, evaluated=evaluated
             )
             stack.callback(progress.close)
             stack.enter_context(_weights_restored(self._model))
             study = Study(trainer, directory, rewind, progress)
             self.tickets = []
-            listeners.on_train_begin()
-            listeners.on_epoch_begin(0)
+            bridge.train_begin()
+            bridge.level_begin(0)
 
-            def found(ticket: Ticket) -> None:
+            def found(ticket: Ticket) -> bool:
                 self.tickets.append(ticket)
-                listeners.on_epoch_end(ticket.level, _figures(ticket))
-                if ticket.level < self._pruning.levels:
-                    listeners.on_epoch_begin(ticket.level + 1)
+                judged = ticket.trained if ticket.best is None else ticket.best
+                goes_on = bridge.level_end(
+                    ticket.level, judged or {}, _level_logs(ticket)
+                )
+                if goes_on and ticket.level < self._pruning.levels:
+                    bridge.level_begin(ticket.level + 1)
+                return goes_on
 
             walk = self.walk(study, trainer, 0, found)
             study.work_off([walk], crew)
-            listeners.on_train_end()
+            bridge.train_end()
             self.records = directory.records()
             if isinstance(crew, Chief):
                 crew.end_with((self.tickets, self.records))
+        self._know_source()
         return self._history()
+
+    def _know_source(self) -> None:
+        """Gives tickets the model that was searched, for what needs it."""
+        self.tickets = [
+            dataclasses.replace(ticket, source=self._model)
+            for ticket in self.tickets
+        ]
+
+    def cost(self, trainer: Trainer) -> str:
+        """Returns in a sentence what the search will cost."""
+        epochs = trainer.steps / trainer.steps_per_epoch
+        controls = f", of which {len(self._controls)} controls a level"
+        return (
+            f"Trains {self.networks} networks"
+            f"{controls if self._controls else ''}: levels 0 to "
+            f"{self._pruning.levels}, each {trainer.steps:,} steps of "
+            f"{trainer.recipe.batch_size} examples ({epochs:.3g} epochs), "
+            f"{self.networks * trainer.steps:,} steps in all. Fewer `levels` "
+            "or `epochs` cost less."
+        )
 
     @property
     def networks(self) -> int:
@@ -300,7 +415,7 @@ class TicketSearch:
         study: Study,
         trainer: Trainer,
         replicate: int,
-        found: Callable[[Ticket], None] | None = None,
+        found: Callable[[Ticket], bool] | None = None,
     ) -> Walk:
         """Returns the search as a study works it off.
 
@@ -308,7 +423,8 @@ class TicketSearch:
             study: Which keeps θ0.
             trainer: Of the model's architecture.
             replicate: Under which replicate it is kept.
-            found: Called with the ticket of each level once it is trained.
+            found: Called with the ticket of each level once it is trained;
+                returns whether to go on to the next.
         """
         with _weights_restored(self._model):
             if self._theta_0 is not None:
@@ -349,23 +465,60 @@ class TicketSearch:
         """Leaves out levels that an earlier, longer run left behind."""
         return [r for r in self.records if r.level < len(self.tickets)]
 
-    def _listeners(
-        self, recipe: Recipe, callbacks: Sequence[keras.callbacks.Callback]
-    ) -> keras.callbacks.CallbackList:
-        if not callbacks:
-            return keras.callbacks.CallbackList()
-        # TensorBoard asks the model for its optimizer; the user's has none.
-        shown = masking.copied(self._model)
+    def _bridge(
+        self, callbacks: Sequence[keras.callbacks.Callback], recipe: Recipe
+    ) -> CallbackBridge:
         optimizer = keras.optimizers.get(recipe.optimizer)
-        shown.compile(type(optimizer).from_config(optimizer.get_config()))
-        return keras.callbacks.CallbackList(list(callbacks), model=shown)
+        return CallbackBridge(
+            callbacks,
+            self._model,
+            {
+                "optimizer": type(optimizer).from_config(
+                    optimizer.get_config()
+                ),
+                "loss": recipe.loss,
+                "loss_weights": recipe.loss_weights,
+                "metrics": recipe.metrics,
+                "weighted_metrics": recipe.weighted_metrics,
+            },
+        )
 
-    def _recipe(self, **settings: Any) -> Recipe:
+    def _recipe(
+        self,
+        dataset: data.Dataset,
+        batch_size: int,
+        length: Duration | None,
+        evaluate_every: int | None,
+        **settings: Any,
+    ) -> Recipe:
         if self._compiled is None:
             raise ValueError(
                 "Call compile(optimizer=..., loss=...) before fit."
             )
-        return Recipe(**self._compiled, **settings)
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(
+                "`batch_size` must be a whole number of 1 or more; got "
+                f"{batch_size!r}."
+            )
+        replicas = 1
+        if self._strategy is not None:
+            replicas = self._strategy.num_replicas_in_sync
+        keeps = replicas == 1
+        steps = len(dataset.train) // batch_size
+        steps += bool(keeps and len(dataset.train) % batch_size)
+        if length is None:
+            length = default_length(max(steps, 1))
+        if evaluate_every is None:
+            by_steps = length.steps and not length.epochs
+            evaluate_every = 100 if by_steps else max(steps, 1)
+        return Recipe(
+            **self._compiled,
+            batch_size=batch_size,
+            length=length,
+            evaluate_every=evaluate_every,
+            keeps_remainder=keeps,
+            **settings,
+        )
 
     def _settings(
         self, recipe: Recipe, dataset: data.Dataset
@@ -383,8 +536,13 @@ class TicketSearch:
             "data": dataset.digest,
             "optimizer": describe(keras.optimizers.get(recipe.optimizer)),
             "loss": describe(recipe.loss),
-            "metrics": [describe(metric) for metric in recipe.metrics],
+            "loss_weights": describe(recipe.loss_weights),
+            "metrics": describe(recipe.metrics),
+            "weighted_metrics": describe(recipe.weighted_metrics),
             "batch_size": recipe.batch_size,
+            "validation_batch_size": recipe.validation_batch_size,
+            "shuffle": recipe.shuffle,
+            "keeps_remainder": recipe.keeps_remainder,
             "length": str(recipe.length),
             "evaluate_every": recipe.evaluate_every,
             "rates": dict(self._pruning.rates),
@@ -405,18 +563,90 @@ class TicketSearch:
         history = keras.callbacks.History()
         history.set_model(self._model)
         history.epoch = [ticket.level for ticket in self.tickets]
-        names = ["density", *self.tickets[0].metrics]
+        rows = [
+            {"density": ticket.density, **_known(ticket)}
+            for ticket in self.tickets
+        ]
         history.history = {
-            name: [
-                ticket.density if name == "density" else ticket.metrics[name]
-                for ticket in self.tickets
-            ]
-            for name in names
+            name: [row.get(name) for row in rows] for name in rows[0]
         }
         return history
 
 
-def _figures(ticket: Ticket) -> dict[str, float]:
+def default_metrics(loss: Any) -> list[Any]:
+    """Returns accuracy for a loss of classification, else nothing.
+
+    Args:
+        loss: As `keras.Model.compile` takes it.
+    """
+    if loss is None or keras.tree.is_nested(loss):
+        return []
+    found = loss if isinstance(loss, str) else getattr(loss, "name", None)
+    name = str(found or getattr(loss, "__name__", ""))
+    if "crossentropy" not in name and name != "ce":
+        return []
+    if "binary" in name and getattr(loss, "from_logits", False) is True:
+        return [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)]
+    return ["accuracy"]
+
+
+def duration(
+    epochs: int | None, length: str | Duration | None
+) -> Duration | None:
+    """Returns how long networks train; None if neither argument says so.
+
+    Args:
+        epochs: As `keras.Model.fit` takes it.
+        length: As a `Duration`.
+    """
+    if epochs is None:
+        return None if length is None else Duration(length)
+    if length is not None:
+        raise ValueError(
+            f"Give `epochs` or `length`, not both: epochs={epochs} is "
+            f"length='{epochs}ep'."
+        )
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(
+            f"`epochs` must be a whole number of 1 or more; got {epochs!r}."
+        )
+    return Duration(f"{epochs}ep")
+
+
+def default_length(steps_per_epoch: int) -> Duration:
+    """Returns a length for networks that were given none.
+
+    Enough epochs for 3,000 steps, but 10 to 100: a search trains many
+    networks, and says what that costs before it starts.
+
+    Args:
+        steps_per_epoch: Batches in the training data.
+    """
+    epochs = -(-3_000 // steps_per_epoch)
+    return Duration(f"{min(max(epochs, 10), 100)}ep")
+
+
+def keras_logs(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the metrics of an evaluation under the names of Keras' logs."""
+    return {
+        re.sub("^validation_", "val_", name): value
+        for name, value in metrics.items()
+        if name != "step"
+    }
+
+
+def _known(ticket: Ticket) -> dict[str, Any]:
+    """Returns a ticket's metrics, and those at early stop as Keras' logs."""
+    form = re.compile("^validation_(.*)_at_early_stop$")
+    found = {
+        form.sub(r"val_\1", name): value
+        for name, value in ticket.metrics.items()
+        if form.match(name)
+    }
+    return {**ticket.metrics, **found}
+
+
+def _level_logs(ticket: Ticket) -> dict[str, Any]:
     dead = [
         int((~mask.reshape(-1, mask.shape[-1]).any(axis=0)).sum())
         for mask in ticket.masks.values()
@@ -424,8 +654,25 @@ def _figures(ticket: Ticket) -> dict[str, float]:
     return {
         "density": ticket.density,
         "dead_units": sum(dead),
-        **ticket.metrics,
+        **{
+            name: value
+            for name, value in _known(ticket).items()
+            if isinstance(value, int | float)
+        },
     }
+
+
+def _require_from_scratch(initial_epoch: int, validation_freq: int) -> None:
+    if initial_epoch:
+        raise ValueError(
+            "`initial_epoch` must be 0: every network starts from its own "
+            "weights. To go on with a search, give the same `run_dir` again."
+        )
+    if validation_freq != 1:
+        raise ValueError(
+            "`validation_freq` must be 1: the early-stop step needs at least "
+            "an evaluation an epoch. `evaluate_every` takes steps."
+        )
 
 
 @contextlib.contextmanager

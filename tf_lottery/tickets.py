@@ -39,6 +39,9 @@ class Ticket:
         metrics: Figures of the ticket's own training, once trained.
         trained: Path to value of the model's variables at the end of that
             training. Not part of the ticket's file.
+        best: The same at its early-stop step, by which it is judged; None
+            without validation data, or where that is the end. Not part of
+            the ticket's file.
         provenance: Where it comes from: seed, settings, versions.
         data_seed: Seed of the order of the data that it is trained on; None:
             that of its search. Not part of the file.
@@ -47,6 +50,8 @@ class Ticket:
         dense_trained: Path to value of the dense network's variables at the
             end of training, to hold tickets of a search against. Not part of
             the file.
+        source: The model that was searched, in the process that searched it.
+            Not part of the file.
     """
 
     level: int
@@ -56,10 +61,14 @@ class Ticket:
     architecture: str | None = None
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trained: Arrays | None = None
+    best: Arrays | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data_seed: int | None = None
     dense_size: int | None = None
     dense_trained: Arrays | None = None
+    source: keras.Model | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def density(self) -> float:
@@ -104,10 +113,13 @@ class Ticket:
             ValueError: It was subclassed, or holds classes that are not known
                 here: the ticket cannot rebuild it.
         """
+        if self.source is not None:
+            return self.source
         if self.architecture is None:
             raise ValueError(
                 "This ticket's model is subclassed and cannot be rebuilt from "
-                "the ticket. Give one: ticket.build(model)."
+                "the ticket. Give one: ticket.build(model), "
+                "ticket.model(model)."
             )
         try:
             model = keras.models.model_from_json(self.architecture)
@@ -123,10 +135,7 @@ class Ticket:
         return model
 
     def build(
-        self,
-        model: keras.Model | None = None,
-        trained: bool = False,
-        copy: bool = True,
+        self, model: keras.Model | None = None, copy: bool = True
     ) -> keras.Model:
         """Returns a masked Keras model at mask ⊙ θk, ready for `fit`.
 
@@ -135,21 +144,50 @@ class Ticket:
         Args:
             model: A built model of the same architecture, which stays as it
                 is. None: rebuilt from the architecture that the ticket holds.
-            trained: Take the trained weights instead of those rewound to.
             copy: False fills and masks `model` itself, as `mask_model` says.
 
         Raises:
             ValueError: The ticket does not fit the model; the message names
-                the kernel and the shapes. Or trained weights are asked for
-                and the ticket holds none.
+                the kernel and the shapes.
         """
-        weights = self.trained if trained else self.start.weights
+        return self.model(model, "start", copy)
+
+    def model(
+        self,
+        model: keras.Model | None = None,
+        at: str = "early_stop",
+        copy: bool = True,
+    ) -> keras.Model:
+        """Returns the trained network, masked, as it was judged.
+
+        Args:
+            model: As for `build`.
+            at: `"early_stop"`, the weights at the step of minimum validation
+                loss, by which tickets are judged, or at the end if there was
+                no validation data; `"end"`, those at the end of training;
+                `"start"`, those that the ticket restarts from.
+            copy: As for `build`.
+
+        Raises:
+            ValueError: The ticket holds no trained weights, or does not fit
+                the model.
+        """
+        weights = lookup.find(
+            {
+                "early_stop": self.trained if self.best is None else self.best,
+                "end": self.trained,
+                "start": self.start.weights,
+            },
+            at,
+            "value of `at`",
+        )
         if weights is None:
             raise ValueError(
                 "This ticket holds no trained weights: a ticket's file keeps "
                 "only those it restarts from. Train ticket.build() with fit."
             )
-        model = self.template() if model is None else model
+        if model is None:
+            model, copy = self.template(), True
         # All that may be refused, before `model` itself is masked.
         kernels = masking.kernels(model, include=list(self.masks))
         _require_fit(weights, model)

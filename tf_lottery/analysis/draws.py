@@ -24,7 +24,7 @@ class Pooled:
         variant: The control's name, without a number.
         row: Means of the columns that all draws have.
         curve: Means of the learning curves.
-        correct: Empty: what one network classified right has no mean.
+        per_example: Empty: what one network classified right has no mean.
     """
 
     replicate: int
@@ -32,7 +32,9 @@ class Pooled:
     variant: str
     row: Mapping[str, Any]
     curve: Mapping[str, Sequence[float]]
-    correct: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    per_example: Mapping[str, np.ndarray] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def control(variant: str) -> str:
@@ -72,7 +74,7 @@ def _row(draws: Sequence[Any], variant: str) -> dict[str, Any]:
         values = [draw.row.get(column) for draw in draws]
         if all(isinstance(v, int | float) for v in values):
             row[column] = float(np.mean(values))
-        elif len(set(values)) == 1:
+        elif all(value == first[column] for value in values):
             row[column] = first[column]
     return {**row, "variant": variant}
 

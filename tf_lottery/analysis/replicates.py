@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-from tf_lottery.analysis import draws
-from tf_lottery.analysis.winning import MARGIN, Trained
+from tf_lottery.analysis import deciding, draws
+from tf_lottery.analysis.deciding import MARGIN
+from tf_lottery.analysis.winning import Trained
 
 ALPHA = 0.05
 """How often, at most, one of a run's intervals of one kind misses its truth."""
@@ -71,7 +72,8 @@ class Comparison:
     Attributes:
         level: The level.
         gain: Validation accuracy at early stop of the one minus that of the
-            other, in [-1, 1].
+            other, in [-1, 1]. Of a loss: by how much it is lower, in units
+            in which `MARGIN` is the margin that losses have.
         sooner: Natural logarithm of the other's early-stop step over the
             one's: above 0 if the one stops sooner.
     """
@@ -169,13 +171,16 @@ def compare(
 
 
 def _difference(one: Any, other: Any) -> tuple[float, float] | None:
-    step, accuracy = "early_stop_step", "validation_accuracy_at_early_stop"
-    if any(c not in row for c in (step, accuracy) for row in (one, other)):
+    metric = deciding.deciding(other)
+    step, value = "early_stop_step", metric.column("validation")
+    if any(c not in row for c in (step, value) for row in (one, other)):
         return None
     if min(one[step], other[step]) <= 0:
         return None
+    # A gain in loss is told as a fraction of the margin that losses have.
+    scale = MARGIN / (metric.margin or MARGIN)
     return (
-        one[accuracy] - other[accuracy],
+        scale * metric.gain(one[value], other[value]),
         math.log(other[step] / one[step]),
     )
 

@@ -8,10 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-MARGIN = 0.002
-"""How much lower an accuracy may be and still count as no lower. 0.2
-percentage points is the tolerance of Frankle et al. 2020 (arXiv:1912.05671,
-Sec. 4.4) for a subnetwork that matches."""
+from tf_lottery.analysis import deciding as deciding_
+from tf_lottery.analysis.deciding import MARGIN, Deciding
 
 
 class Trained(Protocol):
@@ -30,32 +28,41 @@ class Trained(Protocol):
         """Its row of results.csv."""
 
     @property
-    def correct(self) -> Mapping[str, np.ndarray]:
-        """By split, what it classified right at early stop."""
+    def per_example(self) -> Mapping[str, np.ndarray]:
+        """By split, the deciding metric of each example at early stop."""
+
+
+_ACCURACY = Deciding("accuracy", 1, MARGIN)
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A difference in accuracy between two networks on the same examples.
+    """By how much one network is better than another on the same examples.
 
     Attributes:
-        mean: Accuracy of the one minus accuracy of the other, in [-1, 1].
+        mean: The deciding metric of the one minus that of the other; of a
+            loss, the other way round: above 0, the one is better.
         low: Lower end of its interval.
         high: Upper end.
         levels: How many such intervals hold together with 95 % confidence.
+        metric: The deciding metric.
     """
 
     mean: float
     low: float
     high: float
     levels: int = 1
+    metric: Deciding = dataclasses.field(default=_ACCURACY, repr=False)
 
     def __str__(self) -> str:
         together = f" of all {self.levels} levels" if self.levels > 1 else ""
-        return (
-            f"{100 * self.mean:+.2f} points (95 % interval{together} "
-            f"{100 * self.low:+.2f} to {100 * self.high:+.2f})"
+        unit = " points"
+        mean, low, high = map(
+            self.metric.difference, (self.mean, self.low, self.high)
         )
+        if not self.metric.is_fraction:
+            unit = f" less {self.metric.name}"
+        return f"{mean}{unit} (95 % interval{together} {low} to {high})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,40 +97,45 @@ class Verdict:
 
 
 def difference(
-    one: np.ndarray, other: np.ndarray, levels: int = 1
+    one: np.ndarray,
+    other: np.ndarray,
+    levels: int = 1,
+    metric: Deciding = _ACCURACY,
 ) -> Difference:
-    """Returns the paired difference of two networks' accuracies.
+    """Returns by how much one network is better, paired by example.
 
     The interval is the normal one over examples. It speaks of these two
     trained networks on new examples, not of new trainings: those take
     replicates.
 
     Args:
-        one: Whether the one classified each example right, bool `[examples]`.
+        one: The metric of the one for each example, bool or float
+            `[examples]`: whether it classified it right, or its loss.
         other: The same of the other, on the same examples.
         levels: Among how many such questions the 5 % are shared (Bonferroni).
+        metric: The metric.
 
     Example:
         >>> one = np.array([True, True, True, False])
         >>> difference(one, one)
         Difference(mean=0.0, low=0.0, high=0.0, levels=1)
     """
-    d = one.astype(np.float64) - other.astype(np.float64)
+    d = metric.sign * (one.astype(np.float64) - other.astype(np.float64))
     z = float(stats.norm.ppf(1 - 0.05 / (2 * levels)))
     half = z * d.std() / math.sqrt(len(d))
-    return Difference(
-        float(d.mean()), float(d.mean() - half), float(d.mean() + half), levels
-    )
+    mean = float(d.mean())
+    return Difference(mean, mean - half, mean + half, levels, metric)
 
 
 def judge(networks: Sequence[Trained]) -> list[Verdict]:
     """Returns the verdict on every level but the dense one, of one replicate.
 
     A ticket wins if it stops no later than the dense network and is no less
-    accurate at early stop, with fewer weights (Frankle & Carbin 2019, Sec. 1).
-    "No less accurate" is tested, not read off: the 95 % interval of its gain
-    must lie above -`MARGIN`, widened so that those of all levels hold
-    together: whoever looks at many levels finds one that wins by chance.
+    accurate at early stop, with fewer weights (Frankle & Carbin 2019, Sec.
+    1); without an accuracy, if its loss is no higher. "No less accurate" is
+    tested, not read off: the 95 % interval of its gain must lie above the
+    negative margin of `analysis.deciding`, widened so that those of all
+    levels hold together: who looks at many levels finds a winner by chance.
     Differs from the paper, which compares test
     accuracies: the gain that decides is that on the validation data, so that
     the test data chooses no ticket and its figures stay honest.
@@ -135,22 +147,24 @@ def judge(networks: Sequence[Trained]) -> list[Verdict]:
         Verdicts by level.
 
     Raises:
-        ValueError: There is no dense network, or no validation data or no
-            accuracy was there to judge by.
+        ValueError: There is no dense network, or no validation data to judge
+            by.
     """
     tickets = sorted(
         (n for n in networks if n.variant == "ticket"), key=lambda n: n.level
     )
     if not tickets or tickets[0].level != 0:
         raise ValueError("There is no dense network (level 0) to compare with.")
-    for need in ("early_stop_step", "validation_accuracy_at_early_stop"):
-        if need not in tickets[0].row:
-            raise ValueError(
-                "A verdict needs validation data and accuracy: "
-                'compile(..., metrics=["accuracy"]) and '
-                "fit(..., validation_data=(x, y))."
-            )
     dense, *sparse = tickets
+    metric = deciding_.deciding(dense.row)
+    if any(
+        need not in dense.row
+        for need in ("early_stop_step", metric.column("validation"))
+    ):
+        raise ValueError(
+            "A verdict needs validation data: fit(..., validation_split=0.1) "
+            "or fit(..., validation_data=(x, y))."
+        )
     return [_judge(ticket, dense, len(sparse)) for ticket in sparse]
 
 
@@ -164,22 +178,24 @@ def winner(verdicts: Sequence[Verdict]) -> Verdict | None:
 
 
 def _judge(ticket: Trained, dense: Trained, levels: int) -> Verdict:
+    metric = deciding_.deciding(dense.row)
     gains = {
-        split: difference(ticket.correct[split], dense.correct[split], levels)
-        for split in ticket.correct
+        split: difference(values, dense.per_example[split], levels, metric)
+        for split, values in ticket.per_example.items()
     }
     gain = gains["validation"]
     stop, dense_stop = (t.row["early_stop_step"] for t in (ticket, dense))
     outcome, reason = "winning", ""
+    worse = "less accurate" if metric.is_fraction else "worse"
     if stop > dense_stop:
         outcome = "not winning"
         reason = f"stops at step {stop:,}, the dense network at {dense_stop:,}"
     elif gain.high < 0:
         outcome = "not winning"
-        reason = f"is less accurate: {gain} on the validation data"
-    elif gain.low <= -MARGIN:
+        reason = f"is {worse}: {gain} on the validation data"
+    elif gain.low <= -metric.margin:
         outcome = "undecided"
-        reason = f"may be less accurate: {gain} on the validation data"
+        reason = f"may be {worse}: {gain} on the validation data"
     return Verdict(
         ticket.level,
         ticket.row["density"],
@@ -225,14 +241,15 @@ def _comparison(networks: Sequence[Trained], best: Verdict) -> list[str]:
     ticket, dense = (
         _find(networks, level, "ticket") for level in (best.level, 0)
     )
+    metric = deciding_.deciding(dense.row)
     parts = [
         f"with {100 * best.density:.1f} % of the weights it stops at step "
         f"{ticket.row['early_stop_step']:,}, the dense network at "
         f"{dense.row['early_stop_step']:,}",
-        _gain(ticket, dense),
+        _gain(ticket, dense, metric),
     ]
     parts += [
-        _against(n, ticket)
+        _against(n, ticket, metric)
         for n in networks
         if n.level == best.level and n.variant != "ticket"
     ]
@@ -251,22 +268,27 @@ def _find(networks: Sequence[Trained], level: int, variant: str) -> Trained:
 
 
 def _split(network: Trained) -> str:
-    return "test" if "test" in network.correct else "validation"
+    return "test" if "test" in network.per_example else "validation"
 
 
-def _gain(ticket: Trained, dense: Trained) -> str:
+def _gain(ticket: Trained, dense: Trained, metric: Deciding) -> str:
     split = _split(ticket)
-    gain = difference(ticket.correct[split], dense.correct[split])
+    gain = difference(
+        ticket.per_example[split], dense.per_example[split], metric=metric
+    )
+    value = metric.value(ticket.row[metric.column(split)])
     return (
-        f"its {split} accuracy is {100 * ticket.correct[split].mean():.2f} %, "
-        f"{gain} against the dense network's"
+        f"its {split} {metric.name} is {value}, {gain} against the dense "
+        "network's"
     )
 
 
-def _against(control: Trained, ticket: Trained) -> str:
+def _against(control: Trained, ticket: Trained, metric: Deciding) -> str:
     """Says how the winner's control compares with it."""
     split = _split(ticket)
-    gap = difference(control.correct[split], ticket.correct[split])
+    gap = difference(
+        control.per_example[split], ticket.per_example[split], metric=metric
+    )
     stop = control.row["early_stop_step"]
     text = (
         f"its control {control.variant} stops at {stop:,} with {gap} against "

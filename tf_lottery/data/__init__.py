@@ -12,7 +12,6 @@ from tf_lottery.data.augmentation import AUGMENTATIONS, Augmentation
 from tf_lottery.data.catalogue import DataDir
 from tf_lottery.data.dataset import Dataset, Split, from_arrays
 from tf_lottery.data.mnist import mnist
-from tf_lottery.data.stream import batch_size
 
 DATASETS: dict[str, Callable[[DataDir], Dataset]] = {
     "mnist": lambda data_dir: mnist(),
@@ -57,7 +56,6 @@ __all__ = [
     "DataDir",
     "Dataset",
     "Split",
-    "batch_size",
     "from_arrays",
     "load_dataset",
 ]

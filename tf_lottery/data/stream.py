@@ -1,120 +1,249 @@
-"""This module knows how a `tf.data.Dataset` is read.
+"""Reading streams of batches: `tf.data`, `PyDataset`, generators, loaders.
 
-Once, into a file without a name: the system keeps it in memory as far as there
-is room, and it is gone with the process. So every network sees the same
-examples, a killed run can go on, and what is larger than memory still trains.
+A stream is read once, into files without a name: the system keeps them in
+memory as far as there is room, and they are gone with the process. So every
+network sees the same examples, a killed run can resume, and data sets that
+are larger than memory still train.
 """
 
+import contextlib
+import itertools
 import tempfile
-from typing import IO, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.data import nested
 
-def read(name: str, dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the examples of a data set, floats as float32.
+_ENDLESS = (
+    "never ends: say how many batches make an epoch, `steps_per_epoch=`, or "
+    "leave out repeat()."
+)
+
+
+def is_stream(x: Any) -> bool:
+    """Returns whether data come as batches, and not as arrays."""
+    return isinstance(
+        x, (tf.data.Dataset, keras.utils.PyDataset, Iterator)
+    ) or _is_loader(x)
+
+
+def _is_loader(x: Any) -> bool:
+    """Returns whether it is a `torch.utils.data.DataLoader`."""
+    return any(
+        cls.__module__.startswith("torch.utils.data")
+        and cls.__name__ == "DataLoader"
+        for cls in type(x).__mro__
+    )
+
+
+def read(
+    name: str, stream: Any, batches: int | None = None
+) -> tuple[tuple[nested.Nested, nested.Nested, nested.Nested], int]:
+    """Returns the examples of a stream, floats as `keras.backend.floatx()`.
 
     Args:
         name: What an error calls it.
-        dataset: Of batches `(x, y)`, finite.
+        stream: Yields `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+        batches: How many batches to read. None: all of them.
 
     Returns:
-        Inputs and targets, `[examples, ...]` each, not in memory for good.
+        Inputs, targets and sample weights, nested as each batch is, every
+        array `[examples, ...]`; targets and weights are None if there are
+        none. And the number of examples in the first batch.
 
     Raises:
         ValueError: It is endless, yields anything but batches of examples of
             one shape, or breaks off; the message says where.
     """
-    _require_pairs(name, dataset)
-    if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            f"{name} never ends: leave out repeat(), for networks train as "
-            "long as `length` says."
-        )
-    with tempfile.TemporaryFile() as one, tempfile.TemporaryFile() as other:
-        columns = _Column(one), _Column(other)
-        _copy(name, dataset, columns)
-        x, y = (column.array() for column in columns)
-    return x, y
+    if batches is None and _is_endless(stream):
+        raise ValueError(f"{name} {_ENDLESS}")
+    with contextlib.ExitStack() as stack:
+        table = _Table(name, stack)
+        for batch in itertools.islice(_batches(name, stream), batches):
+            table.append(batch)
+        return table.arrays(), table.batch_size
 
 
-def _copy(
-    name: str,
-    dataset: tf.data.Dataset,
-    columns: "tuple[_Column, _Column]",
-) -> None:
+def _is_endless(stream: Any) -> bool:
+    if isinstance(stream, tf.data.Dataset):
+        return int(stream.cardinality()) == tf.data.INFINITE_CARDINALITY
+    if isinstance(stream, keras.utils.PyDataset):
+        return stream.num_batches is None
+    return False
+
+
+def _batches(name: str, stream: Any) -> Iterator[tuple[Any, Any, Any]]:
     count = 0
-    try:
-        for batch in dataset.as_numpy_iterator():
-            for what, column, part in zip("xy", columns, batch, strict=True):
-                column.append(part, f"{what} of batch {count} of {name}")
-            if len(batch[0]) != len(batch[1]):
-                raise ValueError(
-                    f"Batch {count} of {name} holds {len(batch[0])} inputs "
-                    f"but {len(batch[1])} targets."
-                )
-            count += 1
-    except tf.errors.OpError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{name} broke off after {count} batches: {reason}"
-        ) from error
-    if count == 0:
-        raise ValueError(f"{name} holds no examples.")
-
-
-def batch_size(x: Any) -> int:
-    """Returns a batch's examples: a `tf.data.Dataset`'s own, else 60.
-
-    Frankle & Carbin 2019 take 60 for all but the deep networks.
-    """
-    if not isinstance(x, tf.data.Dataset):
-        return 60
-    return next((len(inputs) for inputs, _ in x.take(1)), 60)
-
-
-def _require_pairs(name: str, dataset: tf.data.Dataset) -> None:
-    spec: Any = dataset.element_spec
-    if not (
-        isinstance(spec, tuple)
-        and len(spec) == 2
-        and all(isinstance(part, tf.TensorSpec) for part in spec)
-    ):
-        raise ValueError(f"{name} must yield pairs (x, y); it yields {spec}.")
-    for what, part in zip("xy", spec, strict=True):
-        if part.shape.rank == 0:
+    source = _elements(name, stream)
+    while True:
+        try:
+            element = next(source)
+        except StopIteration:
+            return
+        except tf.errors.OpError as error:
+            reason = str(error).strip().splitlines()[0]
             raise ValueError(
-                f"{name} yields single examples, for its {what} have no "
-                "dimensions. Call batch(...) on it."
+                f"{name} broke off after {count} batches: {reason}"
+            ) from error
+        yield _unpacked(f"batch {count} of {name}", element)
+        count += 1
+
+
+def _elements(name: str, stream: Any) -> Iterator[Any]:
+    if isinstance(stream, tf.data.Dataset):
+        _require_batches(name, stream)
+        return iter(stream.as_numpy_iterator())
+    if isinstance(stream, keras.utils.PyDataset):
+        numbers: Iterable[int] = itertools.count()
+        if stream.num_batches is not None:
+            numbers = range(stream.num_batches)
+        return (stream[i] for i in numbers)
+    return iter(stream)
+
+
+def _require_batches(name: str, dataset: tf.data.Dataset) -> None:
+    for spec in tf.nest.flatten(dataset.element_spec):
+        if not isinstance(spec, tf.TensorSpec):
+            raise ValueError(
+                f"{name} must yield dense tensors; it yields "
+                f"{type(spec).__name__}. Call to_tensor() or "
+                "tf.sparse.to_dense() in a map."
             )
+        if spec.shape.rank == 0:
+            raise ValueError(
+                f"{name} yields single examples, for some of what it yields "
+                "has no dimensions. Call batch(...) on it."
+            )
+
+
+def _unpacked(name: str, element: Any) -> tuple[Any, Any, Any]:
+    """Returns inputs, targets and sample weights, as Keras tells them apart."""
+    parts = element if isinstance(element, (tuple, list)) else (element,)
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(
+            f"{name} must be x, (x, y) or (x, y, sample_weight); got "
+            f"{len(parts)} parts."
+        )
+    x, y, weights = (*parts, None, None)[:3]
+    return (
+        nested.from_user(f"x of {name}", x),
+        nested.from_user(f"y of {name}", y),
+        nested.from_user(f"sample_weight of {name}", weights),
+    )
+
+
+class _Table:
+    """Batches, written column by column.
+
+    Args:
+        name: What an error calls the stream.
+        stack: Closes the files.
+    """
+
+    def __init__(self, name: str, stack: contextlib.ExitStack) -> None:
+        self._name, self._stack = name, stack
+        self._nesting: Any = None
+        self._columns: list[_Column] = []
+        self._batches = 0
+        self.batch_size = 0
+
+    def append(self, batch: tuple[Any, Any, Any]) -> None:
+        """Adds a batch of inputs, targets and weights."""
+        where = f"batch {self._batches} of {self._name}"
+        named = [
+            pair
+            for what, part in zip(
+                ("x", "y", "sample_weight"), batch, strict=True
+            )
+            for pair in nested.named_arrays(part, what)
+        ]
+        if not self._batches:
+            self._nesting = nested.nesting(batch)
+            self._columns = [_Column(self._stack) for _ in named]
+        elif self._nesting != nested.nesting(batch):
+            raise ValueError(
+                f"Batch 0 of {self._name} is nested as {self._nesting}, "
+                f"{where} as {nested.nesting(batch)}."
+            )
+        for what, array in named:
+            if not array.ndim:
+                raise ValueError(
+                    f"{what} of {where} has no dimensions: batches need one, "
+                    "of examples. Call batch(...) on it."
+                )
+        sizes = {what: len(array) for what, array in named}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{n} for {what}" for what, n in sizes.items())
+            raise ValueError(
+                f"{where.capitalize()} holds different numbers of examples: "
+                f"{told}."
+            )
+        try:
+            for column, (what, array) in zip(self._columns, named, strict=True):
+                column.append(array, f"{what} of {where}")
+        except OSError as error:
+            raise ValueError(
+                f"{self._name} did not fit on the disk: {error.strerror} at "
+                f"batch {self._batches}. If it never ends, say how many "
+                "batches make an epoch, `steps_per_epoch=`."
+            ) from None
+        self._batches += 1
+        self.batch_size = self.batch_size or max(sizes.values(), default=0)
+
+    def arrays(self) -> tuple[Any, Any, Any]:
+        """Returns what was added."""
+        if not self.batch_size:
+            raise ValueError(f"{self._name} holds no examples.")
+        columns = iter(self._columns)
+        return nested.map_arrays(lambda _: next(columns).array(), self._nesting)
 
 
 class _Column:
-    """Rows of one shape, written one after the other."""
+    """Rows of one shape, written one after the other.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    Args:
+        stack: Closes the file.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._file = stack.enter_context(
+            tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
+        )
         self._shape: tuple[int, ...] | None = None
         self._type = np.dtype(np.float32)
+        self._text: list[np.ndarray] = []
         self._rows = 0
 
     def append(self, part: np.ndarray, name: str) -> None:
+        """Adds rows; `name` is what an error calls them."""
         if self._shape is None:
-            self._shape = part.shape[1:]
-            if part.dtype.kind != "f":
-                self._type = part.dtype
+            self._shape, self._type = part.shape[1:], part.dtype
         if part.shape[1:] != self._shape:
             raise ValueError(
                 f"The {name} have shape {part.shape[1:]} an example; those "
-                f"before have {self._shape}."
+                f"before have {self._shape}. Pad them to one shape."
             )
-        with np.errstate(over="ignore"):  # to inf, which is refused by name
-            part = np.ascontiguousarray(part, self._type)
-        self._file.write(part.data)
+        if part.dtype.kind != self._type.kind:
+            raise ValueError(
+                f"The {name} are of {part.dtype}; those before are of "
+                f"{self._type}. Convert them to one type."
+            )
+        if self._type.kind == "O":
+            self._text.append(part)
+        else:
+            with np.errstate(over="ignore"):  # to inf, which is refused
+                part = np.ascontiguousarray(part, self._type)
+            self._file.write(part.data)
         self._rows += len(part)
 
     def array(self) -> np.ndarray:
+        """Returns all rows, which the system need not keep in memory."""
+        if self._type.kind == "O":
+            return np.concatenate(self._text)
         self._file.flush()
         shape = (self._rows, *(self._shape or ()))
         return np.memmap(self._file, self._type, mode="r", shape=shape)

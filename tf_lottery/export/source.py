@@ -22,7 +22,7 @@ def plain(source: Source, rewound: bool = False) -> keras.Model:
         ValueError: The ticket holds no trained weights.
     """
     if isinstance(source, Ticket):
-        source = source.build(trained=not rewound)
+        source = source.model(at="start" if rewound else "early_stop")
     return masking.strip_masks(source)
 
 

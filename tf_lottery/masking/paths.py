@@ -22,8 +22,9 @@ def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
             training.
 
     Returns:
-        Path to variable, in the model's order: weights, moving statistics and
-        the states of seed generators. A shared variable stands once.
+        Path to variable, in the model's order: weights, moving statistics, the
+        states of seed generators and of stateful RNNs. A shared variable
+        stands once.
     """
     found: dict[str, keras.Variable] = {}
     masks = {
@@ -52,10 +53,17 @@ def _walk(
     children = _children(layer)
     for name, child in zip(names(children), children, strict=True):
         yield from _walk(child, f"{prefix}{name}/", seen)
-    for variable in layer.variables:
+    for variable in [*layer.variables, *_recurrent_states(layer)]:
         if id(variable) not in seen:
             seen.add(id(variable))
             yield prefix + variable.name, variable
+
+
+def _recurrent_states(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns the states of a stateful RNN, which Keras does not list."""
+    if not isinstance(layer, keras.layers.RNN) or not layer.stateful:
+        return []
+    return keras.tree.flatten(layer.states or [])
 
 
 def _layers(

@@ -92,6 +92,8 @@ def _losses(
     """Computes softmax cross-entropy of examples and its gradient by logits.
 
     The gradient is that of the mean over the batch; 0 in lanes of no example.
+    An example is classified right if the first of its largest logits is that
+    of its label.
     """
     output, delta, scratch = buffers.output, buffers.delta, buffers.scratch
     logits, stop = network.layer_row[-2], network.layer_row[-1]
@@ -117,22 +119,12 @@ def _losses(
         value = output[row, lane] - scratch[_PEAK, lane]
         buffers.losses[first + lane] = math.log(scratch[_TOTAL, lane]) - value
         delta[row, lane] -= share
-
-
-@_part
-def _classify(
-    network: Network, batches: Batches, first: int, buffers: Buffers
-) -> None:
-    """Says whether the first of the largest logits is the label's."""
-    logits, stop = network.layer_row[-2], network.layer_row[-1]
-    here = min(LANES, batches.order.shape[1] - first)
-    for lane in range(here):
-        best = logits
-        for row in range(logits + 1, stop):
-            if buffers.output[row, lane] > buffers.output[best, lane]:
-                best = row
-        label = batches.y[buffers.example[lane]]
-        buffers.correct[first + lane] = best - logits == label
+        is_right = value == 0
+        if is_right:
+            for earlier in range(logits, row):
+                if output[earlier, lane] == output[row, lane]:
+                    is_right = False
+        buffers.correct[first + lane] = is_right
 
 
 @_part
@@ -244,10 +236,9 @@ def _compiled(sources: str) -> Callable[..., float]:
                 _losses(network, batches, first, buffers)
                 if learns:
                     _backward(network, parameters, buffers)
-                else:
-                    _classify(network, batches, first, buffers)
             for i in range(batch):
                 total += buffers.losses[i]
+                buffers.right[0] += buffers.correct[i]
             if learns and rule.adam:
                 taken = batches.iteration + step + 1
                 _adam(parameters, rule, batches.rates[step], taken)

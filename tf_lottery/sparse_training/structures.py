@@ -108,7 +108,8 @@ class Buffers(NamedTuple):
         example: int64 `[LANES]`, the example in each lane.
         losses: float32 `[batch]`, of the last step.
         correct: bool `[batch]`, whether the last step's examples were
-            classified right; left alone where something is learned.
+            classified right.
+        right: int64 `[1]`, how many examples of all steps were.
     """
 
     output: np.ndarray
@@ -117,6 +118,7 @@ class Buffers(NamedTuple):
     example: np.ndarray
     losses: np.ndarray
     correct: np.ndarray
+    right: np.ndarray
 
 
 def buffers(network: Network, batch: int) -> Buffers:
@@ -131,6 +133,7 @@ def buffers(network: Network, batch: int) -> Buffers:
         np.zeros(LANES, np.int64),
         np.zeros(batch, np.float32),
         np.zeros(batch, bool),
+        np.zeros(1, np.int64),
     )
 
 

@@ -60,6 +60,10 @@ class SparseTraining:
         slots: Name to array of every variable of the optimizer, named as in
             `training.State`. None or empty: those of a fresh optimizer.
 
+    Attributes:
+        right: How many examples the last call of `run` classified right, each
+            before the step that it was trained in.
+
     Raises:
         ValueError: `refusal` says why, or weights or slots do not fit.
     """
@@ -90,6 +94,7 @@ class SparseTraining:
         self._trained_on: np.ndarray | None = None
         self._wired: wiring.Wired
         self._wired_whole: wiring.Wired | None = None
+        self.right = 0
 
     def run(self, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> float:
         """Takes training steps.
@@ -131,6 +136,7 @@ class SparseTraining:
         for array, values in zip(held, parts, strict=True):
             array[survivor] = values
         self._iteration = stop
+        self.right = int(buffers.right[0])
         return loss
 
     def copy(self) -> "SparseTraining":

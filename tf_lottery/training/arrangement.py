@@ -1,4 +1,4 @@
-"""This module knows how networks lie side by side in one program.
+"""How several networks lie side by side in one program.
 
 Each arrangement packs one value per network into one structure, unpacks it
 again, and maps a function of one network over all of them. What is trained is
@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-PerExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Public by its effect only: what `tf.vectorized_map` can vectorise.
+from tensorflow.python.ops.parallel_for import pfor
 
 
 class Arrangement(Protocol):
@@ -28,15 +29,6 @@ class Arrangement(Protocol):
         """Returns the function's packed results over all networks.
 
         Of a function that returns a tuple, each part is packed by itself.
-        """
-
-    def examples(self, function: PerExample, y: tf.Tensor, outputs: Any) -> Any:
-        """Returns, packed, what a function says of each example.
-
-        Args:
-            function: From targets and outputs to `[examples]`.
-            y: Targets, which all networks share.
-            outputs: Each network's outputs, packed.
         """
 
 
@@ -58,10 +50,6 @@ class Single:
         """Returns the function's result."""
         return function(*packed)
 
-    def examples(self, function: PerExample, y: tf.Tensor, outputs: Any) -> Any:
-        """Returns the function's result, `[examples]`."""
-        return function(y, outputs)
-
 
 class Unrolled:
     """Networks one after the other in one program, whatever they hold."""
@@ -82,10 +70,6 @@ class Unrolled:
         if type(results[0]) is tuple:
             return tuple(zip(*results, strict=True))
         return tuple(results)
-
-    def examples(self, function: PerExample, y: tf.Tensor, outputs: Any) -> Any:
-        """Returns the function's results, a tuple of `[examples]`."""
-        return tuple(function(y, each) for each in outputs)
 
 
 class Vectorised:
@@ -119,9 +103,26 @@ class Vectorised:
             fallback_to_while_loop=False,
         )
 
-    def examples(self, function: PerExample, y: tf.Tensor, outputs: Any) -> Any:
-        """Returns the function's results, `[networks, examples]`."""
-        networks, count, *rest = outputs.shape
-        flat = tf.reshape(outputs, [networks * count, *rest])
-        repeated = tf.tile(y, [networks, *([1] * (y.shape.rank - 1))])
-        return tf.reshape(function(repeated, flat), [networks, count])
+
+def _vectorise_bitcast() -> None:
+    """Teaches `tf.vectorized_map` TensorFlow's `bitcast`.
+
+    Keras' `argmax`, and with it every accuracy, calls it; TensorFlow 2.21 has
+    no rule for it and would loop over the networks. Of types of one size it
+    acts on every entry alone, so a leading axis changes nothing.
+    """
+
+    def converted(given: Any) -> Any:
+        dtype = given.get_attr("type")
+        stacked = given.stacked_input(0)
+        if stacked.dtype.size != dtype.size:
+            raise ValueError("bitcast between types of two sizes")
+        return pfor.wrap(tf.bitcast(stacked, dtype), True)
+
+    try:
+        pfor.RegisterPFor("Bitcast")(converted)
+    except KeyError:  # a later TensorFlow has a rule of its own
+        return
+
+
+_vectorise_bitcast()

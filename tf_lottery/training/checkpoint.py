@@ -59,7 +59,7 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
     weights = {
         name: variable
         for name, variable in masking.variables_by_path(model).items()
-        if variable.name != "seed_generator_state"
+        if variable.name not in ("seed_generator_state", "rnn_state")
     }
     before = values(weights)
     try:
@@ -82,16 +82,16 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
 
 
 def _checkpoint(trainer: Trainer) -> tf.train.Checkpoint:
-    # Keras tracks the state of seed generators in no checkpoint.
-    generators = {
+    # Keras tracks the states of seed generators and RNNs in no checkpoint.
+    states = {
         path: variable.value
         for path, variable in masking.variables_by_path(trainer.model).items()
-        if variable.name == "seed_generator_state"
+        if variable.name in ("seed_generator_state", "rnn_state")
     }
     return tf.train.Checkpoint(
         model=trainer.model,
         optimizer=trainer.network.optimizer,
-        seeds=generators,
+        seeds=states,
     )
 
 

@@ -1,4 +1,4 @@
-"""This module knows networks that train densely, one or many as one program."""
+"""Networks that train densely, one or several in one program."""
 
 import logging
 import re
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.data import nested
 from tf_lottery.training import program
 from tf_lottery.training.arrangement import (
     Arrangement,
@@ -15,10 +16,12 @@ from tf_lottery.training.arrangement import (
     Unrolled,
     Vectorised,
 )
-from tf_lottery.training.feed import Batch, Window
-from tf_lottery.training.measure import Figures, Measures
+from tf_lottery.training.feed import Batch, Examples, Window
 from tf_lottery.training.network import Augment, Network
+from tf_lottery.training.objective import EvalResult, Objective, as_decisions
 from tf_lottery.training.state import State
+
+_log = logging.getLogger(__name__)
 
 
 class DensePrograms:
@@ -26,82 +29,123 @@ class DensePrograms:
 
     Args:
         network: What is trained.
-        measures: What is measured.
         augment: What happens to training inputs, or None.
+        jit_compile: Whether XLA compiles them. What XLA cannot compile runs
+            without it, and a line in the log says so.
     """
 
     def __init__(
-        self, network: Network, measures: Measures, augment: Augment | None
+        self, network: Network, augment: Augment | None, jit_compile: bool
     ) -> None:
-        self.network, self.measures = network, measures
+        self.network = network
         self._augment = augment
+        self._jit = jit_compile
         self._tried: dict[str, str | None] = {}
-        self._training: dict[str, Callable[..., Any]] = {}
-        self._evaluation: dict[str, Callable[..., Any]] = {}
+        self._made: dict[tuple[str, str, bool], Callable[..., Any]] = {}
 
-    def training(self, arrangement: Arrangement) -> Callable[..., Any]:
-        """Returns `program.training_steps` of the network."""
-        name = arrangement.name
-        if name not in self._training:
-            self._training[name] = program.training_steps(
-                self.network, arrangement, self._augment
-            )
-        return self._training[name]
+    @property
+    def objective(self) -> Objective:
+        """What is minimised and measured."""
+        return self.network.objective
 
-    def evaluation(self, arrangement: Arrangement) -> Callable[..., Any]:
-        """Returns `program.evaluation` of the network."""
-        name = arrangement.name
-        if name not in self._evaluation:
-            self._evaluation[name] = program.evaluation(
-                self.network, arrangement, self.measures
+    def train(self, arrangement: Arrangement, *given: Any) -> Any:
+        """Returns what `program.training_steps` returns for these networks."""
+        return self._run("training", arrangement, given)
+
+    def evaluate(self, arrangement: Arrangement, *given: Any) -> Any:
+        """Returns what `program.evaluation` returns for these networks."""
+        return self._run("evaluation", arrangement, given)
+
+    def per_example(self, arrangement: Arrangement, *given: Any) -> Any:
+        """Returns what `program.per_example` returns for these networks."""
+        return self._run("per example", arrangement, given)
+
+    def _run(
+        self, kind: str, arrangement: Arrangement, given: Sequence[Any]
+    ) -> Any:
+        if not self._jit:
+            return self._program(kind, arrangement)(*given)
+        try:
+            return self._program(kind, arrangement)(*given)
+        except (
+            tf.errors.InvalidArgumentError,
+            tf.errors.UnimplementedError,
+        ) as error:
+            # Without XLA a fault of another kind shows itself again.
+            self._jit = False
+            result = self._program(kind, arrangement)(*given)
+            _log.warning(
+                "XLA cannot compile this network (%s): it trains without.",
+                _reason(str(error)),
             )
-        return self._evaluation[name]
+            return result
+
+    def _program(
+        self, kind: str, arrangement: Arrangement
+    ) -> Callable[..., Any]:
+        name = kind, arrangement.name, self._jit
+        if name not in self._made:
+            self._made[name] = self._compiled(kind, arrangement)
+        return self._made[name]
+
+    def _compiled(
+        self, kind: str, arrangement: Arrangement
+    ) -> Callable[..., Any]:
+        network, jit = self.network, self._jit
+        if kind == "training":
+            return program.training_steps(
+                network, arrangement, self._augment, jit
+            )
+        if kind == "evaluation":
+            return program.evaluation(network, arrangement, jit)
+        return program.per_example(network, arrangement, jit)
 
     def arrangement(
-        self, networks: int, x: tf.TensorSpec, y: tf.TensorSpec
+        self, networks: int, sample: Examples
     ) -> tuple[Arrangement, str]:
         """Returns how so many networks lie side by side, and why so.
 
         Args:
             networks: How many, >= 1.
-            x: A batch of inputs.
-            y: A batch of targets.
+            sample: A batch of examples.
         """
         if networks == 1:
             return Single(), "it is one network"
-        reason = self.refusal(x, y)
+        reason = self.refusal(sample)
         if reason:
             return Unrolled(), f"the model cannot be vectorised: {reason}"
         return Vectorised(networks), "all of the model can be vectorised"
 
-    def refusal(self, x: tf.TensorSpec, y: tf.TensorSpec) -> str | None:
+    def refusal(self, sample: Examples) -> str | None:
         """Returns why a step cannot be vectorised, or None if it can."""
         if "reason" not in self._tried:
-            self._tried["reason"] = self._try(x, y)
+            self._tried["reason"] = self._try(sample)
         return self._tried["reason"]
 
-    def _try(self, x: tf.TensorSpec, y: tf.TensorSpec) -> str | None:
+    def _try(self, sample: Examples) -> str | None:
         """Takes a step of two networks; nobody knows beforehand what works."""
         network, two = self.network, Vectorised(2)
         values = network.values_of(network.state)
+        totals = network.objective.zeros()
         masks = [
             tf.ones(values.weights[i].shape, tf.bool)
             for i in network.masked.values()
         ]
-        orders = tf.zeros([1, x.shape[0]], tf.int32)
+        size = len(nested.arrays_of(sample.x)[0])
+        orders = tf.zeros([1, size], tf.int32)
         key = tf.constant(0)
         packed = [
-            two.pack([each, each]) for each in (values, masks, key, orders)
+            two.pack([each, each])
+            for each in (values, totals, masks, key, orders)
         ]
-        data = [tf.zeros(spec.shape, spec.dtype) for spec in (x, y)]
         steps = [tf.constant(step) for step in (0, 0, 1)]
-        run = program.training_steps(network, two, self._augment)
         # It reports at length what is no error here.
         logger = tf.get_logger()
         level = logger.level
         try:
             logger.setLevel(logging.CRITICAL)
-            run(*packed, *data, *steps)
+            self.train(two, *packed, sample, *steps)
+            self.evaluate(two, *packed[:2], sample)
         except (ValueError, TypeError, tf.errors.OpError) as error:
             return _reason(str(error))
         finally:
@@ -131,60 +175,97 @@ class DenseNetworks:
         self._programs, self._arrangement = programs, arrangement
         network, pack = programs.network, arrangement.pack
         self.values = self.packed(states)
+        self._count = len(states)
+        self.totals = self._zeros()
         self._masks = pack([network.masks_of(m) for m in masks])
         self._keys = pack([tf.constant(key, tf.int32) for key in keys])
-        self._count = len(states)
         self._orders: tuple[Any, Any] = (None, None)
 
     def run(self, window: Window, start: int, stop: int) -> np.ndarray:
         """Trains on rows `start` to `stop` of the window's orders.
 
         Returns:
-            Of each network the sum of the losses, float64 `[networks]`.
+            Of each network the sum of the losses counted so far, float64
+            `[networks]`.
         """
         if self._orders[0] is not window:
             orders = [tf.constant(order, tf.int32) for order in window.orders]
             self._orders = window, self._arrangement.pack(orders)
-        self.values, totals = self._programs.training(self._arrangement)(
+        self.values, self.totals = self._programs.train(
+            self._arrangement,
             self.values,
+            self.totals,
             self._masks,
             self._keys,
             self._orders[1],
-            window.x,
-            window.y,
+            window.examples,
             tf.constant(window.first),
             tf.constant(start),
             tf.constant(stop),
         )
-        each = self._arrangement.unpack(totals)
-        return np.array([float(total) for total in each])
+        each = self._arrangement.unpack(self.totals)
+        return np.array([float(total[0]) for total in each])
 
-    def evaluate(self, values: Any, batches: Iterable[Batch]) -> list[Figures]:
-        """Returns of each network its figures on a split."""
-        run = self._programs.evaluation(self._arrangement)
-        measures = self._programs.measures
-        totals = self._arrangement.pack([measures.zeros()] * self._count)
-        losses, rights, new = [], [], []
+    def counted(self) -> list[list[np.ndarray]]:
+        """Returns of each network what its metrics counted so far."""
+        each = self._arrangement.unpack(self.totals)
+        return [[total.numpy() for total in totals] for totals in each]
+
+    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Has metrics count on from earlier counts; None: from nothing."""
+        if totals is None:
+            self.totals = self._zeros()
+        else:
+            self.totals = self._arrangement.pack(
+                [[tf.constant(t) for t in each] for each in totals]
+            )
+
+    def training_metrics(self) -> list[dict[str, Any]]:
+        """Returns of each network its metrics over the steps counted."""
+        results = self._programs.objective.results
+        return [results(t) for t in self._arrangement.unpack(self.totals)]
+
+    def evaluate(
+        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+    ) -> list[EvalResult]:
+        """Returns of each network what it comes to on a split."""
+        totals, programs = self._zeros(), self._programs
+        values_now = values
         for batch in batches:
-            loss, right, totals = run(
-                values, totals, batch.x, batch.y, batch.counts
+            after, totals = programs.evaluate(
+                self._arrangement, values_now, totals, batch.examples
             )
-            losses.append(self._arrangement.unpack(loss))
-            rights.append(self._arrangement.unpack(right))
-            new.append(batch.counts.numpy() > 0)
-        figures = []
-        for i, total in enumerate(self._arrangement.unpack(totals)):
-            loss, right = (
-                np.concatenate(
-                    [
-                        part[i].numpy()[keep]
-                        for part, keep in zip(parts, new, strict=True)
-                    ]
+            values_now = values if after is None else after
+        found: list[np.ndarray | None] = [None] * self._count
+        if per_example:
+            found = self._per_example(values, batches)
+        results = programs.objective.results
+        return [
+            EvalResult(results(total), each)
+            for total, each in zip(
+                self._arrangement.unpack(totals), found, strict=True
+            )
+        ]
+
+    def _per_example(
+        self, values: Any, batches: Iterable[Batch]
+    ) -> list[np.ndarray | None]:
+        parts = [
+            self._arrangement.unpack(
+                self._programs.per_example(
+                    self._arrangement, values, batch.examples
                 )
-                for parts in (losses, rights)
             )
-            figures.append(measures.figures(loss, right, total))
-        return figures
+            for batch in batches
+        ]
+        return [
+            as_decisions(np.concatenate([part[i].numpy() for part in parts]))
+            for i in range(self._count)
+        ]
+
+    def _zeros(self) -> Any:
+        zeros = self._programs.objective.zeros()
+        return self._arrangement.pack([zeros] * self._count)
 
     def better(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns `values` of the networks that improved, else those before."""

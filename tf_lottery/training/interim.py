@@ -18,7 +18,8 @@ from tf_lottery.training.state import State
 _KEPT = 2  # files: should the newest be damaged, there is one before it
 _KIND = "training under way"
 _DIGITS = 12  # of a job's digest, in the name of its files
-_HEADER = ("job", "curve", "total", "seconds")
+_HEADER = ("job", "curve", "seconds")
+_TOTALS = "totals/"  # and the number
 _CAPTURED = "captured/"  # and the step
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Interim:
         best: The state at the early-stop step so far, without slots, or None.
         captured: The states captured so far, in order.
         curve: The evaluations so far.
-        total: The sum of the losses since the last evaluation.
+        totals: What metrics counted since the last evaluation.
         seconds: How long it has trained.
     """
 
@@ -41,8 +42,8 @@ class Interim:
     state: State
     best: State | None
     captured: tuple[State, ...]
-    curve: list[dict[str, float]]
-    total: float
+    curve: list[dict[str, Any]]
+    totals: list[np.ndarray]
     seconds: float
 
 
@@ -59,6 +60,7 @@ def save(folder: pathlib.Path, interim: Interim) -> None:
         for part in ("weights", "slots"):
             values = getattr(state, part).items()
             arrays |= {f"{name}/{part}/{key}": v for key, v in values}
+    arrays |= {f"{_TOTALS}{i}": t for i, t in enumerate(interim.totals)}
     folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, interim.job, interim.state.step)
     archive.write(path, _KIND, header, arrays, compress=False)
@@ -112,6 +114,10 @@ def _load(path: pathlib.Path) -> Interim | None:
         state=states["state"],
         best=states.get("best"),
         captured=tuple(sorted(captured, key=lambda state: state.step)),
+        totals=[
+            arrays[f"{_TOTALS}{i}"]
+            for i in range(sum(key.startswith(_TOTALS) for key in arrays))
+        ],
         **{name: header[name] for name in _HEADER},
     )
 

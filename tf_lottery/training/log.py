@@ -1,10 +1,10 @@
-"""This module knows how the evaluations of a run are gathered."""
+"""The evaluations of a training, in order."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from tf_lottery.training.measure import Figures
+from tf_lottery.training.objective import EvalResult
 
 
 class Log:
@@ -15,41 +15,54 @@ class Log:
     """
 
     def __init__(self) -> None:
-        self.curve: list[dict[str, float]] = []
+        self.curve: list[dict[str, Any]] = []
+        self._trained: dict[str, Any] = {}
 
     def add(
-        self, step: int, loss: float, splits: Mapping[str, Figures]
+        self,
+        step: int,
+        trained: Mapping[str, Any],
+        splits: Mapping[str, EvalResult],
     ) -> bool:
-        """Adds an evaluation; returns whether it is the best so far."""
+        """Adds an evaluation; returns whether it is the best so far.
+
+        Args:
+            step: At which step.
+            trained: Metrics over the training steps since the last one.
+            splits: Split to what the network comes to on it.
+        """
         best = min(map(_validation_loss, self.curve), default=math.inf)
-        row: dict[str, float] = {"step": step, "loss": loss}
-        for split, (figures, _) in splits.items():
-            row.update((f"{split}_{k}", v) for k, v in figures.items())
+        self._trained = dict(trained)
+        row: dict[str, Any] = {"step": step, **trained}
+        for split, (metrics, _) in splits.items():
+            row.update((f"{split}_{k}", v) for k, v in metrics.items())
         self.curve.append(row)
         # The first of equal minima: the earliest stop.
         return _validation_loss(row) < best
 
     def summary(
-        self, stopped: Mapping[str, Figures], last: Mapping[str, Figures]
+        self, stopped: Mapping[str, EvalResult], last: Mapping[str, EvalResult]
     ) -> dict[str, Any]:
-        """Returns the figures at the early-stop step, and at the end.
+        """Returns the metrics at the early-stop step, and at the end.
+
+        Those of the last training steps have no split before their names.
 
         Args:
-            stopped: Split to figures at the early-stop step; empty without
+            stopped: Split to results at the early-stop step; empty without
                 validation data.
-            last: Split to figures at the end.
+            last: Split to results at the end.
         """
         ends = [("_at_early_stop", stopped), ("", last)]
-        figures = {
+        metrics = self._trained | {
             f"{split}_{name}{when}": value
             for when, splits in ends
             for split, (values, _) in splits.items()
             for name, value in values.items()
         }
         if not stopped:
-            return figures
+            return metrics
         best = min(self.curve, key=_validation_loss)
-        return {"early_stop_step": int(best["step"]), **figures}
+        return {"early_stop_step": int(best["step"]), **metrics}
 
 
 def _validation_loss(row: Mapping[str, float]) -> float:

@@ -1,6 +1,5 @@
-"""This module knows a network's step and its outputs as functions of values."""
+"""A network's training step and its evaluation, as functions of values."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,9 @@ import tensorflow as tf
 
 from tf_lottery import masking
 from tf_lottery.masking.optimizer import slots_by_name
-from tf_lottery.training import factors, pure, replicas
+from tf_lottery.training import factors, pure
+from tf_lottery.training.feed import Examples
+from tf_lottery.training.objective import Objective, mode
 from tf_lottery.training.state import State, assign, values
 
 Augment = Callable[..., tf.Tensor]
@@ -25,33 +26,46 @@ class Values(NamedTuple):
 
 
 class Network:
-    """A model, its optimizer and its loss, as functions of values.
+    """A model, its optimizer and its objective, as functions of values.
 
-    The model's and the optimizer's variables say only what there is; values
-    go in and come out, so one network, many side by side, and one on another
-    device are the same function.
+    Variables only define names, shapes and types. All values are passed in
+    and returned, so the same function serves one network, a stack of
+    networks, or another device.
 
     Args:
         model: A built Keras model.
         optimizer: As `keras.Model.compile` takes it.
-        loss: From targets and outputs to a scalar. None: no step is taken.
+        objective: Its loss and metrics. None: no step is taken.
         kernels: Paths of the kernels that carry masks.
+        auto_scale_loss: As `keras.Model.compile` takes it.
+
+    Attributes:
+        has_states: Whether evaluation, too, passes states from one batch to
+            the next, as those of stateful RNNs.
     """
 
     def __init__(
         self,
         model: keras.Model,
         optimizer: Any,
-        loss: keras.losses.Loss | None,
+        objective: Objective | None,
         kernels: Sequence[str] = (),
+        auto_scale_loss: bool = True,
     ) -> None:
         self.model = model
-        self.loss: Any = loss
+        self._objective = objective
         self.variables = masking.variables_by_path(model)
         self._path = {id(v): path for path, v in self.variables.items()}
         self._weights = model.trainable_variables
-        self._others = model.non_trainable_variables
-        self.optimizer = pure.pure(scaled(optimizer, model))
+        listed = {id(variable) for variable in model.variables}
+        self._others = [
+            *model.non_trainable_variables,
+            # States of stateful RNNs, which Keras does not list.
+            *(v for v in self.variables.values() if id(v) not in listed),
+        ]
+        self.optimizer = pure.pure(
+            scaled(optimizer, model) if auto_scale_loss else optimizer
+        )
         self.optimizer.build(self._weights)
         self.slots = slots_by_name(self.optimizer, self.variables)
         self._fresh = values(self.slots)
@@ -59,6 +73,17 @@ class Network:
         self.masked = {
             path: self._at[id(self.variables[path])] for path in kernels
         }
+        self.has_states = any(
+            getattr(layer, "stateful", False)
+            for layer in model._flatten_layers()
+        )
+
+    @property
+    def objective(self) -> Objective:
+        """The loss and the metrics."""
+        if self._objective is None:
+            raise ValueError("This network has no loss.")
+        return self._objective
 
     @property
     def paths(self) -> list[str]:
@@ -119,31 +144,29 @@ class Network:
     def step(
         self,
         values: Values,
+        totals: Sequence[tf.Tensor],
         masks: Sequence[tf.Tensor],
-        x: tf.Tensor,
-        y: tf.Tensor,
-    ) -> tuple[Values, tf.Tensor]:
-        """Returns the values after one step on a batch, and the loss, scalar.
+        examples: Examples,
+    ) -> tuple[Values, list[tf.Tensor]]:
+        """Returns the values, and what metrics count, after a training step.
 
         On several replicas, each with a part of the batch, gradients are
-        summed first; the sum of the losses that they return is the loss.
+        summed first; the sums of what the replicas count are the counts.
 
         Gradients are masked before clipping and slots, weights after the
         update: with `where`, for 0 · inf is nan.
+
+        Args:
+            values: The values before it.
+            totals: Values of the objective's variables before it.
+            masks: Of each masked kernel, bool.
+            examples: The batch.
         """
         with tf.GradientTape() as tape, factors.handed_over(tape) as products:
             tape.watch(values.weights)
-            outputs, others, losses = self.model.stateless_call(
-                values.weights,
-                values.others,
-                x,
-                return_losses=True,
-                **self.mode(training=True),
+            _, loss, others, totals = self._called(
+                values, totals, examples, training=True
             )
-            # Keras divides the loss of a part by the number of replicas.
-            _, parts = replicas.part()
-            penalties = [each / parts for each in losses]
-            loss = tf.add_n([self.loss(y, outputs), *penalties])
             scaled = self._scale(loss, values.slots)
         gradients = factors.gradients(
             tape, scaled, values.weights, products, self._at
@@ -151,8 +174,60 @@ class Network:
         weights, slots = self._update(
             gradients, values.weights, values.slots, list(masks)
         )
-        others = _typed_as(values.others, others)
-        return Values(weights, others, slots), tf.cast(loss, tf.float32)
+        return Values(weights, others, slots), totals
+
+    def evaluated(
+        self, values: Values, totals: Sequence[tf.Tensor], examples: Examples
+    ) -> tuple[Values, list[tf.Tensor]]:
+        """Returns states and counts after evaluating a batch.
+
+        Args:
+            values: The network.
+            totals: Values of the objective's variables before it.
+            examples: The batch.
+        """
+        _, _, others, totals = self._called(
+            values, totals, examples, training=False
+        )
+        return values._replace(others=others), totals
+
+    def per_example(self, values: Values, examples: Examples) -> tf.Tensor:
+        """Returns the deciding metric of each example, `[examples]`."""
+        outputs, *_ = self._called(
+            values, self.objective.zeros(), examples, training=False
+        )
+        return self.objective.per_example(examples, outputs)
+
+    def _called(
+        self,
+        values: Values,
+        totals: Sequence[tf.Tensor],
+        examples: Examples,
+        training: bool,
+    ) -> tuple[Any, tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """Returns outputs, loss, non-trainable variables and counts."""
+        counters = self.objective.variables
+        pairs = [
+            *zip(self._weights, values.weights, strict=True),
+            *zip(self._others, values.others, strict=True),
+            *zip(counters, totals, strict=True),
+        ]
+        with keras.StatelessScope(
+            state_mapping=pairs, collect_losses=True
+        ) as scope:
+            outputs = self.model(examples.x, **mode(self.model, training))
+            loss = self.objective.loss(
+                examples, outputs, self.model.losses, training
+            )
+            self.objective.count(examples, outputs, loss)
+        others = [scope.get_current_value(v) for v in self._others]
+        after = [scope.get_current_value(v) for v in counters]
+        return (
+            outputs,
+            loss,
+            _typed_as(values.others, others),
+            _typed_as(totals, after),
+        )
 
     # One pass over the weights, where XLA does not compile the whole step.
     @tf.function(jit_compile=True, autograph=False)
@@ -170,18 +245,6 @@ class Network:
         )
         kept = self._kept_averages(after, keep)
         return _kept(new, keep), _typed_as(slots, kept)
-
-    def outputs(self, values: Values, x: tf.Tensor) -> tf.Tensor:
-        """Returns the outputs for a batch, as in inference."""
-        outputs, _ = self.model.stateless_call(
-            values.weights, values.others, x, **self.mode(training=False)
-        )
-        return outputs
-
-    def mode(self, training: bool) -> dict[str, bool]:
-        """Returns the argument, if the model takes it, as in `fit`."""
-        taken = inspect.signature(self.model.call).parameters
-        return {"training": training} if "training" in taken else {}
 
     def _scale(self, loss: tf.Tensor, slots: Sequence[tf.Tensor]) -> tf.Tensor:
         pairs = list(zip(self.optimizer.variables, slots, strict=True))

@@ -1,4 +1,4 @@
-"""This module knows networks that train as their own class says.
+"""Networks that train as their own class says.
 
 A `train_step`, `test_step` or `compute_loss` of the user's reads and writes
 variables, and is no function of values. So the model is copied once, and the
@@ -17,15 +17,26 @@ from tf_lottery import masking
 from tf_lottery.data import Split
 from tf_lottery.masking.optimizer import bind, slots_by_name
 from tf_lottery.masks import Masks
-from tf_lottery.training.arrangement import Single
-from tf_lottery.training.dense import DenseNetworks, DensePrograms
-from tf_lottery.training.feed import Batch, Window
-from tf_lottery.training.measure import Figures
+from tf_lottery.training.feed import (
+    Batch,
+    Examples,
+    Window,
+    examples_of,
+    gathered,
+)
 from tf_lottery.training.network import Augment, scaled
+from tf_lottery.training.objective import (
+    LOSS,
+    EvalResult,
+    Objective,
+    as_decisions,
+    mode,
+    number,
+)
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.state import State, assign, values
 
-_METHODS = ("train_step", "test_step", "compute_loss")
+_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 _OTHERWISE = "or mask the model, and prune it between fits: mask_model."
 
 
@@ -50,8 +61,8 @@ class OwnSteps:
 
     The copy's layers are masked, so that all that a step looks at, gradients
     too, is the sparse network's; and so is its optimizer, for the averages
-    that it keeps of pruned weights. Metrics are reset before every step: the
-    `"loss"` that a step reports is its own, whether a mean over steps or not.
+    that it keeps of pruned weights. What its steps report is what Keras' `fit`
+    and `evaluate` would report.
 
     Args:
         model: A built model, which stays as it is.
@@ -75,8 +86,6 @@ class OwnSteps:
     ) -> None:
         self._name = type(model).__qualname__
         self._augment = augment
-        own = own_methods(model)
-        self.has_loss = "test_step" in own or "compute_loss" in own
         self.model = (
             masking.mask_model(model, list(kernels))
             if kernels
@@ -88,25 +97,26 @@ class OwnSteps:
         self._optimizer.build(self.model.trainable_variables)
         self._slots = slots_by_name(self._optimizer, self._variables)
         self._fresh = values(self._slots)
-        batch = (a[: recipe.batch_size] for a in (train.x, train.y))
-        self._require_function_of_state(*map(tf.constant, batch))
+        sample = examples_of(train.rows(slice(0, recipe.batch_size)))
+        self._require_function_of_state(_packed(sample))
+        self.objective = Objective(self.model, recipe, sample, needs_loss=False)
         jit = {"jit_compile": self.model.jit_compile, "autograph": False}
         self._steps = tf.function(self._take_steps, **jit)
-        self._test = tf.function(self._test_loss, reduce_retracing=True, **jit)
+        self._test = tf.function(self._test_step, reduce_retracing=True, **jit)
+        self._decide = tf.function(
+            self._decisions, reduce_retracing=True, autograph=False
+        )
 
     def _compile(self, recipe: Recipe) -> None:
         found = scaled(recipe.optimizer, self.model)
         fresh = type(found).from_config(found.get_config())
         # Metrics keep what they count: these are not the user's own.
-        metrics = [
-            type(m).from_config(m.get_config())
-            if isinstance(m, keras.metrics.Metric)
-            else m
-            for m in recipe.metrics
-        ]
         try:
             self.model.compile(
-                optimizer=fresh, loss=recipe.loss, metrics=metrics
+                optimizer=fresh,
+                loss=recipe.loss,
+                metrics=_fresh(recipe.metrics),
+                **_given(recipe),
             )
         except TypeError as error:
             raise ValueError(
@@ -127,10 +137,8 @@ class OwnSteps:
                 f"{_OTHERWISE}"
             )
 
-    def _require_function_of_state(self, x: tf.Tensor, y: tf.Tensor) -> None:
+    def _require_function_of_state(self, batch: Any) -> None:
         """Raises unless a step, taken twice from one state, is one step."""
-        methods = ("train_step", "test_step")[: 1 + self.has_loss]
-        steps = {name: getattr(self.model, name) for name in methods}
         start = self._state(1)
         seen = set()
         for _ in range(2):
@@ -138,10 +146,11 @@ class OwnSteps:
             self.model.reset_metrics()
             with tf.device("CPU:0"):  # where sums have one order
                 losses = [
-                    float(self._loss_of(name, step((x, y))))
-                    for name, step in steps.items()
+                    float(self._loss_of(name, getattr(self.model, name)(batch)))
+                    for name in ("train_step", "test_step")
                 ]
             seen.add((self._state(1).digest, repr(losses)))
+        self.model.reset_metrics()
         if len(seen) > 1:
             raise ValueError(
                 f"Two steps of {self._name} from one state on one batch "
@@ -163,52 +172,69 @@ class OwnSteps:
         self,
         key: tf.Tensor,
         order: tf.Tensor,
-        x: tf.Tensor,
-        y: tf.Tensor,
+        examples: Examples,
         first: tf.Tensor,
         start: tf.Tensor,
         stop: tf.Tensor,
-    ) -> tf.Tensor:
-        """Takes steps as `program.training_steps` does; sums their losses."""
+    ) -> Any:
+        """Takes steps as `program.training_steps` does; returns last logs."""
 
-        def body(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            batch = order[i]
-            inputs = tf.gather(x, batch)
+        def step(i: tf.Tensor) -> Any:
+            batch = gathered(examples, order[i])
             if self._augment is not None:
-                inputs = self._augment(inputs, tf.stack([key, first + i]))
-            self.model.reset_metrics()
-            logs = self.model.train_step((inputs, tf.gather(y, batch)))
-            return i + 1, total + self._loss_of("train_step", logs)
+                seed = tf.stack([key, first + i])
+                batch = batch._replace(x=self._augment(batch.x, seed))
+            logs = self.model.train_step(_packed(batch))
+            self._loss_of("train_step", logs)
+            return logs
 
-        _, total = tf.while_loop(
-            lambda i, _: i < stop,
-            body,
-            (start, tf.constant(0.0)),
-            parallel_iterations=1,
+        def body(i: tf.Tensor) -> tf.Tensor:
+            step(i)
+            return i + 1
+
+        last = tf.while_loop(
+            lambda i: i < stop - 1, body, (start,), parallel_iterations=1
         )
-        return total
+        with tf.control_dependencies(last):
+            return step(stop - 1)
 
-    def _test_loss(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    def _test_step(self, examples: Examples) -> Any:
+        logs = self.model.test_step(_packed(examples))
+        self._loss_of("test_step", logs)
+        return logs
+
+    def _decisions(self, examples: Examples) -> tf.Tensor:
+        outputs = self.model(examples.x, **mode(self.model, training=False))
+        return self.objective.per_example(examples, outputs)
+
+    def counts(self) -> list[np.ndarray]:
+        """Returns what metrics count before any example."""
         self.model.reset_metrics()
-        return self._loss_of("test_step", self.model.test_step((x, y)))
+        return self._counted()
+
+    def _counted(self) -> list[np.ndarray]:
+        return [np.array(v.numpy()) for v in self.model.metrics_variables]
 
     def run(
         self,
         state: State,
         masks: Mapping[str, np.ndarray],
+        counts: Sequence[np.ndarray],
         key: int,
         order: np.ndarray,
         window: Window,
         start: int,
         stop: int,
-    ) -> tuple[State, float]:
-        """Returns the state after rows of an order, and the sum of losses."""
+    ) -> tuple[State, list[np.ndarray], dict[str, Any]]:
+        """Returns state, counts and logs after rows of an order."""
         self._load(state, masks)
-        total = self._steps(
+        pairs = zip(self.model.metrics_variables, counts, strict=True)
+        for variable, count in pairs:
+            variable.assign(count)
+        logs = self._steps(
             tf.constant(key, tf.int32),
             tf.constant(order, tf.int32),
-            window.x,
-            window.y,
+            window.examples,
             *map(tf.constant, (window.first, start, stop)),
         )
         after = self._state(window.first + stop)
@@ -219,23 +245,32 @@ class OwnSteps:
                     "values past self.optimizer: change weights by "
                     f"self.optimizer.apply_gradients, {_OTHERWISE}"
                 )
-        return after, float(total)
+        return after, self._counted(), _floats(logs)
 
-    def loss(
+    def evaluate(
         self,
         state: State,
         masks: Mapping[str, np.ndarray],
         batches: Iterable[Batch],
-    ) -> tuple[float, int]:
-        """Returns the mean loss of `test_step` on a split, and its size."""
+        per_example: bool,
+    ) -> EvalResult:
+        """Returns what `test_step` reports of a split."""
         self._load(state, masks)
-        losses, sizes = [], []
+        self.model.reset_metrics()
+        logs: Any = {}
         for batch in batches:
-            size = int(np.sum(batch.counts))
-            # Those that an earlier batch had stand in front.
-            losses.append(float(self._test(batch.x[-size:], batch.y[-size:])))
-            sizes.append(size)
-        return float(np.average(losses, weights=sizes)), sum(sizes)
+            logs = self._test(batch.examples)
+        metrics = _floats(logs)
+        if not per_example:
+            return EvalResult(metrics)
+        if self.objective.deciding != LOSS:
+            values = [self._decide(b.examples).numpy() for b in batches]
+            return EvalResult(metrics, as_decisions(np.concatenate(values)))
+        losses = []
+        for batch in batches:  # of a loss of one's own, batches are known
+            self.model.reset_metrics()
+            losses.append(_floats(self._test(batch.examples))[LOSS])
+        return EvalResult(metrics, np.array(losses, np.float32))
 
     def _load(self, state: State, masks: Mapping[str, np.ndarray]) -> None:
         if masks:
@@ -252,17 +287,46 @@ class OwnSteps:
         return State(step, values(self._variables), values(self._slots))
 
 
+def _packed(examples: Examples) -> Any:
+    """Returns a batch as Keras gives it to `train_step`."""
+    return keras.utils.pack_x_y_sample_weight(*examples)
+
+
+def _floats(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns logs as Keras tells them: nested ones in their parent's place."""
+    found: dict[str, Any] = {}
+    for name, value in logs.items():
+        if isinstance(value, Mapping):
+            found |= _floats(value)
+        else:
+            found[name] = number(value)
+    return found
+
+
+def _fresh(metrics: Any) -> Any:
+    def one(metric: Any) -> Any:
+        if isinstance(metric, keras.metrics.Metric):
+            return type(metric).from_config(metric.get_config())
+        return metric
+
+    return keras.tree.map_structure(one, metrics)
+
+
+def _given(recipe: Recipe) -> dict[str, Any]:
+    """Returns what a `compile` of the class' own need not take."""
+    given = {
+        "loss_weights": recipe.loss_weights,
+        "weighted_metrics": _fresh(recipe.weighted_metrics),
+        "auto_scale_loss": None if recipe.auto_scale_loss else False,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
 class OwnNetworks:
     """Networks in training whose class says how, one after the other.
 
-    Their loss on a split is that of `test_step`, if the class has its own, or
-    a `compute_loss` of its own, which Keras' calls; else that of `compile` on
-    the outputs, as for every other model. Accuracy and further metrics are
-    those of `compile` on the outputs.
-
     Args:
         own: The model and its steps.
-        programs: The programs that evaluate outputs.
         states: Where each network starts.
         masks: Of each, kernel path to bool array.
         keys: Of each, the key of its augmentation.
@@ -271,46 +335,54 @@ class OwnNetworks:
     def __init__(
         self,
         own: OwnSteps,
-        programs: DensePrograms,
         states: Sequence[State],
         masks: Sequence[Mapping[str, np.ndarray]],
         keys: Sequence[int],
     ) -> None:
-        self._own, self._programs = own, programs
+        self._own = own
         self.values: Any = self.packed(states)
         self._masks, self._keys = masks, keys
+        self._logs: list[dict[str, Any]] = []
+        self._counts: list[Any] = []
+        self.count_from(None)
 
     def run(self, window: Window, start: int, stop: int) -> np.ndarray:
-        """Takes steps; returns each network's sum of losses, `[networks]`."""
+        """Takes steps; returns the loss that each reports, `[networks]`."""
         each = zip(
-            self.values, self._masks, self._keys, window.orders, strict=True
+            self.values,
+            self._masks,
+            self._counts,
+            self._keys,
+            window.orders,
+            strict=True,
         )
         done = [self._own.run(*one, window, start, stop) for one in each]
-        self.values = tuple(state for state, _ in done)
-        return np.array([total for _, total in done])
+        self.values = tuple(state for state, _, _ in done)
+        self._counts = [counts for _, counts, _ in done]
+        self._logs = [logs for *_, logs in done]
+        return np.array([np.mean(logs[LOSS]) for logs in self._logs])
 
-    def evaluate(self, values: Any, batches: Iterable[Batch]) -> list[Figures]:
-        """Returns each network's figures on a split."""
+    def counted(self) -> list[list[np.ndarray]]:
+        """Returns of each network what its metrics counted so far."""
+        return self._counts
+
+    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Has metrics count on from earlier counts; None: from nothing."""
+        zeros = self._own.counts()
+        self._counts = list(totals or [zeros] * len(self.values))
+
+    def training_metrics(self) -> list[dict[str, Any]]:
+        """Returns what the last step of each network reported."""
+        return self._logs
+
+    def evaluate(
+        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+    ) -> list[EvalResult]:
+        """Returns what each network comes to on a split."""
         return [
-            self._evaluated(*one, batches)
-            for one in zip(values, self._masks, strict=True)
+            self._own.evaluate(state, masks, batches, per_example)
+            for state, masks in zip(values, self._masks, strict=True)
         ]
-
-    def _evaluated(
-        self,
-        state: State,
-        masks: Mapping[str, np.ndarray],
-        batches: Iterable[Batch],
-    ) -> Figures:
-        measures = self._programs.measures
-        loss: dict[str, float] = {}
-        if self._own.has_loss:
-            loss["loss"], size = self._own.loss(state, masks, batches)
-            if not (measures.has_accuracy or measures.metrics):
-                return Figures(loss, np.zeros(size, bool))
-        dense = DenseNetworks(self._programs, Single(), [state], [masks], [0])
-        (found,) = dense.evaluate(dense.values, batches)
-        return Figures({**found.figures, **loss}, found.correct)
 
     def better(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns `values` of the networks that improved, else those before."""

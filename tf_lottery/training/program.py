@@ -1,4 +1,4 @@
-"""This module knows the compiled programs that train and evaluate networks.
+"""The compiled programs that train and evaluate networks.
 
 Many steps run inside one compiled function over data that lies on the device.
 XLA compiles it, except where convolutions run on a CPU: inside loops XLA's are
@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from tf_lottery.training.arrangement import Arrangement
-from tf_lottery.training.measure import Measures
+from tf_lottery.training.feed import Examples, gathered
 from tf_lottery.training.network import Augment, Network, Values
 
 _CONVOLUTIONS = (
@@ -33,8 +33,11 @@ _RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
 
 def compiles_with_xla(model: keras.Model) -> bool:
     """Returns whether XLA is the faster choice for this model here."""
-    layers = list(model._flatten_layers(include_self=False))
-    if any(isinstance(layer, _RECURRENT) for layer in layers):
+    layers = list(model._flatten_layers())
+    if any(
+        isinstance(layer, _RECURRENT) or not layer.supports_jit
+        for layer in layers
+    ):
         return False
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     return on_gpu or not any(
@@ -46,48 +49,45 @@ def training_steps(
     network: Network,
     arrangement: Arrangement,
     augment: Augment | None = None,
+    jit_compile: bool = False,
 ) -> Callable[..., tuple[Any, Any]]:
     """Returns a compiled function that takes many training steps.
 
-    It takes, packed as the arrangement does, each network's values, masks, key
-    of augmentation (int32 scalar) and order (int32 `[steps, batch]`, which
-    examples make up each batch); then `x` and `y` (all examples at hand),
-    `first` (the step that row 0 of `order` belongs to), `start` and `stop`
-    (rows of `order`). It returns the new values and the sum of the losses of
-    the steps, regularisation included, both packed.
+    It takes, packed as the arrangement does, each network's values, what its
+    metrics have counted, masks, key of augmentation (int32 scalar) and order
+    (int32 `[steps, batch]`, which examples make up each batch); then
+    `examples` (all at hand), `first` (the step that row 0 of `order` belongs
+    to), `start` and `stop` (rows of `order`). It returns the new values and
+    counts, both packed.
     """
 
     # AutoGraph needs the source; an explicit loop does not.
-    @tf.function(jit_compile=compiles_with_xla(network.model), autograph=False)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def run(
         values: Any,
+        totals: Any,
         masks: Any,
         keys: Any,
         orders: Any,
-        x: tf.Tensor,
-        y: tf.Tensor,
+        examples: Examples,
         first: tf.Tensor,
         start: tf.Tensor,
         stop: tf.Tensor,
     ) -> tuple[Any, Any]:
         def body(i: tf.Tensor, values: Any, totals: Any) -> tuple[Any, ...]:
             def one(
-                values: Values, masks: Any, key: Any, order: Any, total: Any
-            ) -> tuple[Values, tf.Tensor]:
-                batch = order[i]
-                inputs = tf.gather(x, batch)
+                values: Values, totals: Any, masks: Any, key: Any, order: Any
+            ) -> tuple[Values, Any]:
+                batch = gathered(examples, order[i])
                 if augment is not None:
-                    inputs = augment(inputs, tf.stack([key, first + i]))
-                values, loss = network.step(
-                    values, masks, inputs, tf.gather(y, batch)
-                )
-                return values, total + loss
+                    seed = tf.stack([key, first + i])
+                    batch = batch._replace(x=augment(batch.x, seed))
+                return network.step(values, totals, masks, batch)
 
             return i + 1, *arrangement.map(
-                one, values, masks, keys, orders, totals
+                one, values, totals, masks, keys, orders
             )
 
-        totals = arrangement.map(lambda key: tf.cast(key * 0, tf.float32), keys)
         _, values, totals = tf.while_loop(
             lambda i, *_: i < stop, body, (start, values, totals)
         )
@@ -97,33 +97,39 @@ def training_steps(
 
 
 def evaluation(
-    network: Network, arrangement: Arrangement, measures: Measures
-) -> Callable[..., tuple[Any, Any, Any]]:
+    network: Network, arrangement: Arrangement, jit_compile: bool = False
+) -> Callable[..., tuple[Any, Any]]:
     """Returns a compiled function that evaluates networks on one batch.
 
-    It takes, packed, each network's values and the state of each metric of
-    `measures.metrics`; then `x`, `y` and `counts`, each example's weight in
-    the metrics. It returns, packed, the loss of every example, float32,
-    whether it was classified right, bool, and the state of the metrics.
+    It takes, packed, each network's values and what its metrics have counted,
+    and the examples. It returns, packed, the values for the next batch and
+    the new counts.
     """
 
-    @tf.function(jit_compile=compiles_with_xla(network.model), autograph=False)
-    def run(
-        values: Any, totals: Any, x: tf.Tensor, y: tf.Tensor, counts: tf.Tensor
-    ) -> tuple[Any, Any, Any]:
-        outputs = arrangement.map(lambda v: network.outputs(v, x), values)
-        totals = [
-            measures.counted(total, y, each, counts)
-            for total, each in zip(
-                arrangement.unpack(totals),
-                arrangement.unpack(outputs),
-                strict=True,
-            )
-        ]
-        return (
-            arrangement.examples(measures.losses, y, outputs),
-            arrangement.examples(measures.correct, y, outputs),
-            arrangement.pack(totals),
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run(values: Any, totals: Any, examples: Examples) -> tuple[Any, Any]:
+        after, totals = arrangement.map(
+            lambda v, t: network.evaluated(v, t, examples), values, totals
+        )
+        # Without states to pass on, not all weights need come out again.
+        return (after if network.has_states else None), totals
+
+    return run
+
+
+def per_example(
+    network: Network, arrangement: Arrangement, jit_compile: bool = False
+) -> Callable[..., Any]:
+    """Returns a compiled function that evaluates each example alone.
+
+    It takes, packed, each network's values, and the examples. It returns,
+    packed, the deciding metric of every example, float32 `[examples]`.
+    """
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run(values: Any, examples: Examples) -> Any:
+        return arrangement.map(
+            lambda v: network.per_example(v, examples), values
         )
 
     return run

@@ -1,4 +1,4 @@
-"""This module knows what says how a network is trained."""
+"""How the networks of a run are trained."""
 
 import dataclasses
 from typing import Any
@@ -13,14 +13,24 @@ class Recipe:
     Attributes:
         optimizer: As `keras.Model.compile` takes it; its learning rate may be
             a schedule of the step. Never used itself, only its configuration.
-        loss: As `keras.Model.compile` takes it.
-        metrics: As `keras.Model.compile` takes them. A verdict needs
-            `"accuracy"`.
-        batch_size: Examples a step; what does not fill a batch at the end of
-            an epoch is left out of that epoch.
+        loss: As `keras.Model.compile` takes it. None: that of the model's
+            layers or of its class.
+        loss_weights: As `keras.Model.compile` takes them.
+        metrics: As `keras.Model.compile` takes them.
+        weighted_metrics: As `keras.Model.compile` takes them.
+        batch_size: Examples a step.
         length: How long each network trains, counted from step 0.
         evaluate_every: Steps between evaluations (Frankle & Carbin 2019, G.1:
-            100).
+            100); at most an epoch.
+        validation_batch_size: Examples in a batch of an evaluation, where that
+            makes a difference to loss or metrics. None: `batch_size`.
+        shuffle: Whether each epoch is shuffled.
+        keeps_remainder: Whether examples that do not fill a batch at the end
+            of an epoch are a smaller batch, as in Keras. If not, they sit that
+            epoch out.
+        jit_compile: Whether XLA compiles training: `True`, `False`, or
+            `"auto"`, where it is the faster choice.
+        auto_scale_loss: As `keras.Model.compile` takes it.
         test_curve: Whether test data is evaluated as often as validation
             data, for learning curves (the paper's Figure 3), and not only at
             the early-stop step and the end. It changes no other number, and
@@ -29,17 +39,32 @@ class Recipe:
 
     optimizer: Any
     loss: Any
-    metrics: tuple[Any, ...] = ("accuracy",)
+    metrics: Any = ("accuracy",)
     batch_size: int = 60
     length: Duration = Duration("50000it")
     evaluate_every: int = 100
     test_curve: bool = False
+    loss_weights: Any = None
+    weighted_metrics: Any = None
+    validation_batch_size: int | None = None
+    shuffle: bool = True
+    keeps_remainder: bool = False
+    jit_compile: bool | str = "auto"
+    auto_scale_loss: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "evaluate_every"):
+        sizes = ["batch_size", "evaluate_every"]
+        if self.validation_batch_size is not None:
+            sizes.append("validation_batch_size")
+        for name in sizes:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
                     f"`{name}` must be a whole number of 1 or more; "
                     f"got {value!r}."
                 )
+        if self.jit_compile not in (True, False, "auto"):
+            raise ValueError(
+                "`jit_compile` must be True, False or 'auto'; got "
+                f"{self.jit_compile!r}."
+            )

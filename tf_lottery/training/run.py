@@ -1,4 +1,4 @@
-"""This module knows what training a network leaves behind."""
+"""What training one network gave."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_lottery.training.state import Arrays, State
 
-Row = Mapping[str, float]
+Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,14 +17,16 @@ class Run:
 
     Attributes:
         trained: Path to value of every variable of the model at the end.
-        metrics: Figures of the run; accuracies are fractions in [0, 1].
-            `steps` and `seconds` always; `early_stop_step`, the step of
-            minimum validation loss over the whole run, found afterwards
-            (Frankle & Carbin 2019, App. C), and what was measured there where
-            there is validation data.
-        curve: One row for each evaluation, with its `step`.
-        correct: `"validation"` and `"test"` to whether each example was
-            classified right at the early-stop step, bool `[examples]`.
+        best: The same at the early-stop step; None without validation data.
+        metrics: Metrics of the run, as Keras names them, with the split before
+            them. `steps`, `seconds` and `deciding_metric` always;
+            `early_stop_step`, the step of minimum validation loss over the
+            whole run, found afterwards (Frankle & Carbin 2019, App. C), and
+            what was measured there where there is validation data.
+        curve: One row for each evaluation, with its `step`; training metrics
+            are those over the steps since the row before.
+        per_example: `"validation"` and `"test"` to the deciding metric of each
+            example at the early-stop step, bool or float32 `[examples]`.
         slots: Name to value of every variable of the optimizer at the end, if
             they were to be kept.
         captured: The states at the steps that were to be captured, in order.
@@ -33,6 +35,7 @@ class Run:
     trained: Arrays
     metrics: Mapping[str, Any]
     curve: tuple[Row, ...]
-    correct: Mapping[str, np.ndarray]
+    per_example: Mapping[str, np.ndarray]
+    best: Arrays | None = None
     slots: Arrays = dataclasses.field(default_factory=dict)
     captured: tuple[State, ...] = ()

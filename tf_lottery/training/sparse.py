@@ -1,4 +1,4 @@
-"""This module knows a network that trains on its survivors alone."""
+"""Networks that train on their surviving weights alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,8 @@ from tf_lottery.data import Dataset, Split
 from tf_lottery.sparse_training import SparseTraining
 from tf_lottery.training import feed
 from tf_lottery.training.feed import Batch, Window
-from tf_lottery.training.measure import Figures, Measures
+from tf_lottery.training.objective import EvalResult, Objective
+from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.state import State
 
 BREAK_EVEN = 0.35
@@ -21,30 +22,53 @@ BREAK_EVEN = 0.35
 """
 
 
-def refusal(
+def unsupported_reason(
     model: keras.Model,
-    loss: keras.losses.Loss,
-    optimizer: keras.optimizers.Optimizer,
-    measures: Measures,
+    recipe: Recipe,
+    objective: Objective,
     data: Dataset,
     masks: Mapping[str, np.ndarray],
 ) -> str | None:
     """Returns why a network trains densely, or None if it need not."""
-    if measures.metrics:
-        return f"metric {measures.metrics[0].name!r} needs the dense outputs"
-    if data.augment is not None:
-        return "its inputs are varied at random"
-    if feed.streams(data.train):
-        return "its data stream, and which inputs are always 0 is not known"
-    if data.train.x.dtype != np.float32:
-        return f"inputs are {data.train.x.dtype}, not float32"
-    if not data.train.x.flags.c_contiguous:
-        return "inputs do not lie in memory one after the other"
+    for metric in objective.compiled_metrics:
+        if type(metric) is not keras.metrics.SparseCategoricalAccuracy:
+            return f"metric {metric.name!r} needs the dense outputs"
+    if recipe.loss is None or keras.tree.is_nested(recipe.loss):
+        return "it has no loss, or several"
+    if recipe.loss_weights is not None:
+        return "its loss has a weight"
+    if reason := _unsupported_data(data):
+        return reason
     kept = sum(int(mask.sum()) for mask in masks.values())
     size = sum(mask.size for mask in masks.values())
     if not size or kept / size > BREAK_EVEN:
         return f"more than {100 * BREAK_EVEN:.0f} % of the weights are left"
-    return sparse_training.refusal(model, loss, optimizer, masks)
+    optimizer = keras.optimizers.get(recipe.optimizer)
+    return sparse_training.refusal(model, recipe.loss, optimizer, masks)
+
+
+def _unsupported_data(data: Dataset) -> str | None:
+    if data.augment is not None:
+        return "its inputs are varied at random"
+    if feed.streams(data.train):
+        return "its data stream, and which inputs are always 0 is not known"
+    for split in (data.train, data.validation, data.test):
+        if split is None:
+            continue
+        if split.sample_weight is not None:
+            return "examples have weights"
+        if not all(isinstance(a, np.ndarray) for a in (split.x, split.y)):
+            return "it has several inputs or outputs"
+        if split.x.dtype != np.float32:
+            return f"inputs are {split.x.dtype}, not float32"
+        if not split.x.flags.c_contiguous:
+            return "inputs do not lie in memory one after the other"
+        if split.y.dtype.kind not in "iu" or split.y.shape[1:] not in (
+            (),
+            (1,),
+        ):
+            return "targets are not one label an example"
+    return None
 
 
 class SparseNetwork:
@@ -53,7 +77,7 @@ class SparseNetwork:
     Args:
         model: What is trained.
         optimizer: Its optimizer.
-        measures: What is measured.
+        objective: What is minimised and measured.
         state: Where it starts.
         masks: Kernel path to bool array.
     """
@@ -62,37 +86,55 @@ class SparseNetwork:
         self,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
-        measures: Measures,
+        objective: Objective,
         state: State,
         masks: Mapping[str, np.ndarray],
     ) -> None:
         self._build = lambda state: SparseTraining(
             model, masks, optimizer, state.weights, state.slots
         )
-        self._measures = measures
+        self._objective = objective
         self._others = state.weights
         self.values: Any = self._build(state)
+        self.count_from(None)
 
     def run(self, window: Window, start: int, stop: int) -> np.ndarray:
-        """Takes steps; returns the sum of losses, `[1]`."""
+        """Takes steps; returns the sum of losses so far, `[1]`."""
         (order,) = window.orders
-        x = _rows(window.split)
-        loss = self.values.run(x, window.split.y, order[start:stop])
-        return np.array([loss * (stop - start)])
+        rows = order[start:stop]
+        loss = self.values.run(*_arrays(window.split), rows)
+        self._count(loss * rows.size, self.values.right, rows.size)
+        return self._totals[0][None]
 
-    def evaluate(self, values: Any, batches: Iterable[Batch]) -> list[Figures]:
-        """Returns the figures on a split."""
-        losses, rights = [], []
-        for batch in batches:
-            split = batch.split
-            loss, right = values.evaluate(_rows(split), split.y)
-            new = batch.counts.numpy() > 0
-            losses.append(loss[new])
-            rights.append(right[new])
-        right = np.concatenate(rights)
-        if not self._measures.has_accuracy:
-            right = np.zeros_like(right)
-        return [self._measures.figures(np.concatenate(losses), right)]
+    def counted(self) -> list[list[np.ndarray]]:
+        """Returns what the metrics counted so far."""
+        return [[np.array(total) for total in self._totals]]
+
+    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Has metrics count on from earlier counts; None: from nothing."""
+        (counts,) = totals or [self._zeros()]
+        self._totals = np.array(counts, np.float64)
+
+    def training_metrics(self) -> list[dict[str, Any]]:
+        """Returns the metrics over the steps counted."""
+        return [self._results(self._totals)]
+
+    def evaluate(
+        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+    ) -> list[EvalResult]:
+        """Returns what the network comes to on a split."""
+        pairs = [values.evaluate(*_arrays(batch.split)) for batch in batches]
+        losses, right = (
+            np.concatenate(each) for each in zip(*pairs, strict=True)
+        )
+        counts = self._counts(
+            losses.sum(dtype=np.float64), right.sum(), len(right)
+        )
+        found = None
+        if per_example:
+            has_accuracy = bool(self._objective.compiled_metrics)
+            found = right if has_accuracy else losses
+        return [EvalResult(self._results(counts), found)]
 
     def better(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns the network as it is: asked for only if it improved."""
@@ -110,7 +152,21 @@ class SparseNetwork:
         (state,) = states
         return self._build(state)
 
+    def _zeros(self) -> list[float]:
+        return [0.0] * len(self._objective.variables)
 
-def _rows(split: Split) -> np.ndarray:
-    """Returns the inputs as `[examples, inputs]`, where they lie."""
-    return split.x.reshape(len(split), -1)
+    def _count(self, loss: float, right: int, examples: int) -> None:
+        self._totals += self._counts(loss, right, examples)
+
+    def _counts(self, loss: float, right: int, examples: int) -> np.ndarray:
+        """Returns sum and count of the loss, then of each accuracy."""
+        accuracies = len(self._objective.compiled_metrics)
+        return np.array([loss, examples, *[right, examples] * accuracies])
+
+    def _results(self, totals: np.ndarray) -> dict[str, Any]:
+        return self._objective.results([np.float32(total) for total in totals])
+
+
+def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs `[examples, inputs]` and labels, where they lie."""
+    return split.x.reshape(len(split), -1), split.y.reshape(-1)

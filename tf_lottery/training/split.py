@@ -1,4 +1,4 @@
-"""This module knows programs whose batches are split over replicas.
+"""Programs whose batches are split over replicas.
 
 Each replica of a `tf.distribute.Strategy` holds all of the network and sees
 its part of each batch; gradients are summed before they are clipped and
@@ -6,17 +6,17 @@ applied, so all replicas take the same step, which is that of one device with
 the whole batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_lottery.data import nested
 from tf_lottery.training import factors, replicas
 from tf_lottery.training.arrangement import Arrangement
 from tf_lottery.training.dense import DensePrograms
-from tf_lottery.training.measure import Measures
+from tf_lottery.training.feed import Examples, gathered
 from tf_lottery.training.network import Augment, Network, Values
-from tf_lottery.training.program import compiles_with_xla
 
 
 class SplitPrograms(DensePrograms):
@@ -24,9 +24,9 @@ class SplitPrograms(DensePrograms):
 
     Args:
         network: What is trained, its model as `replicas.prepared` makes it.
-        measures: What is measured.
         augment: What happens to training inputs, or None.
         strategy: Whose replicas they are.
+        jit_compile: Whether XLA may compile them.
 
     Attributes:
         devices: Names of this host's devices, one for each replica.
@@ -37,14 +37,14 @@ class SplitPrograms(DensePrograms):
     def __init__(
         self,
         network: Network,
-        measures: Measures,
         augment: Augment | None,
         strategy: tf.distribute.Strategy,
+        jit_compile: bool,
     ) -> None:
-        super().__init__(network, measures, augment)
+        one = isinstance(strategy, tf.distribute.OneDeviceStrategy)
+        super().__init__(network, augment, jit_compile and one)
         self._strategy = strategy
-        self._train: Callable[..., Any] | None = None
-        self._evaluate = _evaluation(network, measures, strategy)
+        self._is_prepared = False
         self._names = [*network.paths, *network.masked]
         self.devices = strategy.extended.worker_devices
         kinds = (
@@ -53,40 +53,41 @@ class SplitPrograms(DensePrograms):
         )
         self.trains_apart = isinstance(strategy, kinds)
 
-    def training(self, arrangement: Arrangement) -> Callable[..., Any]:
+    def train(self, arrangement: Arrangement, *given: Any) -> Any:
         """Returns what `program.training_steps` returns, for one network.
 
-        It raises a ValueError if replicas come to disagree.
+        Raises:
+            ValueError: Replicas come to disagree.
         """
+        values, totals, masks, key, order, *more = given
+        if not self._is_prepared:  # only now: replicas have to meet for it
+            factors.prepare(self.network.model, order.shape[1], self._strategy)
+            self._is_prepared = True
+        zeros = self.objective.zeros()
+        values, counted, agree = super().train(
+            arrangement, values, zeros, masks, key, order, *more
+        )
+        for name, same in zip(self._names, agree.numpy(), strict=True):
+            if not same:
+                raise ValueError(
+                    f"Replicas disagree on {name!r}, which must be the "
+                    "same on all of them: a layer keeps a state of its "
+                    "own on each, or a device is at fault."
+                )
+        count = self._strategy.num_replicas_in_sync
+        return values, _added(totals, counted, zeros, count)
 
-        def run(
-            values: Any, masks: Any, key: Any, order: Any, *more: Any
-        ) -> Any:
-            train = self._steps(batch_size=order.shape[1])
-            values, total, agree = train(values, masks, key, order, *more)
-            for name, same in zip(self._names, agree.numpy(), strict=True):
-                if not same:
-                    raise ValueError(
-                        f"Replicas disagree on {name!r}, which must be the "
-                        "same on all of them: a layer keeps a state of its "
-                        "own on each, or a device is at fault."
-                    )
-            return values, total
-
-        return run
-
-    def evaluation(self, arrangement: Arrangement) -> Callable[..., Any]:
-        """Returns what `program.evaluation` returns, for one network."""
-        return self._evaluate
-
-    def _steps(self, batch_size: int) -> Callable[..., Any]:
-        # Not before they train: replicas have to meet for it.
-        if self._train is None:
-            factors.prepare(self.network.model, batch_size, self._strategy)
-            self._train = _training_steps(
-                self.network, self._augment, self._strategy
+    def _compiled(
+        self, kind: str, arrangement: Arrangement
+    ) -> Callable[..., Any]:
+        if kind == "training":
+            return _training_steps(
+                self.network, self._augment, self._strategy, self._jit
             )
-        return self._train
+        made = super()._compiled(kind, arrangement)
+        if kind == "evaluation" and self.objective.is_mean_of_examples:
+            return _evaluation(self.network, self._strategy, made)
+        return made
 
 
 def _holds_loops(strategy: tf.distribute.Strategy) -> bool:
@@ -99,39 +100,32 @@ def _holds_loops(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, kinds)
 
 
-def _compiles(network: Network, strategy: tf.distribute.Strategy) -> bool:
-    one = isinstance(strategy, tf.distribute.OneDeviceStrategy)
-    return one and compiles_with_xla(network.model)
-
-
 class Given(NamedTuple):
     """What steps take and do not change, as `program.training_steps` has it."""
 
     masks: Any
     key: tf.Tensor
     order: tf.Tensor
-    x: tf.Tensor
-    y: tf.Tensor
+    examples: Examples
     first: tf.Tensor
 
 
-Step = Callable[[tf.Tensor, Values, tf.Tensor, Given], tuple[Any, Any]]
+Step = Callable[[tf.Tensor, Values, Any, Given], tuple[Any, Any]]
 
 
 def step_of(network: Network, augment: Augment | None) -> Step:
     """Returns a function that takes one step on this replica's part."""
 
     def step(
-        i: tf.Tensor, values: Values, total: tf.Tensor, given: Given
-    ) -> tuple[Values, tf.Tensor]:
+        i: tf.Tensor, values: Values, totals: Any, given: Given
+    ) -> tuple[Values, Any]:
         number, count = replicas.part()
-        batch = replicas.own(given.order[i])
-        x, y = tf.gather(given.x, batch), tf.gather(given.y, batch)
+        batch = gathered(given.examples, replicas.own(given.order[i]))
         if augment is not None:
             seed = tf.stack([given.key, given.first + i])
-            x = augment(x, seed, part=number, parts=count)
-        values, loss = network.step(values, given.masks, x, y)
-        return values, total + loss
+            x = augment(batch.x, seed, part=number, parts=count)
+            batch = batch._replace(x=x)
+        return network.step(values, totals, given.masks, batch)
 
     return step
 
@@ -140,29 +134,30 @@ def _training_steps(
     network: Network,
     augment: Augment | None,
     strategy: tf.distribute.Strategy,
+    jit_compile: bool,
 ) -> Callable[..., tuple[Any, Any, Any]]:
     """Returns a compiled function that takes many training steps.
 
-    As `program.training_steps`, and it returns beside values and sum of losses
+    As `program.training_steps`; it sums what replicas count, and returns also
     whether all replicas have the same, bool `[variables and masks]`.
     """
     step = step_of(network, augment)
     steps = loop_inside if _holds_loops(strategy) else _loop_outside
 
-    @tf.function(jit_compile=_compiles(network, strategy), autograph=False)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def run(
         values: Any,
+        totals: Any,
         masks: Any,
         key: tf.Tensor,
         order: tf.Tensor,
-        x: tf.Tensor,
-        y: tf.Tensor,
+        examples: Examples,
         first: tf.Tensor,
         start: tf.Tensor,
         stop: tf.Tensor,
     ) -> tuple[Any, Any, Any]:
-        given = Given(masks, key, order, x, y, first)
-        return steps(strategy, step, values, given, start, stop)
+        given = Given(masks, key, order, examples, first)
+        return steps(strategy, step, values, totals, given, start, stop)
 
     return run
 
@@ -171,21 +166,22 @@ def loop_inside(
     strategy: tf.distribute.Strategy,
     step: Step,
     values: Values,
+    totals: Any,
     given: Given,
     start: tf.Tensor,
     stop: tf.Tensor,
 ) -> Any:
     """Returns what each replica comes to that runs the whole loop itself."""
 
-    def run(values: Any, given: Any, start: Any, stop: Any) -> Any:
-        _, values, total = tf.while_loop(
+    def run(values: Any, totals: Any, given: Any, start: Any, stop: Any) -> Any:
+        _, values, totals = tf.while_loop(
             lambda i, *_: i < stop,
-            lambda i, values, total: (i + 1, *step(i, values, total, given)),
-            (start, values, tf.constant(0.0)),
+            lambda i, values, totals: (i + 1, *step(i, values, totals, given)),
+            (start, values, totals),
         )
-        return _ended(values, total, given)
+        return _ended(values, totals, given)
 
-    results = strategy.run(run, args=(values, given, start, stop))
+    results = strategy.run(run, args=(values, totals, given, start, stop))
     return _parts(strategy, results)[0]
 
 
@@ -193,20 +189,20 @@ def _loop_outside(
     strategy: tf.distribute.Strategy,
     step: Step,
     values: Values,
+    totals: Any,
     given: Given,
     start: tf.Tensor,
     stop: tf.Tensor,
 ) -> Any:
     """Returns what the replicas come to, one step after the other."""
     held = _on_each(strategy, given)
-    zero = tf.constant(0.0)
-    states = _on_each(strategy, (values, zero))
+    states = _on_each(strategy, (values, totals))
 
     def body(i: tf.Tensor, states: Any) -> tuple[tf.Tensor, Any]:
         def one() -> Any:
             j = _place(strategy)
-            values, total = states[j]
-            return step(i, values, total, held[j])
+            values, totals = states[j]
+            return step(i, values, totals, held[j])
 
         return i + 1, _parts(strategy, strategy.run(one))
 
@@ -214,51 +210,72 @@ def _loop_outside(
 
     def last() -> Any:
         j = _place(strategy)
-        values, total = states[j]
-        return _ended(values, total, held[j])
+        values, totals = states[j]
+        return _ended(values, totals, held[j])
 
     return _parts(strategy, strategy.run(last))[0]
 
 
-def _ended(values: Values, total: tf.Tensor, given: Given) -> Any:
+def _ended(values: Values, totals: Any, given: Given) -> Any:
     same = replicas.agree([*values.weights, *values.others, *given.masks])
-    # By itself: TensorFlow does not sum integers and floats in one go.
-    (total,) = replicas.summed([total])
-    return values, total, same
+    # One by one: TensorFlow does not sum integers and floats in one go.
+    totals = [replicas.summed([total])[0] for total in totals]
+    return values, totals, same
 
 
 def _evaluation(
-    network: Network, measures: Measures, strategy: tf.distribute.Strategy
-) -> Callable[..., tuple[Any, Any, Any]]:
-    """Returns a compiled function as `program.evaluation` does."""
+    network: Network,
+    strategy: tf.distribute.Strategy,
+    whole: Callable[..., Any],
+) -> Callable[..., tuple[Any, Any]]:
+    """Returns a compiled function as `program.evaluation` does.
 
-    def outputs(values: Any, x: tf.Tensor) -> tf.Tensor:
-        number, count = replicas.part()
-        size = -(-x.shape[0] // count)
-        # What fills up the last part is seen twice, and left out below.
-        rows = (number * size + tf.range(size)) % x.shape[0]
-        mine = network.outputs(values, tf.gather(x, rows))
-        if count == 1:
-            return mine
-        return tf.distribute.get_replica_context().all_gather(mine, axis=0)
+    Args:
+        network: What is evaluated.
+        strategy: Whose replicas evaluate a part of each batch.
+        whole: Evaluates a batch that they cannot share evenly.
+    """
+    count = strategy.num_replicas_in_sync
+    zeros = network.objective.zeros()
 
-    @tf.function(jit_compile=_compiles(network, strategy), autograph=False)
-    def run(
-        values: Any, totals: Any, x: tf.Tensor, y: tf.Tensor, counts: tf.Tensor
-    ) -> tuple[Any, Any, Any]:
+    def one(values: Values, examples: Examples) -> list[tf.Tensor]:
+        size = nested.arrays_of(examples.x)[0].shape[0]
+        mine = gathered(examples, replicas.own(tf.range(size)))
+        _, counted = network.evaluated(values, zeros, mine)
+        return [replicas.summed([total])[0] for total in counted]
+
+    @tf.function(autograph=False)
+    def run(values: Values, totals: Any, examples: Examples) -> Any:
         if _holds_loops(strategy):
-            out = strategy.run(outputs, args=(values, x))
+            out = strategy.run(one, args=(values, examples))
         else:
-            held = _on_each(strategy, (values, x))
-            out = strategy.run(lambda: outputs(*held[_place(strategy)]))
-        every = _parts(strategy, out)[0][: x.shape[0]]
-        return (
-            measures.losses(y, every),
-            measures.correct(y, every),
-            measures.counted(totals, y, every, counts),
-        )
+            held = _on_each(strategy, (values, examples))
+            out = strategy.run(lambda: one(*held[_place(strategy)]))
+        return None, _added(totals, _parts(strategy, out)[0], zeros, count)
 
-    return run
+    def divided(values: Values, totals: Any, examples: Examples) -> Any:
+        size = nested.arrays_of(examples.x)[0].shape[0]
+        if count == 1 or size % count:
+            return whole(values, totals, examples)
+        return run(values, totals, examples)
+
+    return divided
+
+
+def _added(
+    totals: Sequence[tf.Tensor],
+    counted: Sequence[tf.Tensor],
+    zeros: Sequence[tf.Tensor],
+    count: int,
+) -> list[tf.Tensor]:
+    """Returns what metrics counted before and on all replicas.
+
+    Each replica began to count from the metrics' initial values.
+    """
+    return [
+        before + sums - tf.cast(count, zero.dtype) * zero
+        for before, sums, zero in zip(totals, counted, zeros, strict=True)
+    ]
 
 
 def _on_each(strategy: tf.distribute.Strategy, structure: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""This module knows networks that are spread over devices.
+"""Networks that are spread over devices.
 
 Each device trains some of them, all at the same time, and none waits for
 another: nothing is communicated.
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.data import nested
 from tf_lottery.training.course import Networks
-from tf_lottery.training.feed import Batch, Window
-from tf_lottery.training.measure import Figures
+from tf_lottery.training.feed import Batch, Examples, Window
+from tf_lottery.training.objective import EvalResult
 from tf_lottery.training.state import State
 
 Build = Callable[[slice], Networks]
@@ -46,7 +47,7 @@ class SpreadNetworks:
         self.values: Any = [part.values for part in self._parts]
 
     def run(self, window: Window, start: int, stop: int) -> np.ndarray:
-        """Takes steps; returns each network's sum of losses, `[networks]`."""
+        """Takes steps; returns each network's losses so far, `[networks]`."""
         if self._windows[0] is not window:
             parts = self._on_each(
                 lambda i, before: _part(window, self._slices[i], before),
@@ -62,14 +63,34 @@ class SpreadNetworks:
         self.values = [part.values for part in self._parts]
         return np.concatenate(losses)
 
-    def evaluate(self, values: Any, batches: Iterable[Batch]) -> list[Figures]:
-        """Returns each network's figures on a split."""
-        figures = self._on_each(
-            lambda part, values: part.evaluate(values, batches),
+    def counted(self) -> list[list[np.ndarray]]:
+        """Returns of each network what its metrics counted so far."""
+        return [each for part in self._parts for each in part.counted()]
+
+    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Has metrics count on from earlier counts; None: from nothing."""
+        self._on_each(
+            lambda part, at: part.count_from(
+                None if totals is None else totals[at]
+            ),
+            self._parts,
+            self._slices,
+        )
+
+    def training_metrics(self) -> list[dict[str, Any]]:
+        """Returns of each network its metrics over the steps counted."""
+        return [m for part in self._parts for m in part.training_metrics()]
+
+    def evaluate(
+        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+    ) -> list[EvalResult]:
+        """Returns each network's results on a split."""
+        results = self._on_each(
+            lambda part, values: part.evaluate(values, batches, per_example),
             self._parts,
             values,
         )
-        return [each for some in figures for each in some]
+        return [each for some in results for each in some]
 
     def better(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns `values` of the networks that improved, else those before."""
@@ -106,7 +127,11 @@ class SpreadNetworks:
 def _part(window: Window, at: slice, before: Window | None) -> Window:
     """Returns a window of some networks, its examples on this device."""
     if before is not None and before.split is window.split:
-        x, y = before.x, before.y
+        examples = before.examples
     else:
-        x, y = tf.identity(window.x), tf.identity(window.y)
-    return dataclasses.replace(window, x=x, y=y, orders=window.orders[at])
+        examples = Examples(
+            *nested.map_arrays(tf.identity, tuple(window.examples))
+        )
+    return dataclasses.replace(
+        window, examples=examples, orders=window.orders[at]
+    )

@@ -49,7 +49,7 @@ def reestimated(
             for layer in norms.values():
                 # The mean of all batches so far, each with the same weight.
                 layer.momentum = i / (i + 1)
-            model(batch.x, training=True)
+            model(batch.examples.x, training=True)
         after = values(variables)
     finally:
         for path, layer in norms.items():

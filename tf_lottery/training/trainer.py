@@ -1,4 +1,4 @@
-"""This module knows how networks are trained from any state to the end."""
+"""The trainer: networks are trained from any state to the end."""
 
 import functools
 import logging
@@ -11,12 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking, seeds
-from tf_lottery.data import Dataset, augmentation
+from tf_lottery.data import Dataset, Split, augmentation
 from tf_lottery.training import (
     feed,
     fit,
     interim,
-    measure,
     own_steps,
     program,
     replicas,
@@ -26,9 +25,10 @@ from tf_lottery.training import (
 from tf_lottery.training.arrangement import Single
 from tf_lottery.training.course import Course, Networks
 from tf_lottery.training.dense import DenseNetworks, DensePrograms
-from tf_lottery.training.feed import Window
+from tf_lottery.training.feed import Batching, Examples, Window
 from tf_lottery.training.job import Job
 from tf_lottery.training.network import Network
+from tf_lottery.training.objective import LOSS, Objective
 from tf_lottery.training.own_steps import OwnNetworks, OwnSteps
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.run import Run
@@ -77,46 +77,87 @@ class Trainer:
         self.model, self.recipe, self.data = model, recipe, data
         self.strategy = strategy
         self._other: tuple[str, Trainer] | None = None
-        loss = None
-        if recipe.loss is not None or own_steps.needs_loss(model):
-            loss = measure.resolve_loss(recipe.loss)
-        measures = measure.resolve(loss, recipe.metrics)
-        fit.require_fit(model, recipe, data, loss)
-        self._loss, self._measures = loss, measures
-        self._optimizer = keras.optimizers.get(recipe.optimizer)
-        self.network = Network(model, recipe.optimizer, loss, kernels)
+        self._feed = feed.feed(
+            data.train,
+            Batching(recipe.batch_size, recipe.shuffle, recipe.keeps_remainder),
+        )
+        fit.require_fit(model, recipe, data, self.steps_per_epoch)
         augment = None
         if data.augment is not None:
             augment = functools.partial(
                 augmentation.augment, augmentation=data.augment
             )
-        self._programs = DensePrograms(self.network, measures, augment)
+        self._own: OwnSteps | None = None
+        objective = None
+        if own_steps.own_methods(model):
+            self._own = OwnSteps(model, recipe, kernels, augment, data.train)
+            self._deciding = self._own.objective.deciding
+        else:
+            objective = Objective(model, recipe, self._sample(4))
+            self._deciding = objective.deciding
+        self._objective: Any = objective
+        self._evaluated: Callable[[], Arrays] = dict
+        self._optimizer = keras.optimizers.get(recipe.optimizer)
+        self.network = Network(
+            model, recipe.optimizer, objective, kernels, recipe.auto_scale_loss
+        )
+        self._jit = recipe.jit_compile
+        if self._jit == "auto":
+            self._jit = program.compiles_with_xla(model)
+        self._programs = DensePrograms(self.network, augment, bool(self._jit))
         self._split: SplitPrograms | None = None
         if strategy is not None:
-            fit.require_parts(model, recipe, loss, strategy)
-            network = Network(
-                replicas.prepared(model), recipe.optimizer, loss, kernels
-            )
-            if strategy.num_replicas_in_sync > 1:
-                fit.require_no_added_loss(network, data.train)
-                fit.require_mean(network, data.train, recipe.batch_size)
-            self._split = SplitPrograms(network, measures, augment, strategy)
-        self._feed = feed.feed(data.train, recipe.batch_size)
+            fit.require_parts(model, recipe, objective, strategy)
+            self._split = self._split_programs(objective, augment)
         self._splits = {
-            name: feed.evaluation_batches(split)
+            name: feed.evaluation_batches(split, self._evaluation_size(split))
             for name in ("train", "validation", "test")
             if (split := getattr(data, name)) is not None
         }
-        self._own: OwnSteps | None = None
-        if own_steps.own_methods(model):
-            self._own = OwnSteps(model, recipe, kernels, augment, data.train)
         # Steps a call. A call on a CPU's convolutions shall take seconds.
         self._longest = 100 if program.compiles_with_xla(model) else 20
+
+    def _split_programs(self, objective: Any, augment: Any) -> SplitPrograms:
+        """Returns programs whose batches the strategy's replicas share."""
+        strategy: Any = self.strategy
+        recipe = self.recipe
+        model = replicas.prepared(self.model)
+        if strategy.num_replicas_in_sync > 1:
+            fit.require_mean(self.model, recipe, objective, self.data.train)
+        network = Network(
+            model,
+            recipe.optimizer,
+            Objective(model, recipe, self._sample(4)),
+            tuple(self.network.masked),
+            recipe.auto_scale_loss,
+        )
+        return SplitPrograms(network, augment, strategy, bool(self._jit))
+
+    def _sample(self, examples: int) -> Examples:
+        """Returns the first training examples, as many as the model takes."""
+        count = fit.model_batch_size(self.model) or examples
+        return feed.examples_of(self.data.train.rows(slice(0, count)))
+
+    def _evaluation_size(self, split: Split) -> int:
+        """Returns how many examples are evaluated at a time."""
+        recipe = self.recipe
+        if (
+            self._own is None
+            and self.network.objective.is_mean_of_examples
+            and fit.model_batch_size(self.model) is None
+        ):
+            return feed.even_size(len(split))
+        return recipe.validation_batch_size or recipe.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training data."""
         return self._feed.steps_per_epoch
+
+    @property
+    def evaluate_every(self) -> int:
+        """Steps between evaluations: at most an epoch."""
+        return min(self.recipe.evaluate_every, self.steps_per_epoch)
 
     @property
     def steps(self) -> int:
@@ -135,7 +176,20 @@ class Trainer:
     @property
     def compiles_with_xla(self) -> bool:
         """Whether XLA compiles the programs."""
-        return program.compiles_with_xla(self.model)
+        return bool(self._jit)
+
+    @property
+    def logged(self) -> list[str]:
+        """The names in the logs of training, as Keras has them."""
+        objective = self._own.objective if self._own else self._objective
+        names = list(objective.results(objective.zeros()))
+        if self.data.validation is not None:
+            names += [f"val_{name}" for name in names]
+        return names
+
+    def weights_evaluated(self) -> Arrays:
+        """Returns the weights of the network that progress is told about."""
+        return self._evaluated()
 
     def initial(self, model: keras.Model, seed: int) -> State:
         """Returns a model's weights as a state at step 0.
@@ -215,7 +269,7 @@ class Trainer:
         Raises:
             ValueError: Accuracy is not among what is measured.
         """
-        if not self._measures.has_accuracy:
+        if self._deciding == LOSS:
             raise ValueError(
                 "Errors are 1 - accuracy, which is not measured: "
                 'compile(..., metrics=["accuracy"]).'
@@ -230,11 +284,9 @@ class Trainer:
         state = State(0, weights, {})
         networks = self._side_by_side([state], [every], [0])
         return {
-            name: 1 - float(figures.correct.mean())
+            name: 1 - result.metrics[self._deciding]
             for name in splits or self._splits
-            for figures in networks.evaluate(
-                networks.values, self._splits[name]
-            )
+            for result in networks.evaluate(networks.values, self._splits[name])
         }
 
     @property
@@ -254,12 +306,8 @@ class Trainer:
         return found.name, reason
 
     def _arrangement(self, networks: int) -> tuple[Any, str]:
-        train, size = self.data.train, self.recipe.batch_size
-        specs = [
-            tf.TensorSpec([size, *array.shape[1:]], array.dtype)
-            for array in (train.x, train.y)
-        ]
-        return self._programs.arrangement(networks, *specs)
+        sample = self._sample(self.recipe.batch_size)
+        return self._programs.arrangement(networks, sample)
 
     def _train_together(
         self, jobs: Mapping[int, Job], progress: Progress | None
@@ -294,7 +342,9 @@ class Trainer:
             {"validation", "test"} if self.recipe.test_curve else {"validation"}
         )
         curves = [name for name in self._splits if name in often]
-        course = Course(networks, jobs, self._splits, curves, kept)
+        course = Course(
+            networks, jobs, self._splits, curves, kept, self._deciding
+        )
         tell = progress or (lambda *_: None)
         for name in names:
             tell(name, course.step, {})
@@ -302,10 +352,11 @@ class Trainer:
             began = course.step
             losses = course.advance(window, stop)
             _require_finite(losses, began, stop)
-            if stop % self.recipe.evaluate_every == 0 or stop == self.steps:
+            if stop % self.evaluate_every == 0 or stop == self.steps:
                 course.evaluate()
-                for name, log in zip(names, course.logs, strict=True):
-                    tell(name, stop, log.curve[-1])
+                for i, log in enumerate(course.logs):
+                    self._evaluated = functools.partial(course.weights, i)
+                    tell(names[i], stop, log.curve[-1])
             if stop < self.steps:
                 course.save_if_due()
         return course.runs()
@@ -336,7 +387,7 @@ class Trainer:
             return SparseNetwork(
                 self.model,
                 self._optimizer,
-                self._measures,
+                self.network.objective,
                 states[0],
                 jobs[0].masks,
             )
@@ -351,7 +402,7 @@ class Trainer:
         keys: Sequence[int],
     ) -> Networks:
         if self._own is not None:
-            return OwnNetworks(self._own, self._programs, states, masks, keys)
+            return OwnNetworks(self._own, states, masks, keys)
         arrangement, _ = self._arrangement(len(states))
         return DenseNetworks(self._programs, arrangement, states, masks, keys)
 
@@ -363,13 +414,8 @@ class Trainer:
             return "a GPU multiplies densely"
         if self.strategy is not None:
             return "the devices of a strategy multiply densely"
-        return sparse.refusal(
-            self.model,
-            self._loss,
-            self._optimizer,
-            self._measures,
-            self.data,
-            masks,
+        return sparse.unsupported_reason(
+            self.model, self.recipe, self.network.objective, self.data, masks
         )
 
     def _stretches(
@@ -379,7 +425,7 @@ class Trainer:
 
         Where the points lie depends on no clock, or sums would differ.
         """
-        every = (self.recipe.evaluate_every, self._longest)
+        every = (self.evaluate_every, self._longest)
         captures = {step for job in jobs for step in job.capture}
         for window in self._feed.windows([job.seed for job in jobs], step):
             while step < window.stop:
