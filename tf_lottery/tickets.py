@@ -35,7 +35,9 @@ class Ticket:
         origin: The state at step k that training restarts from, before
             masking. Read from a file, it holds only what survives.
         variant: `"ticket"`, or the name of the control that made it.
-        architecture: The Keras model as JSON; None for a subclassed one.
+        architecture: The Keras model as JSON, and what its layers keep beside
+            their variables, such as vocabularies; None for a model that Keras
+            cannot rebuild, such as most subclassed ones.
         metrics: Figures of the ticket's own training, once trained.
         trained: Path to value of the model's variables at the end of that
             training. Not part of the ticket's file.
@@ -106,11 +108,13 @@ class Ticket:
         """
         if self.architecture is None:
             raise ValueError(
-                "This ticket's model is subclassed and cannot be rebuilt from "
-                "the ticket. Give one: ticket.build(model)."
+                "This ticket's model cannot be rebuilt from the ticket: Keras "
+                "could not write it as JSON and read it again, as for most "
+                "subclassed models, for lambdas, and for layers without "
+                "get_config. Give one: ticket.build(model)."
             )
         try:
-            model = keras.models.model_from_json(self.architecture)
+            model = masking.rebuilt(self.architecture)
             if not isinstance(model, keras.Model):
                 raise TypeError(f"it is a {type(model).__qualname__}")
         except Exception as error:  # noqa: BLE001 - a stranger's text
@@ -162,17 +166,24 @@ class Ticket:
     def fill(self, model: keras.Model, weights: Arrays | None = None) -> None:
         """Assigns this ticket's weights to a model of its architecture.
 
+        Layers that keep more than variables, such as vocabularies, get this
+        back too, if the ticket holds its architecture.
+
         Args:
             model: The model to fill.
             weights: Path to value; None: mask ⊙ θk.
 
         Raises:
-            ValueError: Names or shapes differ. Nothing is assigned then.
+            ValueError: Names or shapes differ, and nothing is assigned then;
+                or a layer does not take its vocabulary.
         """
         weights = self.start.weights if weights is None else weights
         _require_fit(weights, model)
+        if self.architecture is not None:
+            masking.restore(model, masking.layer_states(self.architecture))
         for path, variable in masking.variables_by_path(model).items():
             variable.assign(weights[path])
+        masking.derive(model)
 
     def save(self, path: str | os.PathLike[str], values: bool = True) -> None:
         """Writes the ticket to one file, whole or not at all.

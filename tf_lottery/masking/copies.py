@@ -1,4 +1,4 @@
-"""This module knows how a model of any kind is copied, weights and masks."""
+"""Copies of models of any kind: weights, masks and all other state."""
 
 import inspect
 import warnings
@@ -6,7 +6,7 @@ import warnings
 import keras
 
 from tf_lottery import layers
-from tf_lottery.masking import paths
+from tf_lottery.masking import layer_state, paths
 
 
 def copied(model: keras.Model) -> keras.Model:
@@ -77,6 +77,7 @@ def _fill(new: keras.Model, model: keras.Model) -> None:
             targets[path].trainable = source.trainable
         if isinstance(source, layers.MaskedKernel | layers.MaskedParts):
             layers.copy_masks(source, targets[path])
+    layer_state.carry(model, new)
     variables = paths.variables_by_path(model)
     for path, variable in paths.variables_by_path(new).items():
         if path not in variables:
@@ -84,3 +85,4 @@ def _fill(new: keras.Model, model: keras.Model) -> None:
         variable.assign(variables.pop(path))
     for path in variables:
         raise ValueError(f"{path!r} is missing.")
+    layer_state.derive(new)

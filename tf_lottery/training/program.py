@@ -32,8 +32,10 @@ _RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
 
 
 def compiles_with_xla(model: keras.Model) -> bool:
-    """Returns whether XLA is the faster choice for this model here."""
-    layers = list(model._flatten_layers(include_self=False))
+    """Returns whether XLA can compile this model, and is the faster choice."""
+    layers = list(model._flatten_layers())
+    if not all(layer.supports_jit for layer in layers):
+        return False
     if any(isinstance(layer, _RECURRENT) for layer in layers):
         return False
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
