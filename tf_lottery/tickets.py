@@ -15,8 +15,13 @@ from tf_lottery.masks import Masks
 from tf_lottery.training import State
 from tf_lottery.training.state import Arrays
 
-_FORMAT = 3
-"""1: masks were packed bits. 2: values were not in planes. Both are read."""
+_FORMAT = 4
+"""All are read. 1: masks were packed bits. 2: values were not in planes.
+3: the architecture lacked what layers keep beside their variables.
+"""
+
+_LONG = 2**20
+"""An architecture of more bytes, with its vocabularies, is no header's."""
 
 _DENSE = 16
 """Kernels and their slots may unpack to so many times `archive.allowance`.
@@ -225,6 +230,11 @@ class Ticket:
             if key.partition("/")[0].endswith(".kept")
         }
         arrays |= packed | {key: planes.split(a) for key, a in split.items()}
+        architecture = self.architecture
+        if architecture is not None and len(architecture) > _LONG:
+            text = architecture.encode()
+            arrays["architecture"] = np.frombuffer(text, np.uint8)
+            architecture = None
         header = {
             "format": _FORMAT,
             "planes": {key: array.dtype.str for key, array in split.items()},
@@ -234,7 +244,7 @@ class Ticket:
             "shapes": {p: list(s) for p, s in self.masks.shapes.items()},
             "widths": {p: width for p, (width, _) in coded.items()},
             "drawn": drawn,
-            "architecture": self.architecture,
+            "architecture": architecture,
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
         }
@@ -256,7 +266,7 @@ class Ticket:
         """
         header, arrays = archive.read(path, "ticket")
         version = header.get("format")
-        if version not in (1, 2, _FORMAT):
+        if version not in (1, 2, 3, _FORMAT):
             raise ValueError(
                 f"{str(path)!r} is a ticket of format {str(version)[:9]!r}; "
                 f"this version of tf_lottery reads formats 1 to {_FORMAT}. "
@@ -277,6 +287,9 @@ class Ticket:
             shapes = {p: w.shape for p, w in weights.items()}
             masks.require({p: shapes[p] for p in shapes.keys() & masks.keys()})
             _require_finite({**weights, **slots})
+            if "architecture" in arrays:
+                text = arrays["architecture"].tobytes()
+                header["architecture"] = text.decode()
             return cls(
                 masks=masks,
                 origin=State(_typed(header, "step", int), weights, slots),

@@ -57,7 +57,7 @@ def rebuilt(architecture: str) -> keras.Model:
     """
     model = keras.models.model_from_json(architecture)
     layer_state.restore(model, layer_states(architecture))
-    _set_trainable(model, json.loads(architecture).get(_TRAINABLE, {}))
+    _set_trainable(model, _kept(architecture, _TRAINABLE))
     return model
 
 
@@ -86,8 +86,16 @@ def layer_states(architecture: str) -> dict[str, layer_state.LayerState]:
     Args:
         architecture: A text of `architecture_of`.
     """
-    states = json.loads(architecture).get(_STATES, {})
-    return dict(states)
+    return _kept(architecture, _STATES)
+
+
+def _kept(architecture: str, key: str) -> dict[str, Any]:
+    try:
+        content = json.loads(architecture)
+    except ValueError:
+        return {}  # `rebuilt` says what is wrong with it.
+    found = content.get(key) if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:

@@ -79,13 +79,20 @@ def restore(
         layer = found.get(path)
         if layer is None or _has(layer, state):
             continue
-        _load(layer, state)
+        named = f"Layer {layer.name!r} ({type(layer).__qualname__})"
+        try:
+            _load(layer, state)
+        except Exception as error:  # noqa: BLE001 - a user's code and a file
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{named} does not take the state that its twin saved: "
+                f"{type(error).__name__}: {reason}"
+            ) from None
         if not _has(layer, state):
             raise ValueError(
-                f"Layer {layer.name!r} ({type(layer).__qualname__}) does not "
-                "give back the state that it saved: check that its load_assets "
-                "and load_own_variables read what it saves (a vocabulary must "
-                "hold no line breaks)."
+                f"{named} has another state than its twin after it loaded what "
+                "the twin saved: let load_assets and load_own_variables read "
+                "all that is saved (a vocabulary must hold no line breaks)."
             )
         taken[path] = state
     return taken
