@@ -132,7 +132,12 @@ def _rename(name: str, class_name: str, found: dict[str, str]) -> None:
 
 def _renamed(content: Any, names: dict[str, str], key: str = "") -> Any:
     if isinstance(content, dict):
-        return {k: _renamed(v, names, k) for k, v in content.items()}
+        # Several outputs may stand in a mapping by names of their own.
+        is_list = key in ("input_layers", "output_layers")
+        return {
+            k: _renamed(v, names, key if is_list else k)
+            for k, v in content.items()
+        }
     if isinstance(content, list):
         return [_renamed(v, names, key) for v in content]
     places = ("name", "keras_history", "input_layers", "output_layers")

@@ -7,6 +7,7 @@ The constants that `Normalization` computes from its variables follow these in
 """
 
 import base64
+import functools
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping
@@ -49,11 +50,13 @@ def carry(source: keras.Model, target: keras.Model) -> dict[str, LayerState]:
         ValueError: A layer does not take its twin's state.
     """
     twins = _layers(target)
-    states = {
-        path: _state_of(layer)
-        for path, layer in _layers(source).items()
-        if path in twins and (_loads_variables(layer) or _has_assets(layer))
-    }
+    states = {}
+    for path, layer in _layers(source).items():
+        if path in twins and (_loads_variables(layer) or _has_assets(layer)):
+            state = _attempt(_state_of, layer)
+            if state is None and _attempt(_state_of, twins[path]) is None:
+                continue  # Neither has anything to save, before `adapt`.
+            states[path] = state or _state_of(layer)
     return restore(target, states)
 
 
@@ -88,11 +91,11 @@ def restore(
                 f"{named} does not take the state that its twin saved: "
                 f"{type(error).__name__}: {reason}"
             ) from None
-        if not _has(layer, state):
+        if state["files"] and _files(layer) != state["files"]:
             raise ValueError(
-                f"{named} has another state than its twin after it loaded what "
-                "the twin saved: let load_assets and load_own_variables read "
-                "all that is saved (a vocabulary must hold no line breaks)."
+                f"{named} saves other files than its twin, whose files it has "
+                "loaded: let load_assets read all that save_assets writes (a "
+                "vocabulary must hold no line breaks)."
             )
         taken[path] = state
     return taken
@@ -109,8 +112,10 @@ def derive(model: keras.Model) -> None:
     """
     for layer in _layers(model).values():
         if _loads_variables(layer):
-            entries = _entries(layer)
-            _keeping_variables(layer, lambda: _load_entries(layer, entries))  # noqa: B023 - called at once
+            entries = _attempt(_entries, layer)
+            if entries is not None:
+                load = functools.partial(_load_entries, layer, entries)
+                _keeping_variables(layer, load)
         elif hasattr(layer, "finalize_state") and layer.variables:
             before = dict(vars(layer))
             if _keeping_variables(layer, layer.finalize_state):
@@ -158,10 +163,17 @@ def _has_assets(layer: keras.layers.Layer) -> bool:
 
 
 def _has(layer: keras.layers.Layer, state: LayerState) -> bool:
+    return _attempt(_state_of, layer) == state
+
+
+def _attempt(
+    save: Callable[[keras.layers.Layer], Any], layer: keras.layers.Layer
+) -> Any:
+    """Returns what is saved of a layer; None where `save` raises."""
     try:
-        return _state_of(layer) == state
+        return save(layer)
     except Exception:  # noqa: BLE001 - before `adapt`, saving may fail anyhow
-        return False
+        return None
 
 
 def _state_of(layer: keras.layers.Layer) -> LayerState:
