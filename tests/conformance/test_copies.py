@@ -1,18 +1,27 @@
 """Every layer of Keras with state, through every verb that copies a model."""
 
 import copy
+import dataclasses
 import functools
 import inspect
+import json
+import pathlib
+import pickle
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_lottery import masking
+from tf_lottery import controls, data, masking
+from tf_lottery.duration import Duration
 from tf_lottery.masks import Masks
+from tf_lottery.ticket_search import TicketSearch
 from tf_lottery.tickets import Ticket
-from tf_lottery.training import State
+from tf_lottery.training import Job, Recipe, State, Trainer
+from tf_lottery.training.program import compiles_with_xla
 from tf_lottery.training.state import values
 
 L = keras.layers
@@ -571,3 +580,338 @@ def test_a_copy_is_a_copy_wherever_the_layer_sits(wrap, verb, tmp_path):
 @pytest.mark.parametrize("build", [sequential, subclassed])
 def test_a_whole_model_is_copied(build, name, verb, tmp_path):
     assert_copied(*case(*build(ROWS[name])), verb, tmp_path)
+
+
+# What Keras does not rebuild.
+
+
+@serializable
+class Unconfigured(L.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_a_lambda_is_copied_with_what_it_closes_over():
+    factor = 3.0
+    layer = L.Lambda(
+        lambda x, shift: x * factor + shift, arguments={"shift": 1}
+    )
+    model, masks, x, expected = case(*sequential(lambda: (layer, VECTORS)))
+    new = masking.strip_masks(masking.mask_model(model))
+    np.testing.assert_array_equal(new(x), expected["output"])
+    # In a file it would be code, which nothing here runs.
+    assert masking.architecture_of(model) is None
+    state = State(0, values(masking.variables_by_path(model)), {})
+    ticket = Ticket(1, masks, state)
+    np.testing.assert_array_equal(ticket.build(model)(x), expected["output"])
+    with pytest.raises(ValueError, match=r"lambdas.*ticket\.build\(model\)"):
+        ticket.build()
+
+
+def test_a_layer_without_get_config_is_refused_with_the_way():
+    layer = Unconfigured(2.0)
+    model, masks, x, expected = case(*sequential(lambda: (layer, VECTORS)))
+    assert masking.architecture_of(model) is None
+    with pytest.raises(ValueError, match="get_config.*copy=False") as error:
+        masking.mask_model(model)
+    assert "unexpected keyword argument" in str(error.value)
+    assert "\n" not in str(error.value)
+    state = State(0, values(masking.variables_by_path(model)), {})
+    new = Ticket(1, masks, state).build(model, copy=False)
+    np.testing.assert_array_equal(new(x), expected["output"])
+
+
+def test_a_vocabulary_that_its_file_cannot_hold_is_refused():
+    layer = L.StringLookup()
+    layer.adapt(tf.constant([["a\u2028b"], ["c"]]))
+    model, _ = sequential(lambda: (layer, WORDS))
+    with pytest.raises(ValueError, match="saves other files than its twin"):
+        masking.mask_model(model)
+
+
+# Files are data of strangers.
+
+
+def with_state(ticket, state):
+    architecture = json.loads(ticket.architecture)
+    architecture["layer_states"] = {"text_vectorization": state}
+    return dataclasses.replace(ticket, architecture=json.dumps(architecture))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        3,
+        {},
+        {"entries": {}, "files": {"../vocabulary.txt": "YQ=="}},
+        {"entries": {}, "files": {"/vocabulary.txt": "YQ=="}},
+        {"entries": {}, "files": {"vocabulary.txt": "?"}},
+        {
+            "entries": {"a": {"dtype": "O", "shape": [1], "data": ""}},
+            "files": {},
+        },
+        {"entries": {"a": "kernel"}, "files": {}},
+    ],
+)
+def test_a_damaged_state_is_refused_in_one_line(state, tmp_path):
+    row = ROWS["TextVectorization"]
+    model, masks, *_ = case(*sequential(row))
+    broken = with_state(ticket_of(model, masks), state)
+    for build in (broken.build, lambda: broken.build(model)):
+        with pytest.raises(
+            ValueError, match="does not take the state"
+        ) as error:
+            build()
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 500
+
+
+def test_a_vocabulary_longer_than_a_header_is_kept_in_a_ticket(tmp_path):
+    layer = L.StringLookup()
+    layer.set_vocabulary([f"{i:07}" for i in range(100_000)])
+    x = tf.constant([["0000003"], ["0099999"]])
+    model, masks, x, expected = case(*sequential(lambda: (layer, x)))
+    new = built_of_a_file(model, masks, tmp_path)
+    np.testing.assert_allclose(new(x), expected["output"], rtol=1e-6)
+
+
+# Controls rebuild models, and leave alone what does not train.
+
+
+def preprocessed():
+    """Adapted layers and a frozen base before kernels to prune."""
+    x = np.random.default_rng(3).normal(3, 2, (60, 4)).astype("float32")
+    norm = adapted(L.Normalization(), x)
+    base = keras.Sequential(
+        [keras.Input((4,)), L.Dense(6, "relu"), L.BatchNormalization()],
+        name="base",
+    )
+    inputs = keras.Input((4,))
+    y = base(adapted(Counted(), x)(norm(inputs)))
+    y = L.BatchNormalization(name="trains")(L.Dense(5, "relu", name="d")(y))
+    model, _ = trained(keras.Model(inputs, L.Dense(3, name="head")(y)))
+    base.trainable = False
+    return model, x
+
+
+def outputs_of(model, x, layer):
+    return keras.Model(model.input, model.get_layer(layer).output)(x).numpy()
+
+
+@pytest.mark.parametrize("name", controls.CONTROLS)
+def test_a_control_leaves_alone_what_does_not_train(name):
+    model, x = preprocessed()
+    rng = np.random.default_rng(2)
+    state = State(0, values(masking.variables_by_path(model)), {})
+    ticket = Ticket(
+        1,
+        Masks(
+            {
+                p: rng.random(k.variable.shape) < 0.6
+                for p, k in masking.kernels(model).items()
+            }
+        ),
+        state,
+        architecture=masking.architecture_of(model),
+        dense_trained=state.weights,
+    )
+    assert set(ticket.masks) == {"d/kernel", "head/kernel"}
+    made = controls.CONTROLS[name](ticket, 0)
+    for path, value in state.weights.items():
+        if path.startswith(("base/", "normalization/")):
+            np.testing.assert_array_equal(made.start.weights[path], value)
+    built = made.build()
+    np.testing.assert_array_equal(
+        outputs_of(built, x, "base"), outputs_of(model, x, "base")
+    )
+    if name in ("reinit", "reinit_sign", "small_dense"):
+        assert not made.start.weights["trains/moving_mean"].any()
+        assert (made.start.weights["trains/moving_variance"] == 1).all()
+        assert not np.array_equal(
+            made.start.weights["head/bias"], state.weights["head/bias"]
+        )
+
+
+def test_a_frozen_layer_after_a_narrower_one_is_named():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(6), L.Dense(5)])
+    model.add(L.Dense(3))
+    model.layers[1].trainable = False
+    state = State(0, values(masking.variables_by_path(model)), {})
+    masks = Masks(
+        {
+            p: np.arange(k.variable.shape[1]) * np.ones(k.variable.shape) > 0
+            for p, k in masking.kernels(model).items()
+        }
+    )
+    ticket = Ticket(
+        1, masks, state, architecture=masking.architecture_of(model)
+    )
+    with pytest.raises(ValueError, match="'dense_1/kernel' is frozen and"):
+        controls.small_dense(ticket, 0)
+
+
+@pytest.mark.parametrize("name", controls.OF_ARCHITECTURE)
+def test_a_control_that_rebuilds_is_refused_before_training(name):
+    layer = L.Lambda(lambda x: x * 2)
+    model, _ = sequential(lambda: (layer, VECTORS))
+    with pytest.raises(ValueError, match=f"'{name}' rebuilds the model"):
+        TicketSearch(model, controls=[name])
+
+
+# Searches.
+
+
+def searched(model, x, run_dir=None, **settings):
+    labels = np.arange(len(x)) % 3
+    search = TicketSearch(model, levels=1, **settings)
+    search.compile(
+        keras.optimizers.SGD(0.05),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    search.fit(
+        x,
+        labels,
+        batch_size=20,
+        length="6it",
+        evaluate_every=3,
+        validation_data=(x, labels),
+        run_dir=run_dir,
+        verbose=False,
+    )
+    return search
+
+
+def loss_of(model, x):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return float(loss(np.arange(len(x)) % 3, model(x)))
+
+
+@pytest.mark.parametrize("run", ["in one go", "resumed"])
+def test_networks_of_a_search_are_those_that_are_built(run, tmp_path):
+    model, x = preprocessed()
+    before = model(x).numpy()
+    search = searched(model, x, tmp_path, controls=["reinit", "small_dense"])
+    if run == "resumed":
+        search = searched(*preprocessed(), tmp_path, controls=["reinit"])
+    np.testing.assert_array_equal(model(x), before)
+    for ticket in search.tickets:
+        end = loss_of(ticket.build(trained=True), x)
+        known = ticket.metrics["validation_loss"]
+        np.testing.assert_allclose(end, known, rtol=1e-5)
+
+
+def test_a_narrower_network_trains_on_what_adapted_layers_give():
+    model, x = preprocessed()
+    made = controls.small_dense(searched(model, x).tickets[1], 0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    recipe = Recipe(
+        keras.optimizers.SGD(0.05),
+        loss,
+        batch_size=20,
+        length=Duration("3it"),
+        evaluate_every=3,
+    )
+    labels = np.arange(len(x)) % 3
+    splits = data.from_arrays(x, labels, (x, labels))
+    trainer = Trainer(model, recipe, splits, tuple(made.masks))
+    job = Job(made.start, made.masks, architecture=made.architecture)
+    (run,) = trainer.train([job])
+    new = dataclasses.replace(made, trained=run.trained).build(trained=True)
+    known = run.curve[-1]["validation_loss"]
+    np.testing.assert_allclose(loss_of(new, x), known, rtol=1e-5)
+
+
+def test_an_adapted_layer_follows_theta_0_of_a_file(tmp_path):
+    model, x = preprocessed()
+    other, _ = preprocessed()
+    norm = next(v for v in other.layers if isinstance(v, L.Normalization))
+    norm.adapt(x * 2 + 1)
+    other.save_weights(tmp_path / "other.weights.h5")
+    settings = {"theta_0": tmp_path / "other.weights.h5"}
+    (given, level) = searched(model, x, **settings).tickets
+    np.testing.assert_allclose(given.build()(x), other(x), rtol=1e-5)
+    known = level.metrics["validation_loss"]
+    np.testing.assert_allclose(
+        loss_of(level.build(trained=True), x), known, rtol=1e-5
+    )
+    assert not np.allclose(model(x), other(x))
+
+
+def test_a_ticket_of_adapted_layers_is_built_in_another_process(tmp_path):
+    model, masks, x, expected = wrapped(nested)
+    (tmp_path / "x").write_bytes(pickle.dumps([v.numpy() for v in x]))
+    ticket_of(model, masks).save(tmp_path / "ticket")
+    code = f"""
+import pathlib, pickle, sys
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import keras, test_copies, tensorflow as tf
+from tf_lottery.tickets import Ticket
+keras.layers.Dense(1), keras.layers.Normalization()
+folder = pathlib.Path({str(tmp_path)!r})
+ticket = Ticket.load(folder / "ticket")
+model = ticket.build()
+x = pickle.loads((folder / "x").read_bytes())
+y = test_copies.numbers(model([tf.constant(v) for v in x]))
+text = test_copies.masking.architecture_of(ticket.template())
+(folder / "y").write_bytes(pickle.dumps((y, text == ticket.architecture)))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    found, is_same = pickle.loads((tmp_path / "y").read_bytes())
+    assert is_same
+    for name, output in expected.items():
+        np.testing.assert_allclose(found[name], output, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "layer", [L.Hashing(5, output_mode="one_hot"), L.CategoryEncoding(7)]
+)
+def test_what_xla_cannot_compile_is_compiled_without(layer):
+    model, _ = sequential(lambda: (layer, INTEGERS))
+    assert compiles_with_xla(model) == layer.supports_jit
+
+
+def test_a_user_s_layer_says_whether_xla_compiles_it():
+    model, _ = sequential(lambda: (Counted(), VECTORS))
+    assert compiles_with_xla(model)
+    model.layers[0].supports_jit = False
+    assert not compiles_with_xla(model)
+
+
+# Keras warns of tensors in the place of its own inputs by name.
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+def test_a_feature_space_is_copied():
+    kinds = keras.utils.FeatureSpace
+    space = kinds(
+        {"a": kinds.float_normalized(), "b": kinds.string_categorical()},
+        output_mode="concat",
+    )
+    data = {"a": np.arange(6.0)[:, None], "b": np.array([[*"uvuwvu"]]).T}
+    space.adapt(tf.data.Dataset.from_tensor_slices(data).batch(2))
+    features = space.get_encoded_features()
+    model = keras.Model(space.get_inputs(), L.Dense(3)(features))
+    x = {name: tf.constant(value) for name, value in data.items()}
+    for verb in (masked, built):
+        model, masks = trained(model)
+        new = verb(model, masks, None)
+        np.testing.assert_allclose(new(x), model(x), rtol=1e-6)
+
+
+def test_the_preprocessing_of_an_efficient_net_is_copied():
+    model = keras.applications.EfficientNetB0(
+        weights=None,
+        input_shape=(32, 32, 3),
+        classes=3,
+        classifier_activation=None,
+    )
+    x = RNG.uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+    (norm,) = (v for v in model.layers if isinstance(v, L.Normalization))
+    norm.adapt(x)
+    new = masking.strip_masks(masking.mask_model(model))
+    expected = norm(x)
+    np.testing.assert_array_equal(new.get_layer(norm.name)(x), expected)
+    assert not np.allclose(expected, x)
+    np.testing.assert_allclose(new(x), model(x), rtol=1e-4, atol=1e-6)

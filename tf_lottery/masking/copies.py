@@ -31,7 +31,9 @@ def copied(model: keras.Model) -> keras.Model:
         raise ValueError(
             f"Model {model.name!r} ({type(model).__qualname__}) cannot be "
             f"copied from its configuration: {reason} Give it get_config and "
-            "build, or mask the model itself: mask_model(model, copy=False)."
+            "build, and its layers get_config; if you trust its lambdas, call "
+            "keras.config.enable_unsafe_deserialization(). Or mask the model "
+            "itself: mask_model(model, copy=False)."
         ) from None
     return new
 
@@ -48,6 +50,8 @@ def _is_graph(model: keras.Model) -> bool:
 
 
 def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
+    if type(layer) is keras.layers.Lambda:
+        return _lambda(layer)
     config = layer.get_config()
     if isinstance(layer, keras.Model):
         # Keras adds these to configurations that it makes by itself.
@@ -65,6 +69,19 @@ def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
             new.build_from_config(layer.get_build_config())
         new.built = True  # where `build` is not overridden, Keras forgets
     return new
+
+
+def _lambda(layer: keras.layers.Layer) -> keras.layers.Layer:
+    # Keras reads no code from a configuration; here is the function itself.
+    return keras.layers.Lambda(
+        layer.function,
+        layer._output_shape,
+        layer.mask,
+        layer.arguments,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+        trainable=layer.trainable,
+    )
 
 
 def _fill(new: keras.Model, model: keras.Model) -> None:
