@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tf_lottery.duration import Duration
 from tf_lottery.masks import Masks
 from tf_lottery.ticket_search import TicketSearch
 from tf_lottery.tickets import Ticket
-from tf_lottery.training import Job, Recipe, State, Trainer
+from tf_lottery.training import Job, Recipe, State, Trainer, checkpoint
 from tf_lottery.training.program import compiles_with_xla
 from tf_lottery.training.state import values
 
@@ -125,16 +126,17 @@ class Logarithmic(Shaped):
 class Consuming(Shaped):
     """Its `finalize_state` makes the variable of what was counted."""
 
-    count = 0
+    count, scale = 0, 1
 
     def build(self, shape):
         self.w = self.add_weight(name="w", shape=shape[1:], initializer="ones")
 
     def finalize_state(self):
         self.w.assign(self.w * self.count)
+        self.scale = self.count
 
     def call(self, x):
-        return x * self.w
+        return x * self.w * self.scale
 
 
 def adapted(layer, x):
@@ -343,7 +345,7 @@ def inputs_of(x):
     return keras.Input(x.shape[1:], dtype=dtype)
 
 
-def after():
+def followers():
     return [L.Rescaling(0.1), L.Flatten(), L.Dense(3, "tanh"), L.Dense(2)]
 
 
@@ -360,7 +362,7 @@ def applied(layers, inputs):
 
 def plain(layer, x):
     inputs = inputs_of(x)
-    return inputs, applied([layer, *after()], inputs)
+    return inputs, applied([layer, *followers()], inputs)
 
 
 def frozen(layer, x):
@@ -374,7 +376,7 @@ def nested(layer, x):
     base = keras.Model(inner, applied([layer, L.Rescaling(0.1)], inner))
     outer = keras.Sequential([inputs_of(x), base])
     inputs = inputs_of(x)
-    return inputs, applied([outer, *after()], inputs)
+    return inputs, applied([outer, *followers()], inputs)
 
 
 def side_by_side(rows, wrap=plain):
@@ -389,12 +391,12 @@ def side_by_side(rows, wrap=plain):
 
 def sequential(row):
     layer, x = row()
-    return keras.Sequential([inputs_of(x), layer, *after()]), x
+    return keras.Sequential([inputs_of(x), layer, *followers()]), x
 
 
 def subclassed(row):
     layer, x = row()
-    model = Net([layer, *after()])
+    model = Net([layer, *followers()])
     model.build(x.shape)
     return model, x
 
@@ -867,6 +869,61 @@ def test_an_adapted_layer_follows_theta_0_of_a_file(tmp_path):
         loss_of(level.build(trained=True), x), known, rtol=1e-5
     )
     assert not np.allclose(model(x), other(x))
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "h5", "damaged"])
+def test_adapted_layers_follow_a_file_of_weights(kind, tmp_path):
+    model, x = preprocessed()
+    before = model(x).numpy()
+    other, _ = preprocessed()
+    norm = next(v for v in other.layers if isinstance(v, L.Normalization))
+    norm.adapt(x * 2 + 1)
+    if kind == "checkpoint":
+        path = tmp_path / "other"
+        tf.train.Checkpoint(other).write(str(path))
+    else:
+        path = tmp_path / "other.weights.h5"
+        other.save_weights(path)
+    if kind == "damaged":
+        with h5py.File(path, "a") as file:
+            del file["layers/dense/vars/0"]
+        with pytest.raises(ValueError, match="does not hold the weights"):
+            checkpoint.load_weights(model, path)
+        np.testing.assert_array_equal(model(x), before)
+    else:
+        checkpoint.load_weights(model, path)
+        np.testing.assert_allclose(model(x), other(x), rtol=1e-5)
+
+
+@serializable
+class Unsaid(keras.Model):
+    """Its configuration does not say what is frozen."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.base, self.top = L.Dense(4), L.Dense(3)
+
+    def build(self, shape):
+        self.base.build(shape)
+        self.top.build((None, 4))
+        self.built = True
+
+    def call(self, x):
+        return self.top(self.base(x))
+
+
+def test_what_the_class_freezes_is_frozen_in_a_ticket(tmp_path):
+    model = Unsaid()
+    model.build((None, 4))
+    model.base.trainable = False
+    model, masks, x, expected = case(model, VECTORS)
+    ticket = ticket_of(model, masks)
+    assert_copied(model, masks, x, expected, "built_of_a_file", tmp_path)
+    made = controls.reinit(ticket, 0)
+    after, before = made.start.weights, ticket.start.weights
+    for path in ("dense/kernel", "dense/bias"):
+        np.testing.assert_array_equal(after[path], before[path])
+    assert not np.array_equal(after["dense_1/bias"], before["dense_1/bias"])
 
 
 def test_a_ticket_of_adapted_layers_is_built_in_another_process(tmp_path):

@@ -120,6 +120,7 @@ def derive(model: keras.Model) -> None:
             before = dict(vars(layer))
             if _keeping_variables(layer, layer.finalize_state):
                 # It makes variables of what `adapt` counted, not from them.
+                vars(layer).clear()
                 vars(layer).update(before)
 
 
