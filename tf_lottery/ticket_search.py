@@ -684,3 +684,4 @@ def _weights_restored(model: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in zip(model.variables, before, strict=True):
             variable.assign(value)
+        masking.derive(model)

@@ -15,8 +15,13 @@ from tf_lottery.masks import Masks
 from tf_lottery.training import State
 from tf_lottery.training.state import Arrays
 
-_FORMAT = 3
-"""1: masks were packed bits. 2: values were not in planes. Both are read."""
+_FORMAT = 4
+"""All are read. 1: masks were packed bits. 2: values were not in planes.
+3: the architecture lacked what layers keep beside their variables.
+"""
+
+_LONG = 2**20
+"""An architecture of more bytes, with its vocabularies, is no header's."""
 
 _DENSE = 16
 """Kernels and their slots may unpack to so many times `archive.allowance`.
@@ -35,7 +40,9 @@ class Ticket:
         origin: The state at step k that training restarts from, before
             masking. Read from a file, it holds only what survives.
         variant: `"ticket"`, or the name of the control that made it.
-        architecture: The Keras model as JSON; None for a subclassed one.
+        architecture: The Keras model as JSON, and what its layers keep beside
+            their variables, such as vocabularies; None for a model that Keras
+            cannot rebuild, such as most subclassed ones.
         metrics: Figures of the ticket's own training, once trained.
         trained: Path to value of the model's variables at the end of that
             training. Not part of the ticket's file.
@@ -117,12 +124,14 @@ class Ticket:
             return self.source
         if self.architecture is None:
             raise ValueError(
-                "This ticket's model is subclassed and cannot be rebuilt from "
-                "the ticket. Give one: ticket.build(model), "
+                "This ticket's model cannot be rebuilt from the ticket: Keras "
+                "could not write it as JSON and read it again, as for most "
+                "subclassed models, for lambdas, and for layers without "
+                "get_config. Give one: ticket.build(model), "
                 "ticket.model(model)."
             )
         try:
-            model = keras.models.model_from_json(self.architecture)
+            model = masking.rebuilt(self.architecture)
             if not isinstance(model, keras.Model):
                 raise TypeError(f"it is a {type(model).__qualname__}")
         except Exception as error:  # noqa: BLE001 - a stranger's text
@@ -200,17 +209,24 @@ class Ticket:
     def fill(self, model: keras.Model, weights: Arrays | None = None) -> None:
         """Assigns this ticket's weights to a model of its architecture.
 
+        Layers that keep more than variables, such as vocabularies, get this
+        back too, if the ticket holds its architecture.
+
         Args:
             model: The model to fill.
             weights: Path to value; None: mask ⊙ θk.
 
         Raises:
-            ValueError: Names or shapes differ. Nothing is assigned then.
+            ValueError: Names or shapes differ, and nothing is assigned then;
+                or a layer does not take its vocabulary.
         """
         weights = self.start.weights if weights is None else weights
         _require_fit(weights, model)
+        if self.architecture is not None:
+            masking.restore(model, masking.layer_states(self.architecture))
         for path, variable in masking.variables_by_path(model).items():
             variable.assign(weights[path])
+        masking.derive(model)
 
     def save(self, path: str | os.PathLike[str], values: bool = True) -> None:
         """Writes the ticket to one file, whole or not at all.
@@ -252,6 +268,11 @@ class Ticket:
             if key.partition("/")[0].endswith(".kept")
         }
         arrays |= packed | {key: planes.split(a) for key, a in split.items()}
+        architecture = self.architecture
+        if architecture is not None and len(architecture) > _LONG:
+            text = architecture.encode()
+            arrays["architecture"] = np.frombuffer(text, np.uint8)
+            architecture = None
         header = {
             "format": _FORMAT,
             "planes": {key: array.dtype.str for key, array in split.items()},
@@ -261,7 +282,7 @@ class Ticket:
             "shapes": {p: list(s) for p, s in self.masks.shapes.items()},
             "widths": {p: width for p, (width, _) in coded.items()},
             "drawn": drawn,
-            "architecture": self.architecture,
+            "architecture": architecture,
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
         }
@@ -283,7 +304,7 @@ class Ticket:
         """
         header, arrays = archive.read(path, "ticket")
         version = header.get("format")
-        if version not in (1, 2, _FORMAT):
+        if version not in (1, 2, 3, _FORMAT):
             raise ValueError(
                 f"{str(path)!r} is a ticket of format {str(version)[:9]!r}; "
                 f"this version of tf_lottery reads formats 1 to {_FORMAT}. "
@@ -304,6 +325,9 @@ class Ticket:
             shapes = {p: w.shape for p, w in weights.items()}
             masks.require({p: shapes[p] for p in shapes.keys() & masks.keys()})
             _require_finite({**weights, **slots})
+            if "architecture" in arrays:
+                text = arrays["architecture"].tobytes()
+                header["architecture"] = text.decode()
             return cls(
                 masks=masks,
                 origin=State(_typed(header, "step", int), weights, slots),

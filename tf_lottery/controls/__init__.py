@@ -70,6 +70,9 @@ OF_THETA_K = (
 )
 """Controls that need every weight of the dense network at step k."""
 
+OF_ARCHITECTURE = ("reinit", "reinit_sign", "small_dense")
+"""Controls that rebuild the model from its configuration."""
+
 _DRAW_NOTHING = ("initial_magnitude", "inverted")
 
 OF_DENSE = ("data_order",)
@@ -132,7 +135,7 @@ def require_theta_k(variants: Iterable[str], reason: str) -> None:
 def require_architecture(
     variants: Iterable[str], architecture: str | None
 ) -> None:
-    """Raises if one of these is of another architecture and there is none.
+    """Raises if one of these rebuilds the model and Keras cannot.
 
     Args:
         variants: Names of variants.
@@ -141,14 +144,15 @@ def require_architecture(
     Raises:
         ValueError: One is.
     """
-    if architecture is None and "small_dense" in {
-        name.partition(".")[0] for name in variants
-    }:
-        raise ValueError(
-            "The control 'small_dense' rebuilds the model, narrower, from its "
-            "configuration, and this one has none that Keras reads (is its "
-            "class registered?). Leave out the control 'small_dense'."
-        )
+    for name in variants:
+        base = name.partition(".")[0]
+        if architecture is None and base in OF_ARCHITECTURE:
+            raise ValueError(
+                f"The control {base!r} rebuilds the model from its "
+                "configuration, and Keras cannot rebuild this one (is its "
+                "class registered? has it a lambda, or a layer without "
+                f"get_config?). Leave out the control {base!r}."
+            )
 
 
 def of_dense(variants: Mapping[str, Control]) -> dict[str, Control]:

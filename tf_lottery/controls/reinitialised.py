@@ -15,7 +15,7 @@ def reinit(ticket: Ticket, seed: int) -> Ticket:
 
     Frankle & Carbin 2019, Sec. 2 and Fig. 4: tickets randomly reinitialised
     learn slower and reach less. All weights are drawn anew from their layers'
-    initialisers, and training starts at step 0.
+    initialisers, and training starts at step 0. Frozen layers keep theirs.
 
     Args:
         ticket: The ticket to take the masks of.
@@ -89,28 +89,67 @@ def _taken(array: np.ndarray, to: np.ndarray, of: np.ndarray) -> np.ndarray:
 def fresh(ticket: Ticket, seed: int, control: str) -> State:
     """Returns a state at step 0, drawn from the layers' initialisers.
 
+    What does not train keeps its values: frozen layers, and variables that
+    are no weights, such as the mean of a `Normalization`. Moving statistics
+    of layers that train begin again.
+
     Args:
         ticket: Whose model is initialised.
         seed: Seed of the draw, >= 0; levels and controls draw differently.
         control: The control it is for.
 
     Raises:
-        ValueError: The ticket's model cannot be rebuilt, or has a weight
-            without an initialiser of its own.
+        ValueError: The model cannot be rebuilt, or has a weight without an
+            initialiser of its own.
     """
+    model = ticket.template()
     weights = dict(ticket.origin.weights)
-    for path, layer in layers_by_path(ticket.template()).items():
-        for variable in layer.variables:
-            name = f"{path}/{variable.name}"
-            if name not in weights:
-                continue
-            if variable.name == "seed_generator_state":
-                weights[name] = weights[name] * np.array([1, 0], "uint32")
-            else:
-                key = seeds.integer(seed, control, ticket.level, name)
-                initializer = _initializer(layer, variable, name, control)
-                weights[name] = _drawn(initializer, key, variable)
+    owners = _owners(model)
+    for name, variable in masking.variables_by_path(model).items():
+        if variable.name == "seed_generator_state":
+            weights[name] = weights[name] * np.array([1, 0], "uint32")
+        elif starts_again(owners[id(variable)], variable):
+            key = seeds.integer(seed, control, ticket.level, name)
+            initializer = _initializer(
+                owners[id(variable)], variable, name, control
+            )
+            weights[name] = _drawn(initializer, key, variable)
     return State(0, weights, {})
+
+
+def kept(model: keras.Model) -> list[str]:
+    """Returns the paths of variables to which no control gives other values.
+
+    Args:
+        model: A built model.
+    """
+    owners = _owners(model)
+    return [
+        path
+        for path, variable in masking.variables_by_path(model).items()
+        if not starts_again(owners[id(variable)], variable)
+    ]
+
+
+def starts_again(layer: keras.layers.Layer, variable: keras.Variable) -> bool:
+    """Returns whether a variable begins anew where its layer does.
+
+    Args:
+        layer: The layer that made the variable.
+        variable: One of its own variables.
+    """
+    if not layer.trainable:
+        return False
+    is_statistic = variable.name.startswith("moving_")
+    return variable.trainable or (
+        is_statistic and masking.initializer_of(layer, variable) is not None
+    )
+
+
+def _owners(model: keras.Model) -> dict[int, keras.layers.Layer]:
+    """Returns the innermost layer of each variable, by the variable's id."""
+    layers = {"": model, **layers_by_path(model)}.values()
+    return {id(v): layer for layer in layers for v in layer.variables}
 
 
 def _initializer(

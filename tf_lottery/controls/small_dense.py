@@ -3,10 +3,12 @@
 import bisect
 
 import keras
+import numpy as np
 
 from tf_lottery import masking
-from tf_lottery.controls.reinitialised import fresh
+from tf_lottery.controls.reinitialised import fresh, kept
 from tf_lottery.controls.variant import variant
+from tf_lottery.masking.paths import layers_by_path
 from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket
 from tf_lottery.training import State
@@ -19,11 +21,12 @@ _STEPS = 1_000  # widths are tried in steps of a thousandth
 def small_dense(ticket: Ticket, seed: int) -> Ticket:
     """Returns a narrower network, dense, with as many weights as the ticket.
 
-    All layers but the output are narrowed by one factor, the largest under
-    which the masked kernels together have no more weights than the ticket
-    keeps: what whoever wants a small network would train without pruning
-    (Liu et al. 2019, arXiv:1810.05270). Weights are drawn from the layers'
-    initialisers, and training starts at step 0. Its density is that of its
+    All layers that train but the output are narrowed by one factor, the
+    largest under which the masked kernels together have no more weights than
+    the ticket keeps: what whoever wants a small network would train without
+    pruning (Liu et al. 2019, arXiv:1810.05270). Weights are drawn from the
+    layers' initialisers, and training starts at step 0. Frozen layers stay as
+    wide as they are, and keep their values. Its density is that of its
     weights among those of the ticket's network.
 
     Args:
@@ -35,20 +38,13 @@ def small_dense(ticket: Ticket, seed: int) -> Ticket:
             even at one unit a layer.
     """
     model = ticket.template()
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            raise ValueError(
-                f"{model.name!r} cannot be narrowed: it holds the model "
-                f"{layer.name!r}. Leave out the control 'small_dense'."
-            )
-    output = {
-        k.layer.name
-        for k in masking.kernels(model).values()
-        if k.role == "output"
-    }
+    kernels = masking.kernels(model)
+    _require_outer(model, ticket.masks)
+    wide = {k.layer.name for k in kernels.values() if k.role == "output"}
+    wide |= {layer.name for layer in model.layers if not _trains(layer)}
 
     def narrowed(step: int) -> keras.Model:
-        return _narrowed(model, step / _STEPS, output)
+        return _narrowed(model, step / _STEPS, wide)
 
     def too_large(step: int) -> bool:
         small = masking.variables_by_path(narrowed(step))
@@ -63,8 +59,9 @@ def small_dense(ticket: Ticket, seed: int) -> Ticket:
             f"{ticket.level}. Leave out the control 'small_dense'."
         )
     small = narrowed(steps[step - 1])
+    masking.carry(model, small)
     variables = masking.variables_by_path(small)
-    weights = values(variables)
+    weights = values(variables) | _frozen(ticket, small)
     for path in weights:
         if path.endswith("seed_generator_state"):
             # The clone's own is drawn by Keras, from nobody's seed.
@@ -80,12 +77,43 @@ def small_dense(ticket: Ticket, seed: int) -> Ticket:
     return variant(made, "small_dense", origin=fresh(made, seed, "small_dense"))
 
 
-def _narrowed(
-    model: keras.Model, share: float, output: set[str]
-) -> keras.Model:
+def _trains(layer: keras.layers.Layer) -> bool:
+    return layer.trainable and bool(layer.trainable_variables)
+
+
+def _require_outer(model: keras.Model, masks: Masks) -> None:
+    """Raises if a kernel to be narrowed lies in a model inside the model."""
+    paths = {layer.name: path for path, layer in layers_by_path(model).items()}
+    for layer in model.layers:
+        inner = f"{paths[layer.name]}/"
+        if isinstance(layer, keras.Model) and any(
+            path.startswith(inner) for path in masks
+        ):
+            raise ValueError(
+                f"{model.name!r} cannot be narrowed: it holds the model "
+                f"{layer.name!r}, which is pruned too. Leave out the control "
+                "'small_dense'."
+            )
+
+
+def _frozen(ticket: Ticket, small: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the values that no control changes, of the narrowed model."""
+    variables = masking.variables_by_path(small)
+    found = {path: ticket.origin.weights[path] for path in kept(small)}
+    for path, value in found.items():
+        if value.shape != tuple(variables[path].shape):
+            raise ValueError(
+                f"{small.name!r} cannot be narrowed: {path!r} is frozen and "
+                "takes the outputs of a layer that would be narrower. Leave "
+                "out the control 'small_dense'."
+            )
+    return found
+
+
+def _narrowed(model: keras.Model, share: float, wide: set[str]) -> keras.Model:
     def narrow(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        if layer.name not in output:
+        if layer.name not in wide:
             for key in _WIDTHS:
                 if key in config:
                     config[key] = max(1, round(share * config[key]))

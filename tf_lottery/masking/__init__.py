@@ -3,11 +3,16 @@
 It is the only door between Keras and `Masks`.
 """
 
-from tf_lottery.masking.architecture import architecture_of
+from tf_lottery.masking.architecture import (
+    architecture_of,
+    layer_states,
+    rebuilt,
+)
 from tf_lottery.masking.copies import copied
 from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
 from tf_lottery.masking.guard import MaskGuard
 from tf_lottery.masking.initializers import initializer_of
+from tf_lottery.masking.layer_state import carry, derive, derives, restore
 from tf_lottery.masking.models import (
     carried_masks,
     get_masks,
@@ -26,14 +31,20 @@ __all__ = [
     "Row",
     "architecture_of",
     "carried_masks",
+    "carry",
     "copied",
     "coverage_of",
+    "derive",
+    "derives",
     "get_masks",
     "initializer_of",
     "is_masked",
     "kernels",
+    "layer_states",
     "mask_model",
     "masked_optimizer",
+    "rebuilt",
+    "restore",
     "set_masks",
     "strip_masks",
     "summary",

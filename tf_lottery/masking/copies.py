@@ -1,4 +1,4 @@
-"""This module knows how a model of any kind is copied, weights and masks."""
+"""Copies of models of any kind: weights, masks and all other state."""
 
 import inspect
 import warnings
@@ -6,7 +6,7 @@ import warnings
 import keras
 
 from tf_lottery import layers
-from tf_lottery.masking import paths
+from tf_lottery.masking import layer_state, paths
 
 
 def copied(model: keras.Model) -> keras.Model:
@@ -31,7 +31,9 @@ def copied(model: keras.Model) -> keras.Model:
         raise ValueError(
             f"Model {model.name!r} ({type(model).__qualname__}) cannot be "
             f"copied from its configuration: {reason} Give it get_config and "
-            "build, or mask the model itself: mask_model(model, copy=False)."
+            "build, and its layers get_config; if you trust its lambdas, call "
+            "keras.config.enable_unsafe_deserialization(). Or mask the model "
+            "itself: mask_model(model, copy=False)."
         ) from None
     return new
 
@@ -48,6 +50,8 @@ def _is_graph(model: keras.Model) -> bool:
 
 
 def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
+    if type(layer) is keras.layers.Lambda:
+        return _lambda(layer)
     config = layer.get_config()
     if isinstance(layer, keras.Model):
         # Keras adds these to configurations that it makes by itself.
@@ -67,6 +71,19 @@ def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
     return new
 
 
+def _lambda(layer: keras.layers.Layer) -> keras.layers.Layer:
+    # Keras reads no code from a configuration; here is the function itself.
+    return keras.layers.Lambda(
+        layer.function,
+        layer._output_shape,
+        layer.mask,
+        layer.arguments,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+        trainable=layer.trainable,
+    )
+
+
 def _fill(new: keras.Model, model: keras.Model) -> None:
     if type(new) is not type(model):
         raise ValueError(f"Keras makes it a {type(new).__qualname__}.")
@@ -77,6 +94,7 @@ def _fill(new: keras.Model, model: keras.Model) -> None:
             targets[path].trainable = source.trainable
         if isinstance(source, layers.MaskedKernel | layers.MaskedParts):
             layers.copy_masks(source, targets[path])
+    layer_state.carry(model, new)
     variables = paths.variables_by_path(model)
     for path, variable in paths.variables_by_path(new).items():
         if path not in variables:
@@ -84,3 +102,4 @@ def _fill(new: keras.Model, model: keras.Model) -> None:
         variable.assign(variables.pop(path))
     for path in variables:
         raise ValueError(f"{path!r} is missing.")
+    layer_state.derive(new)

@@ -70,9 +70,11 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
         lacking = [n for n, v in values(weights).items() if np.isnan(v).any()]
         if lacking:
             raise ValueError(f"it gives no value for {', '.join(lacking)}.")
+        masking.derive(model)
     except Exception as error:
         for name, variable in weights.items():
             variable.assign(before[name])
+        masking.derive(model)
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(

@@ -101,6 +101,22 @@ class Network:
     def state(self, state: State) -> None:
         assign(self.variables, state.weights)
         assign(self.slots, state.slots or self._fresh)
+        masking.derive(self.model)
+
+    def follow(self, state: State) -> None:
+        """Makes what layers compute from variables that of a state.
+
+        `Normalization` and its like read constants, which a compiled program
+        takes from the model, not from values. Variables stay as they are.
+
+        Args:
+            state: Where training starts.
+        """
+        if masking.derives(self.model):
+            before = values(self.variables)
+            assign(self.variables, state.weights)
+            masking.derive(self.model)
+            assign(self.variables, before)
 
     def values_of(self, state: State) -> Values:
         """Returns a state as tensors."""

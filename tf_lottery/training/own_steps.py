@@ -282,6 +282,7 @@ class OwnSteps:
     def _assign(self, state: State) -> None:
         assign(self._variables, state.weights)
         assign(self._slots, state.slots or self._fresh)
+        masking.derive(self.model)
 
     def _state(self, step: int) -> State:
         return State(step, values(self._variables), values(self._slots))

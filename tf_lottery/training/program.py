@@ -29,15 +29,18 @@ _CONVOLUTIONS = (
 )
 # XLA refuses the gradients of Keras' loops over time inside a loop of ours.
 _RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
+# It does not find the size of Keras' counts inside a loop either.
+_COUNTING = ("multi_hot", "count")
 
 
 def compiles_with_xla(model: keras.Model) -> bool:
-    """Returns whether XLA is the faster choice for this model here."""
+    """Returns whether XLA can compile this model, and is the faster choice."""
     layers = list(model._flatten_layers())
-    if any(
-        isinstance(layer, _RECURRENT) or not layer.supports_jit
-        for layer in layers
-    ):
+    if not all(layer.supports_jit for layer in layers):
+        return False
+    if any(getattr(layer, "output_mode", "") in _COUNTING for layer in layers):
+        return False
+    if any(isinstance(layer, _RECURRENT) for layer in layers):
         return False
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     return on_gpu or not any(

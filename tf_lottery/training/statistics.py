@@ -45,6 +45,7 @@ def reestimated(
     momenta = {path: layer.momentum for path, layer in norms.items()}
     try:
         assign(variables, weights)
+        masking.derive(model)
         for i, batch in enumerate(itertools.islice(batches, _BATCHES)):
             for layer in norms.values():
                 # The mean of all batches so far, each with the same weight.
@@ -55,6 +56,7 @@ def reestimated(
         for path, layer in norms.items():
             layer.momentum = momenta[path]
         assign(variables, before)
+        masking.derive(model)
     return {
         path: after[path] if _is_statistic(path, norms) else value
         for path, value in weights.items()

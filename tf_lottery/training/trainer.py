@@ -235,6 +235,7 @@ class Trainer:
         runs: dict[int, Run] = {}
         for (architecture, _), together in kinds.items():
             trainer = self._of(architecture)
+            trainer._follow(next(iter(together.values())).start)
             runs |= trainer._train_together(together, progress)
         return [runs[i] for i in range(len(jobs))]
 
@@ -244,13 +245,19 @@ class Trainer:
             return self
         if self._other is None or self._other[0] != architecture:
             self._other = None  # Its data make room.
-            model = keras.models.model_from_json(architecture)
+            model = masking.rebuilt(architecture)
             kernels = tuple(self.network.masked)
             trainer = Trainer(
                 model, self.recipe, self.data, kernels, self.strategy
             )
             self._other = architecture, trainer
         return self._other[1]
+
+    def _follow(self, state: State) -> None:
+        """Makes constants of the compiled programs those of a state."""
+        self.network.follow(state)
+        if self._split is not None:
+            self._split.network.follow(state)
 
     def errors(
         self,
