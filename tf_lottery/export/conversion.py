@@ -1,0 +1,80 @@
+"""What a model must be for a converter to take it."""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+from tf_lottery.export import chatter
+
+_HALF = ("float16", "bfloat16")
+
+
+@contextlib.contextmanager
+def computing_in_float32(model: keras.Model) -> Iterator[None]:
+    """Has layers compute in float32 where they compute in half precision.
+
+    Weights stay as they are: those of mixed precision are float32 already.
+    """
+    changed = []
+    for layer in model._flatten_layers():
+        if layer.compute_dtype in _HALF:
+            changed.append((layer, layer.dtype_policy))
+            layer.dtype_policy = "float32"
+    try:
+        yield
+    finally:
+        for layer, policy in changed:
+            layer.dtype_policy = policy
+
+
+@contextlib.contextmanager
+def unrolled(model: keras.Model, unroll: bool = True) -> Iterator[None]:
+    """Has recurrent layers write their time steps out, without a loop.
+
+    Args:
+        model: Whose layers.
+        unroll: False leaves them as they are.
+    """
+    layers = recurrent(model) if unroll else []
+    changed = [layer for layer in layers if not layer.unroll]
+    for layer in changed:
+        layer.unroll = True
+    try:
+        yield
+    finally:
+        for layer in changed:
+            layer.unroll = False
+
+
+def recurrent(model: keras.Model) -> list[keras.layers.RNN]:
+    """Returns the recurrent layers of a model."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN)
+    ]
+
+
+@contextlib.contextmanager
+def refusing(
+    model: keras.Model, name: str, advice: str
+) -> Iterator[None]:
+    """Turns what a converter prints and raises into one line.
+
+    Args:
+        model: What is converted.
+        name: The format that it is converted to.
+        advice: What the user can do.
+
+    Raises:
+        ValueError: The converter failed.
+    """
+    try:
+        with chatter.muted():
+            yield
+    except Exception as error:  # whatever a converter raises
+        raise ValueError(
+            f"Model {model.name!r} cannot be converted to {name}: "
+            f"{chatter.first_line(error)} {advice}"
+        ) from error
