@@ -1,4 +1,4 @@
-"""This module knows the command `export`."""
+"""The command `export`."""
 
 import argparse
 import pathlib
@@ -126,15 +126,24 @@ def _serve(
         print(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
         for line in shrunk.stayed:
             print(f"Stayed: {line}")
+    dataset = directory.config["about"].get("settings", {}).get("dataset")
+    test = validation = None
+    if dataset:
+        loaded = data.load_dataset(dataset, arguments.data_dir)
+        test, validation = loaded.test, loaded.validation
     for name in formats:
         with quiet():
-            export.write(model, paths[name], name, arguments.dtype)
+            export.write(
+                model,
+                paths[name],
+                name,
+                arguments.dtype,
+                x=None if validation is None else validation.x[:32],
+            )
         print(paths[name])
-    dataset = directory.config["about"].get("settings", {}).get("dataset")
     if not dataset:
         print("Not measured: the run has no test data that are known by name.")
         return
-    test = data.load_dataset(dataset, arguments.data_dir).test
     if test is None:
         print(f"Not measured: {dataset} has no test data.")
         return

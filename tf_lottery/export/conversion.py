@@ -29,15 +29,9 @@ def computing_in_float32(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unrolled(model: keras.Model, unroll: bool = True) -> Iterator[None]:
-    """Has recurrent layers write their time steps out, without a loop.
-
-    Args:
-        model: Whose layers.
-        unroll: False leaves them as they are.
-    """
-    layers = recurrent(model) if unroll else []
-    changed = [layer for layer in layers if not layer.unroll]
+def unrolled(model: keras.Model) -> Iterator[None]:
+    """Has recurrent layers write their time steps out, without a loop."""
+    changed = [layer for layer in recurrent(model) if not layer.unroll]
     for layer in changed:
         layer.unroll = True
     try:
@@ -57,9 +51,7 @@ def recurrent(model: keras.Model) -> list[keras.layers.RNN]:
 
 
 @contextlib.contextmanager
-def refusing(
-    model: keras.Model, name: str, advice: str
-) -> Iterator[None]:
+def refusing(model: keras.Model, name: str, advice: str) -> Iterator[None]:
     """Turns what a converter prints and raises into one line.
 
     Args:

@@ -16,8 +16,13 @@ _OPEN = 32
 _WORDS = np.array(["", "the", "lottery ticket", "hypothesis 2019"])
 
 
+def few(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
+    """Returns up to 32 of the caller's examples, one array for each input."""
+    return [_of_size(array, signature.batch) for array in given(signature, x)]
+
+
 def given(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
-    """Returns up to 32 of the caller's examples, one array for each input.
+    """Returns the caller's examples, one array for each input.
 
     Args:
         signature: Of the model.
@@ -30,9 +35,7 @@ def given(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
     if isinstance(x, dict) and {s.name for s in specs} == set(x):
         leaves = [x[spec.name] for spec in specs]
     else:
-        leaves = [x] if len(specs) == 1 else keras.tree.flatten(x)
-        if len(specs) == 1 and keras.tree.is_nested(x):
-            leaves = keras.tree.flatten(x)
+        leaves = keras.tree.flatten(x)
     shapes = [np.shape(leaf) for leaf in leaves]
     fits = len(leaves) == len(specs) and all(
         len(shape) == spec.shape.rank
@@ -45,7 +48,7 @@ def given(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
             f"arrays of shapes {shapes}."
         )
     return [
-        _of_size(_array(leaf, spec.dtype), signature.batch)
+        _array(leaf, spec.dtype)
         for leaf, spec in zip(leaves, specs, strict=True)
     ]
 

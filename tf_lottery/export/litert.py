@@ -22,7 +22,6 @@ def litert(
     rewound: bool = False,
     dtype: str = "float32",
     x: Any = None,
-    select_tf_ops: bool = False,
 ) -> pathlib.Path:
     """Writes a `.tflite` file, which LiteRT runs on phones and servers.
 
@@ -40,8 +39,6 @@ def litert(
             rounded; `"int8"`, dynamic range: rounded to 1/127 of the largest
             of their unit, and multiplied as whole numbers.
         x: Examples to compare on, as the model takes them. None: random ones.
-        select_tf_ops: Allow operations of TensorFlow that LiteRT has not. Who
-            runs the file then needs LiteRT's Flex delegate.
 
     Returns:
         The file.
@@ -56,16 +53,11 @@ def litert(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if dtype == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if select_tf_ops:
-            converter.target_spec.supported_ops = [
-                tf.lite.OpsSet.TFLITE_BUILTINS,
-                tf.lite.OpsSet.SELECT_TF_OPS,
-            ]
 
     network = sources.network(source, rewound, x)
-    advice = _advice(network, select_tf_ops)
+    advice = _advice(network)
     with files.beside(path) as file:
-        _convert(network, file, choose, advice, unroll=not select_tf_ops)
+        _convert(network, file, choose, advice)
         verification.require_same(network, "litert", file, dtype, advice)
     return pathlib.Path(path)
 
@@ -104,7 +96,7 @@ def sparse_litert(
     network = sources.network(source, rewound, x)
     advice = "Write it dense, format litert."
     with files.beside(path) as file:
-        _convert(network, file, choose, _advice(network, False), unroll=True)
+        _convert(network, file, choose, _advice(network))
         _require_whole_blocks(file, advice)
         verification.require_same(network, "litert", file, advice=advice)
     return pathlib.Path(path)
@@ -115,13 +107,12 @@ def _convert(
     file: pathlib.Path,
     choose: Callable[[Any], None],
     advice: str,
-    unroll: bool,
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         conversion.refusing(network.original, "LiteRT", advice),
         conversion.computing_in_float32(network.model),
-        conversion.unrolled(network.model, unroll),
+        conversion.unrolled(network.model),
     ):
         # From functions of Keras 3 models the converter makes files of nan.
         write_saved_model(network, pathlib.Path(folder))
@@ -150,20 +141,19 @@ def _require_whole_blocks(file: pathlib.Path, advice: str) -> None:
             )
 
 
-def _advice(network: sources.Network, select_tf_ops: bool) -> str:
+def _advice(network: sources.Network) -> str:
     """Returns what helps where LiteRT cannot compute what the model does."""
-    ways = []
     open_steps = any(None in s.shape[1:] for s in network.signature.specs)
     if open_steps and conversion.recurrent(network.model):
-        ways.append(
-            "give its keras.Input a fixed number of time steps, by which "
-            "recurrent layers are unrolled"
+        return (
+            "Give its keras.Input a fixed number of time steps, by which "
+            "recurrent layers are unrolled; or write another format "
+            "(saved_model, onnx, keras)."
         )
-    if not select_tf_ops:
-        ways.append(
-            "allow TensorFlow's operations, "
-            "tfl.export.litert(..., select_tf_ops=True)"
-        )
-    ways.append("write another format (saved_model, keras)")
-    text = "; or ".join(ways)
-    return f"{text[0].upper()}{text[1:]}."
+    # Files with TensorFlow's operations need the Flex delegate, which is not
+    # in TensorFlow's package since 2.20 (google-ai-edge/LiteRT#6458).
+    return (
+        "Write another format (saved_model, onnx, keras); or write saved_model "
+        "and convert it with tf.lite.OpsSet.SELECT_TF_OPS, for devices that "
+        "have LiteRT's Flex delegate."
+    )

@@ -4,12 +4,16 @@
 
 It is run as a script and imports nothing of tf_lottery: what is measured is
 what a stranger has. X.npz holds one array for each input. NAMES is JSON:
-`inputs`, the names of the inputs in the structure that the Keras model takes;
-`outputs`, the list of the outputs' names; `batch`, how many examples each call
-must hold, or null. OUT.npz then holds `output_0` and so on, `[examples, ...]`;
-`loading`, the bytes by which the process's memory rose at most while it loaded
-the file and computed once, or -1 where the system does not tell; and `batch_1`
-and `batch_256`, the seconds that each call took.
+
+- `inputs`: the names of the inputs in the structure that the Keras model
+  takes; null if it takes one.
+- `outputs`: the list of the outputs' names; null if it returns one.
+- `batch`: how many examples each call must hold; null for any number.
+
+OUT.npz then holds `output_0` and so on, `[examples, ...]`; `loading`, the
+bytes by which the process's memory rose at most while it loaded the file and
+computed once, or -1 where the system does not tell; and `batch_1` and
+`batch_256`, the seconds that each call took.
 """
 
 import json
@@ -44,7 +48,7 @@ def main(arguments: list[str]) -> None:
     before = _resident()
     function = RUNTIMES[runtime](path, names, int(threads))
     if names["batch"]:
-        function = _in_batches(function, names["batch"])
+        function = in_batches(function, names["batch"])
     function([array[:1] for array in x])
     peak = _peak()
     found: dict[str, Any] = {
@@ -53,13 +57,19 @@ def main(arguments: list[str]) -> None:
     for batch in BATCHES:
         given = [np.resize(a, (batch, *a.shape[1:])) for a in x]
         found[f"batch_{batch}"] = _seconds(function, given, int(calls))
-    for i, output in enumerate(_in_batches(function, 256, pad=False)(x)):
+    for i, output in enumerate(in_batches(function, 256, pad=False)(x)):
         found[f"output_{i}"] = output
     np.savez(out_file, **found)
 
 
-def _in_batches(function: Function, size: int, pad: bool = True) -> Function:
-    """Returns a function of any number of examples, given one of `size`."""
+def in_batches(function: Function, size: int, pad: bool = True) -> Function:
+    """Returns a function of any number of examples.
+
+    Args:
+        function: One of `size` examples, or fewer.
+        size: How many to give it at a time.
+        pad: Whether it must always get as many, so that the last are padded.
+    """
 
     def call(x: Arrays) -> list[np.ndarray]:
         parts = []
@@ -90,7 +100,9 @@ def _saved_model(
     import tensorflow as tf
 
     loaded = tf.saved_model.load(path)
-    inputs = _flat(names["inputs"])
+    served = loaded.signatures["serving_default"]
+    inputs = _flat(names["inputs"] or [*served.structured_input_signature[1]])
+    returned = names["outputs"] or [*served.structured_outputs]
 
     def call(x: Arrays) -> list[np.ndarray]:
         # The signature is what is served. A third of the time of calling
@@ -99,7 +111,7 @@ def _saved_model(
         signature = loaded.signatures["serving_default"]
         given = map(tf.constant, x)
         outputs = signature(**dict(zip(inputs, given, strict=True)))
-        return [outputs[name].numpy() for name in names["outputs"]]
+        return [outputs[name].numpy() for name in returned]
 
     return call
 
@@ -112,11 +124,12 @@ def _keras(
 
     model = keras.models.load_model(path, compile=False, **options)
     call = tf.function(lambda x: model(x, training=False))
-    order = {name: i for i, name in enumerate(_flat(names["inputs"]))}
+    inputs = names["inputs"] or ""
+    order = {name: i for i, name in enumerate(_flat(inputs))}
 
     def run(x: Arrays) -> list[np.ndarray]:
         given = keras.tree.map_structure(
-            lambda name: tf.constant(x[order[name]]), names["inputs"]
+            lambda name: tf.constant(x[order[name]]), inputs
         )
         return [leaf.numpy() for leaf in keras.tree.flatten(call(given))]
 
@@ -131,9 +144,11 @@ def _litert(
     interpreter = tf.lite.Interpreter(path, num_threads=threads)
     runner = interpreter.get_signature_runner("serving_default")
     details = runner.get_input_details()
-    given = [details[name]["index"] for name in _flat(names["inputs"])]
+    inputs = _flat(names["inputs"] or [*details])
+    given = [details[name]["index"] for name in inputs]
     details = runner.get_output_details()
-    returned = [details[name]["index"] for name in names["outputs"]]
+    outputs = names["outputs"] or [*details]
+    returned = [details[name]["index"] for name in outputs]
     sized: list[tuple[int, ...]] = []
 
     def call(x: Arrays) -> list[np.ndarray]:
@@ -158,7 +173,7 @@ def _onnx(path: str, names: Mapping[str, Any], threads: int | None) -> Function:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     session = onnxruntime.InferenceSession(path, options)
-    inputs = _flat(names["inputs"])
+    inputs = _flat(names["inputs"] or [i.name for i in session.get_inputs()])
 
     def call(x: Arrays) -> list[np.ndarray]:
         given = dict(zip(inputs, x, strict=True))

@@ -67,7 +67,10 @@ def _convert(network: sources.Network, file: pathlib.Path) -> None:
     # Not `tf2onnx.convert.from_function`, to which a constant that the model
     # holds, such as the mean of a Normalization, is one more input.
     inputs = concrete.inputs[: len(signature.specs)]
-    names = {t.name: s.name for t, s in zip(inputs, signature.specs)}
+    names = {
+        tensor.name: spec.name
+        for tensor, spec in zip(inputs, signature.specs, strict=True)
+    }
     names |= {t.name: name for name, t in concrete.structured_outputs.items()}
     outputs = [t.name for t in concrete.outputs]
     graph = tf2onnx.tf_loader.from_function(

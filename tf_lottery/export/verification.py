@@ -60,19 +60,16 @@ def require_same(
             f"The {runtime} file of {network.original.name!r} was written but "
             f"does not run: {said} It is not kept. {advice}"
         ) from error
-    tolerance = max(
-        TOLERANCES.get(name, 0)
-        for name in (dtype, *(x.compute_dtype for x in _layers(network)))
-        if name
-    )
+    dtypes = {dtype, *(layer.compute_dtype for layer in _layers(network))}
+    tolerance = max(TOLERANCES.get(name, 0) for name in dtypes)
     for name, found, wanted in zip(
         network.signature.outputs, outputs, expected, strict=True
     ):
-        error = difference(found, wanted)
-        if not error <= tolerance:
+        apart = difference(found, wanted)
+        if not apart <= tolerance:
             raise ValueError(
                 f"The {runtime} file of {network.original.name!r} returns "
-                f"another {name!r} than Keras: they differ by {error:.2g} of "
+                f"another {name!r} than Keras: they differ by {apart:.2g} of "
                 f"the largest, and {tolerance:g} is allowed. It is not kept. "
                 f"{advice}"
             )
@@ -105,7 +102,7 @@ def _expected(network: Network) -> tuple[list[np.ndarray], Sequence[Any]]:
     if network.x is None:
         arrays = examples.random(model, signature)
     else:
-        arrays = examples.given(signature, network.x)
+        arrays = examples.few(signature, network.x)
     inputs = keras.tree.pack_sequence_as(
         signature.inputs, list(map(keras.ops.convert_to_tensor, arrays))
     )
