@@ -19,6 +19,10 @@ TOLERANCES = {"float32": 1e-4, "half": 2e-2}
 
 LOOKUP = "ONNX has no lookup table of strings that onnxruntime loads"
 NO_CONFIG = "Keras loads no class without get_config"
+UNROLLED = (
+    "unrolled, as LiteRT needs it, a backward layer of Keras 3.15 that returns "
+    "every step zeroes the wrong ones where steps are masked"
+)
 UNSAFE = "Keras copies no Lambda, so that its masked layers cannot be stripped"
 
 
@@ -116,6 +120,13 @@ def gru():
 
 
 def padded():
+    tokens = keras.Input((5,), dtype="int32", name="tokens")
+    x = L.Embedding(12, 8, mask_zero=True)(tokens)
+    x = L.Bidirectional(L.LSTM(4))(x)
+    return keras.Model(tokens, L.Dense(4, name="logits")(x))
+
+
+def tagging():
     tokens = keras.Input((5,), dtype="int32", name="tokens")
     x = L.Embedding(12, 8, mask_zero=True)(tokens)
     x = L.Bidirectional(L.LSTM(4, return_sequences=True))(x)
@@ -247,7 +258,13 @@ ROWS = {
     ),
     "GRU": Row(gru, {"steps": floats(4, 8)}, ("last",)),
     "Bidirectional LSTM, mask_zero": Row(
-        padded, {"tokens": ints(3, 5)}, ("tags",)
+        padded, {"tokens": ints(3, 5)}, ("logits",)
+    ),
+    "a tag for each step, mask_zero": Row(
+        tagging,
+        {"tokens": ints(3, 5)},
+        ("tags",),
+        refused={"litert": UNROLLED, "sparse_litert": UNROLLED},
     ),
     "attention, LayerNormalization, gelu": Row(
         transformer, {"tokens": floats(6, 8)}, ("logits",)
@@ -317,7 +334,8 @@ def saved_model(path, row):
     named = loaded.signatures["serving_default"](**arrays)
     assert set(named) == set(row.outputs)
     # Loaded anew: a stateful layer has moved on.
-    served = tf.saved_model.load(str(path)).serve(row.packed(arrays))
+    again = tf.saved_model.load(str(path))
+    served = again.serve(row.packed(arrays))
     for name, output in zip(
         row.outputs, keras.tree.flatten(served), strict=True
     ):
@@ -366,7 +384,7 @@ def test_a_file_returns_what_keras_does_by_name(masked, name, tmp_path, capfd):
     if name == "onnx":
         pytest.importorskip("tf2onnx")
     if name in row.refused:
-        with pytest.raises(ValueError, match=r"^.*[Ww]rite another format.*$"):
+        with pytest.raises(ValueError, match=r"^[^\n]*[Ww]rite [^\n]*$"):
             export.write(model, path, name)
         assert not list(tmp_path.iterdir())
         return

@@ -94,7 +94,7 @@ def sparse_litert(
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
 
     network = sources.network(source, rewound, x)
-    advice = "Write it dense, format litert."
+    advice = "Write it dense (litert), or another format (saved_model, onnx)."
     with files.beside(path) as file:
         _convert(network, file, choose, _advice(network))
         _require_whole_blocks(file, advice)

@@ -71,8 +71,9 @@ def _convert(network: sources.Network, file: pathlib.Path) -> None:
         tensor.name: spec.name
         for tensor, spec in zip(inputs, signature.specs, strict=True)
     }
-    names |= {t.name: name for name, t in concrete.structured_outputs.items()}
-    outputs = [t.name for t in concrete.outputs]
+    returned = concrete.structured_outputs
+    outputs = [returned[name].name for name in signature.outputs]
+    names |= dict(zip(outputs, signature.outputs, strict=True))
     graph = tf2onnx.tf_loader.from_function(
         concrete, [t.name for t in inputs], outputs
     )
