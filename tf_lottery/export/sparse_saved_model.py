@@ -73,7 +73,7 @@ def _write(network: sources.Network, folder: pathlib.Path, dtype: str) -> None:
         with keras.StatelessScope(kernels) as scope:
             outputs = model(inputs, training=False)
         # What layers with a state leave for the next call.
-        for variable in model.non_trainable_variables:
+        for variable in _state(model):
             value = scope.get_current_value(variable)
             if value is not None:
                 variable.assign(value)
@@ -81,6 +81,14 @@ def _write(network: sources.Network, folder: pathlib.Path, dtype: str) -> None:
 
     codes = [part for p in packed.values() for part in p.parts]
     serving.save(network, folder, call, [*packed.values(), *codes])
+
+
+def _state(model: keras.Model) -> list[keras.Variable]:
+    """Returns the variables that inference may change."""
+    # Keras counts the states of recurrent layers among no layer's variables.
+    layers = model._flatten_layers()
+    states = [getattr(layer, "states", None) or [] for layer in layers]
+    return [*model.non_trainable_variables, *keras.tree.flatten(states)]
 
 
 class _Packed(tf.saved_model.experimental.TrackableResource):
