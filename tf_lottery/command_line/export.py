@@ -119,6 +119,7 @@ def _serve(
     """Writes what is served, and prints what each file costs."""
     with quiet():
         from tf_lottery import data, export
+        from tf_lottery.export import chatter
     prefix = ""
     if arguments.shrink:
         shrunk = export.shrink(model)
@@ -132,7 +133,7 @@ def _serve(
         loaded = data.load_dataset(dataset, arguments.data_dir)
         test, validation = loaded.test, loaded.validation
     for name in formats:
-        with quiet():
+        with chatter.muted():
             export.write(
                 model,
                 paths[name],
@@ -159,7 +160,7 @@ def _serve(
         for name, found in formats.items()
     ]
     original = export.plain(directory.ticket(arguments.replicate, 0))
-    with quiet():
+    with chatter.muted():
         measured = export.comparison.with_original(
             original, exports, test.x, test.y, arguments.threads
         )

@@ -63,9 +63,9 @@ def model_of(source: Source, rewound: bool = False) -> keras.Model:
         return source
     if source.architecture is None:
         raise ValueError(
-            "This ticket's model is subclassed and cannot be rebuilt from the "
-            "ticket. Export ticket.model(model), where `model` is a built "
-            "model of the same class: "
+            "This ticket's model cannot be rebuilt from the ticket: it is "
+            "subclassed, or has a Lambda or another layer that Keras does not "
+            "make again. Give it, built: "
             "tfl.export.saved_model(ticket.model(model), path)."
         )
     return source.build(trained=not rewound)
