@@ -480,6 +480,18 @@ def test_open_time_steps_say_how_litert_can_have_them(tmp_path, capfd):
     export.litert(recurrent(3), tmp_path / "x.tflite")
 
 
+@pytest.mark.parametrize("name", ["saved_model", "sparse_saved_model"])
+def test_what_tensorflow_cannot_trace_ends_in_one_line(name, tmp_path):
+    image = keras.Input((None, None, 3))
+    grown = keras.layers.UpSampling2D(interpolation="bilinear")(image)
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(grown))
+    message = r"^[^\n]*symbolic[^\n]*fixed sizes.*write .*keras\)\.$"
+    with pytest.raises(ValueError, match=message):
+        export.write(model, tmp_path / "served", name)
+    assert not list(tmp_path.iterdir())
+    export.keras_file(model, tmp_path / "x.keras")
+
+
 def test_blocks_that_litert_reads_past_the_end_of_are_refused(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8)])
     kernel = np.zeros((3, 8), "float32")

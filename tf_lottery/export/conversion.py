@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 
 from tf_lottery.export import chatter
+from tf_lottery.export.source import Network
 
 _HALF = ("float16", "bfloat16")
 
@@ -48,6 +49,17 @@ def recurrent(model: keras.Model) -> list[keras.layers.RNN]:
         for layer in model._flatten_layers()
         if isinstance(layer, keras.layers.RNN)
     ]
+
+
+def advice(network: Network, *formats: str) -> str:
+    """Returns what helps where a format cannot compute what a model does."""
+    text = f"rite another format ({', '.join(formats)})."
+    if not any(None in spec.shape[1:] for spec in network.signature.specs):
+        return f"W{text}"
+    return (
+        "Give its keras.Input fixed sizes (a fixed number of time steps, where "
+        f"it is recurrent); or w{text}"
+    )
 
 
 @contextlib.contextmanager

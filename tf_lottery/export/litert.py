@@ -58,7 +58,7 @@ def litert(
     advice = _advice(network)
     with files.beside(path) as file:
         _convert(network, file, choose, advice)
-        verification.require_same(network, "litert", file, dtype, advice)
+        verification.require_same(network, "litert", file, dtype, advice=advice)
     return pathlib.Path(path)
 
 
@@ -142,18 +142,10 @@ def _require_whole_blocks(file: pathlib.Path, advice: str) -> None:
 
 
 def _advice(network: sources.Network) -> str:
-    """Returns what helps where LiteRT cannot compute what the model does."""
-    open_steps = any(None in s.shape[1:] for s in network.signature.specs)
-    if open_steps and conversion.recurrent(network.model):
-        return (
-            "Give its keras.Input a fixed number of time steps, by which "
-            "recurrent layers are unrolled; or write another format "
-            "(saved_model, onnx, keras)."
-        )
     # Files with TensorFlow's operations need the Flex delegate, which is not
     # in TensorFlow's package since 2.20 (google-ai-edge/LiteRT#6458).
     return (
-        "Write another format (saved_model, onnx, keras); or write saved_model "
-        "and convert it with tf.lite.OpsSet.SELECT_TF_OPS, for devices that "
-        "have LiteRT's Flex delegate."
+        f"{conversion.advice(network, 'saved_model', 'onnx', 'keras')} Or "
+        "convert a saved_model with tf.lite.OpsSet.SELECT_TF_OPS, for devices "
+        "that have LiteRT's Flex delegate."
     )

@@ -10,8 +10,6 @@ import numpy as np
 from tf_lottery.export import conversion, files, serving, verification
 from tf_lottery.export import source as sources
 
-_ADVICE = "Write another format (saved_model, litert, keras)."
-
 
 def onnx(
     source: sources.Source,
@@ -48,13 +46,14 @@ def onnx(
                 "pip install 'tf-lottery[onnx]'."
             )
     network = sources.network(source, rewound, x)
+    advice = conversion.advice(network, "saved_model", "litert", "keras")
     with files.beside(path) as file:
         with (
-            conversion.refusing(network.original, "ONNX", _ADVICE),
+            conversion.refusing(network.original, "ONNX", advice),
             conversion.computing_in_float32(network.model),
         ):
             _convert(network, file)
-        verification.require_same(network, "onnx", file, advice=_ADVICE)
+        verification.require_same(network, "onnx", file, advice=advice)
     return pathlib.Path(path)
 
 

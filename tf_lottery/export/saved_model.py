@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import Any
 
-from tf_lottery.export import files, serving, verification
+from tf_lottery.export import conversion, files, serving, verification
 from tf_lottery.export import source as sources
 
 
@@ -38,9 +38,11 @@ def saved_model(
             does.
     """
     network = sources.network(source, rewound, x)
+    advice = conversion.advice(network, "keras")
     with files.beside(path, serving.MARKER) as folder:
-        write(network, folder)
-        verification.require_same(network, "saved_model", folder)
+        with conversion.refusing(network.original, "a SavedModel", advice):
+            write(network, folder)
+        verification.require_same(network, "saved_model", folder, advice=advice)
     return pathlib.Path(path)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import gaps, masking
-from tf_lottery.export import files, serving, verification
+from tf_lottery.export import conversion, files, serving, verification
 from tf_lottery.export import source as sources
 
 _BYTE = np.arange(8, dtype="uint8")[::-1]
@@ -56,9 +56,13 @@ def sparse_saved_model(
             does.
     """
     network = sources.network(source, rewound, x)
+    advice = conversion.advice(network, "saved_model", "keras")
     with files.beside(path, serving.MARKER) as folder:
-        _write(network, folder, dtype)
-        verification.require_same(network, "saved_model", folder, dtype)
+        with conversion.refusing(network.original, "a SavedModel", advice):
+            _write(network, folder, dtype)
+        verification.require_same(
+            network, "saved_model", folder, dtype, advice=advice
+        )
     return pathlib.Path(path)
 
 

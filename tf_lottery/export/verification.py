@@ -30,7 +30,8 @@ def require_same(
     runtime: str,
     path: pathlib.Path,
     dtype: str = "float32",
-    advice: str = "Write another format.",
+    *,
+    advice: str,
 ) -> None:
     """Loads a file in its own runtime and compares it with its Keras model.
 
