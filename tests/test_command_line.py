@@ -166,7 +166,8 @@ search = tfl.TicketSearch(model, levels=1)
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 search.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
 x, y = np.ones((20, 4, 2), "float32"), np.arange(20) % 3
-search.fit(x, y, length="2it", run_dir=sys.argv[1], verbose=False)
+held_out = {"validation_data": (x, y), "run_dir": sys.argv[1]}
+search.fit(x, y, length="2it", batch_size=10, verbose=False, **held_out)
 """
 
 
