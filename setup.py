@@ -53,7 +53,7 @@ setuptools.setup(
         "docs": DOCS,
         "gcs": ["gcsfs>=2024.12"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
-        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.16"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
         "test": [
             *DOCS,
             "gcsfs>=2024.12",
@@ -68,7 +68,7 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff==0.17.*",
             "tensorboard>=2.19",
-            "tf2onnx>=1.16",
+            "tf2onnx>=1.17",
         ],
     },
     entry_points={

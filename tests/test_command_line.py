@@ -155,6 +155,35 @@ def test_export_writes_tickets_with_their_values_or_the_seed(run, tmp_path):
     assert 3 * sizes[0] < sizes[1]
 
 
+OPEN_STEPS = """
+import sys
+import keras, numpy as np
+import tf_lottery as tfl
+
+steps = keras.Input((None, 2))
+model = keras.Model(steps, keras.layers.GRU(3)(steps))
+search = tfl.TicketSearch(model, levels=1)
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+search.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+x, y = np.ones((20, 4, 2), "float32"), np.arange(20) % 3
+held_out = {"validation_data": (x, y), "run_dir": sys.argv[1]}
+search.fit(x, y, length="2it", batch_size=10, verbose=False, **held_out)
+"""
+
+
+def test_what_a_converter_cannot_do_is_one_line_and_status_2(tmp_path):
+    arguments = [sys.executable, "-c", OPEN_STEPS, tmp_path / "run"]
+    subprocess.run(arguments, check=True, capture_output=True)
+    result = tf_lottery(
+        *("export", tmp_path / "run", "--level", 1, "--format", "litert"),
+        *("--output", tmp_path / "x.tflite"),
+    )
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "fixed number of time steps" in result.stderr
+    assert not (tmp_path / "x.tflite").exists()
+
+
 def test_list_shows_every_table():
     out = tf_lottery("list").stdout
     for word in ("lenet_mnist", "lenet_300_100", "mnist", "magnitude"):

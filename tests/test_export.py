@@ -15,7 +15,7 @@ import test_tickets
 import toy
 
 from tf_lottery import export, masking, models
-from tf_lottery.export import measuring
+from tf_lottery.export import chatter, measuring, scores, verification
 
 REFUSE = """
 import sys
@@ -95,7 +95,8 @@ measuring = runpy.run_path(sys.argv[1])
 x, found = np.load(sys.argv[2]), {}
 for number, argument in enumerate(sys.argv[4:]):
     runtime, path = argument.split("=", 1)
-    found[str(number)] = measuring["RUNTIMES"][runtime](1)(path)(x)
+    names = {"inputs": None, "outputs": None}
+    (found[str(number)],) = measuring["RUNTIMES"][runtime](path, names, 1)([x])
 np.savez(sys.argv[3], **found)
 """
 
@@ -270,7 +271,8 @@ def test_the_table_speaks_for_the_files_themselves(tmp_path):
     ]
     right, wrong = export.comparison.compare(exports, x, y, calls=3)
     classes = network.predict(x).argmax(axis=-1)
-    assert right.accuracy == wrong.accuracy == (classes == y).mean()
+    assert right.accuracy == wrong.accuracy
+    assert right.accuracy == pytest.approx((classes == y).mean(), abs=1e-7)
     assert right.agreement == 1
     agreement = (other.predict(x).argmax(axis=-1) == classes).mean()
     assert wrong.agreement == agreement < 1
@@ -347,3 +349,328 @@ def test_a_ticket_without_trained_weights_says_so(tmp_path):
     with pytest.raises(ValueError, match="holds no trained weights"):
         export.saved_model(test_tickets.make(), tmp_path / "served")
     assert not list(tmp_path.iterdir())
+
+
+# A file is loaded and compared before it is kept.
+
+
+class Noisy(keras.layers.Layer):
+    """Draws at inference too, so that no two calls are alike."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return inputs + keras.random.normal((4,), seed=self.seeds)
+
+
+def noisy():
+    return keras.Sequential([keras.Input((4,), name="x"), Noisy(name="y")])
+
+
+@pytest.mark.parametrize("name", ["litert", "onnx"])
+def test_a_file_that_computes_something_else_is_not_kept(name, tmp_path):
+    needs(name)
+    path = tmp_path / "file"
+    path.write_bytes(b"an older file")
+    with pytest.raises(ValueError, match=r"^[^\n]* [Ww]rite [^\n]*$"):
+        export.write(noisy(), path, name)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"an older file"
+
+
+def test_a_file_that_differs_says_how_far_and_what_is_allowed(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((64,), name="x"), keras.layers.Dense(32, name="y")]
+    )
+    # Beside a weight of 1,000,000, those of 1 are nothing in 8 bits.
+    kernel = np.ones((64, 32), "float32")
+    kernel[0] = 1e6
+    model.layers[0].kernel.assign(kernel)
+    x = np.ones((2, 64), "float32")
+    x[:, 0] = 0
+    message = "another 'y' than Keras: they differ by 1 of .* 0.25 is allowed"
+    with pytest.raises(ValueError, match=message):
+        export.litert(model, tmp_path / "x.tflite", dtype="int8", x=x)
+    assert not list(tmp_path.iterdir())
+    x[:, 0] = 1
+    export.litert(model, tmp_path / "x.tflite", dtype="int8", x=x)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 4.0], 0.5),
+        ([0.0, 1e-9], [0.0, 0.0], 1e-9),
+        ([np.nan, 4.0], [np.nan, 2.0], 1.0),
+        ([1.0, 2.0], [np.nan, 2.0], np.inf),
+        ([np.nan, 2.0], [1.0, 2.0], np.inf),
+        ([[1.0]], [1.0], np.inf),
+        ([1, 2, 3, 4], [1, 2, 3, 5], 0.25),
+    ],
+)
+def test_difference_is_a_share_of_the_largest(found, wanted, expected):
+    found = verification.difference(np.array(found), np.array(wanted))
+    assert found == pytest.approx(expected)
+
+
+def test_a_model_that_random_examples_do_not_fit_asks_for_some(tmp_path):
+    class Table(keras.layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=(1, 3))
+
+        def call(self, inputs):
+            return keras.ops.take(self.table, inputs - 40, axis=0)
+
+    inputs = keras.Input((), dtype="int32", name="code")
+    model = keras.Model(inputs, Table(name="row")(inputs))
+    with pytest.raises(ValueError, match="not run on random.*Give examples"):
+        export.saved_model(model, tmp_path / "served")
+    assert not list(tmp_path.iterdir())
+    x = np.full(3, 40, "int32")
+    path = export.saved_model(model, tmp_path / "served", x=x)
+    served = tf.saved_model.load(str(path)).signatures["serving_default"]
+    assert [*served.structured_outputs] == ["row"]
+    with pytest.raises(ValueError, match=r"`x` must hold .*code \(None,\)"):
+        export.saved_model(model, tmp_path / "served", x=np.ones((2, 2)))
+
+
+def test_exporting_leaves_a_model_as_it_is(tmp_path):
+    policy = keras.DTypePolicy("mixed_float16")
+    steps = keras.Input(batch_shape=(2, 3, 4))
+    recurrent = keras.layers.LSTM(4, stateful=True, dtype=policy)
+    model = keras.Model(steps, recurrent(steps))
+    model(np.ones((2, 3, 4)))
+    state = [np.array(s) for s in recurrent.states]
+    assert np.abs(state).max() > 0
+    for name in ("saved_model", "sparse_saved_model", "litert"):
+        export.write(model, tmp_path / name, name)
+    for now, before in zip(recurrent.states, state, strict=True):
+        assert np.array_equal(now, before)
+    assert recurrent.dtype_policy.name == "mixed_float16"
+    assert not recurrent.unroll
+
+
+def test_a_state_is_kept_from_call_to_call(tmp_path):
+    steps = keras.Input(batch_shape=(2, 3, 4), name="steps")
+    layer = keras.layers.LSTM(4, stateful=True, name="y")
+    model = keras.Model(steps, layer(steps))
+    path = export.sparse_saved_model(model, tmp_path / "served")
+    loaded, x = tf.saved_model.load(str(path)), tf.ones((2, 3, 4))
+    first, second = loaded.serve(x), loaded.serve(x)
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_allclose(first, model(x), atol=1e-6)
+    np.testing.assert_allclose(second, model(x), atol=1e-6)
+
+
+# What a converter cannot do ends in one line.
+
+
+def recurrent(steps, **options):
+    inputs = keras.Input((steps, 4), name="steps")
+    return keras.Model(inputs, keras.layers.GRU(4, **options)(inputs))
+
+
+def test_open_time_steps_say_how_litert_can_have_them(tmp_path, capfd):
+    message = r"^Model .* LiteRT: [^\n]*fixed number of time steps.*onnx[^\n]*$"
+    with pytest.raises(ValueError, match=message):
+        export.litert(recurrent(None), tmp_path / "x.tflite")
+    assert not capfd.readouterr().err
+    export.litert(recurrent(3), tmp_path / "x.tflite")
+
+
+@pytest.mark.parametrize("name", ["saved_model", "sparse_saved_model"])
+def test_what_tensorflow_cannot_trace_ends_in_one_line(name, tmp_path):
+    image = keras.Input((None, None, 3))
+    grown = keras.layers.UpSampling2D(interpolation="bilinear")(image)
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(grown))
+    message = r"^[^\n]*symbolic[^\n]*fixed sizes.*write .*keras\)\.$"
+    with pytest.raises(ValueError, match=message):
+        export.write(model, tmp_path / "served", name)
+    assert not list(tmp_path.iterdir())
+    export.keras_file(model, tmp_path / "x.keras")
+
+
+def test_blocks_that_litert_reads_past_the_end_of_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8)])
+    kernel = np.zeros((3, 8), "float32")
+    kernel[0, :3] = 1
+    model.layers[0].kernel.assign(kernel)
+    with pytest.raises(ValueError, match=r"3 inputs wrongly.*dense \(litert\)"):
+        export.sparse_litert(model, tmp_path / "x.tflite")
+    assert not list(tmp_path.iterdir())
+    export.litert(model, tmp_path / "x.tflite")
+
+
+def test_a_class_that_keras_cannot_make_again_is_named(tmp_path):
+    class Own(keras.layers.Layer):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, inputs):
+            return self.factor * inputs
+
+    model = keras.Sequential([keras.Input((3,)), Own(2)])
+    with pytest.raises(ValueError, match=r"^[^\n]*own get_config[^\n]*$"):
+        export.keras_file(model, tmp_path / "x.keras")
+    export.saved_model(model, tmp_path / "served")
+
+
+def test_a_lambda_is_written_for_those_who_trust_it(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Lambda(lambda t: 2 * t)]
+    )
+    path = export.keras_file(model, tmp_path / "x.keras")
+    loaded = keras.models.load_model(path, safe_mode=False)
+    assert np.array_equal(loaded(np.ones((1, 3))), np.full((1, 3), 2))
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("a\nb", "ValueError: a."),
+        ("", "ValueError."),
+        (
+            "Exception encountered when calling GRU.call().\n\n"
+            "\x1b[1mCannot unroll.\x1b[0m\n\nArguments received: x",
+            "ValueError: Cannot unroll.",
+        ),
+        (
+            "/a/b.py:1:1: error: 'tf.TensorListReserve' op requires a shape\n",
+            "ValueError: 'tf.TensorListReserve' op requires a shape.",
+        ),
+    ],
+)
+def test_one_line_says_what_failed(message, line):
+    assert chatter.first_line(ValueError(message)) == line
+
+
+# Names, and models without a graph.
+
+
+def test_names_are_the_models_own_and_each_another():
+    first, second = keras.Input((2,), name="a b"), keras.Input((2,), name="c")
+    inner = keras.Model([first, second], [first, second], name="inner")
+    outputs = inner([first, second])
+    signature = export.signature_of(keras.Model([first, second], outputs))
+    assert [spec.name for spec in signature.specs] == ["a_b", "c"]
+    assert signature.outputs == ("inner", "inner_1")
+    users = {"user": {"id": first}, "item": {"id": second}}
+    signature = export.signature_of(keras.Model(users, {"z": outputs[0]}))
+    assert signature.inputs["user"]["id"].name == "user_id"
+    assert [spec.name for spec in signature.specs] == ["item_id", "user_id"]
+    assert signature.outputs == ("z",)
+
+
+class Whole(keras.Model):
+    """Reads whole numbers, of which Keras remembers the shape alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = keras.layers.Embedding(5, 4)
+        self.head = keras.layers.Dense(2)
+
+    def call(self, inputs, training=False):
+        return self.head(self.table(inputs))
+
+
+def test_a_subclassed_model_takes_what_its_examples_are(tmp_path):
+    model, x = Whole(), np.arange(5, dtype="int32")
+    with pytest.raises(ValueError, match="not built"):
+        export.saved_model(model, tmp_path / "served")
+    expected = model(x)
+    path = export.saved_model(model, tmp_path / "served", x=x)
+    loaded = tf.saved_model.load(str(path))
+    served = loaded.signatures["serving_default"](input_0=tf.constant(x))
+    np.testing.assert_allclose(served["output_0"], expected, atol=1e-6)
+
+
+def test_the_ticket_of_a_subclassed_model_says_how_it_is_exported(tmp_path):
+    ticket = dataclasses.replace(trained_ticket(toy.mlp()), architecture=None)
+    message = r"tfl\.export\.saved_model\(ticket\.model\(model\), path\)"
+    with pytest.raises(ValueError, match=message):
+        export.saved_model(ticket, tmp_path / "served")
+
+
+# Scores.
+
+
+def scores_of(y, outputs, metric=None):
+    return scores.Task(("output",), y, metric).scores([outputs])
+
+
+def test_scores_are_those_of_keras():
+    draw = np.random.default_rng(0)
+    share = draw.random((50, 1)).astype("float32")
+    yes = (draw.random((50, 1)) < 0.5).astype("int32")
+    found = scores_of(yes, share)
+    assert found == {"accuracy": pytest.approx(((share > 0.5) == yes).mean())}
+    top = keras.metrics.BinaryAccuracy(threshold=0.3, name="top")
+    for _ in range(2):  # a metric is used for every file
+        found = scores_of(yes, share, top)
+        assert found == {"top": pytest.approx(((share > 0.3) == yes).mean())}
+    found = scores_of(yes.astype("float32"), share)
+    error = ((share - yes) ** 2).mean()
+    assert found == {"mean_squared_error": pytest.approx(error)}
+    labels = draw.integers(3, size=(50, 4, 4))
+    pixels = draw.random((50, 4, 4, 3)).astype("float32")
+    right = (pixels.argmax(-1) == labels).mean()
+    assert scores_of(labels, pixels) == {"accuracy": pytest.approx(right)}
+    several = scores.Task(("a", "b"), {"a": yes, "b": labels})
+    assert several.scores([share, pixels]) == {
+        "a_accuracy": pytest.approx(((share > 0.5) == yes).mean()),
+        "b_accuracy": pytest.approx(right),
+    }
+
+
+def test_agreement_is_that_of_decisions():
+    share = np.array([[0.1], [0.4], [0.6], [0.9]], "float32")
+    whole = scores.Task(("output",), np.zeros((4, 1), "int32"))
+    assert whole.agreement([share], [share]) == 1
+    assert whole.agreement([share], [share + 0.2]) == 0.75
+    low = keras.metrics.BinaryAccuracy(threshold=0.05)
+    low = scores.Task(("output",), np.zeros((4, 1)), low)
+    assert low.agreement([share], [share + 0.2]) == 1
+    many = scores.Task(("output",), np.zeros((4, 3)), "binary_accuracy")
+    ones = np.ones((4, 3))
+    assert many.agreement([ones], [ones * [1, 1, 0]]) == pytest.approx(2 / 3)
+    assert scores.Task(("output",), share).agreement([share], [share]) is None
+
+
+def test_the_table_compares_several_inputs_and_outputs(tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    joined = keras.layers.Concatenate()([a, b])
+    outputs = {
+        "price": keras.layers.Dense(1)(joined),
+        "kind": keras.layers.Dense(3)(joined),
+    }
+    model = keras.Model({"a": a, "b": b}, outputs)
+    draw = np.random.default_rng(0)
+    x = {"a": draw.normal(size=(40, 3)), "b": draw.normal(size=(40, 2))}
+    y = {"price": draw.normal(size=(40, 1)), "kind": draw.integers(3, size=40)}
+    path = export.litert(model, tmp_path / "x.tflite", x=x)
+    made = export.comparison.Export(
+        "file",
+        path,
+        export.FORMATS["litert"],
+        model.predict(x, verbose=0),
+        "why",
+        export.signature_of(model),
+    )
+    dense, file = export.comparison.with_original(model, [made], x, y)
+    assert dense.scores == pytest.approx(file.scores)
+    predicted = model.predict(x, verbose=0)
+    assert file.scores == {
+        "kind_accuracy": pytest.approx(
+            (predicted["kind"].argmax(-1) == y["kind"]).mean()
+        ),
+        "price_mean_squared_error": pytest.approx(
+            ((predicted["price"] - y["price"]) ** 2).mean(), rel=1e-5
+        ),
+    }
+    assert file.agreement == 1
+    assert 0 <= file.difference < 1e-5
+    head = export.comparison.table([dense, file]).splitlines()[0]
+    assert "| kind_accuracy | price_mean_squared_error | as Keras |" in head

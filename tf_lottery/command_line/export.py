@@ -1,4 +1,4 @@
-"""This module knows the command `export`."""
+"""The command `export`."""
 
 import argparse
 import pathlib
@@ -119,6 +119,7 @@ def _serve(
     """Writes what is served, and prints what each file costs."""
     with quiet():
         from tf_lottery import data, export
+        from tf_lottery.export import chatter
     prefix = ""
     if arguments.shrink:
         shrunk = export.shrink(model)
@@ -126,15 +127,24 @@ def _serve(
         print(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
         for line in shrunk.stayed:
             print(f"Stayed: {line}")
-    for name in formats:
-        with quiet():
-            export.write(model, paths[name], name, arguments.dtype)
-        print(paths[name])
     dataset = directory.config["about"].get("settings", {}).get("dataset")
+    test = validation = None
+    if dataset:
+        loaded = data.load_dataset(dataset, arguments.data_dir)
+        test, validation = loaded.test, loaded.validation
+    for name in formats:
+        with chatter.muted():
+            export.write(
+                model,
+                paths[name],
+                name,
+                arguments.dtype,
+                x=None if validation is None else validation.x[:32],
+            )
+        print(paths[name])
     if not dataset:
         print("Not measured: the run has no test data that are known by name.")
         return
-    test = data.load_dataset(dataset, arguments.data_dir).test
     if test is None:
         print(f"Not measured: {dataset} has no test data.")
         return
@@ -150,7 +160,7 @@ def _serve(
         for name, found in formats.items()
     ]
     original = export.plain(directory.ticket(arguments.replicate, 0))
-    with quiet():
+    with chatter.muted():
         measured = export.comparison.with_original(
             original, exports, test.x, test.y, arguments.threads
         )

@@ -1,4 +1,4 @@
-"""This package knows how tickets leave the house."""
+"""Tickets and models as files for other programs."""
 
 from tf_lottery.export import comparison
 from tf_lottery.export.exchange import read_masks, write_masks
@@ -8,12 +8,14 @@ from tf_lottery.export.litert import litert, sparse_litert
 from tf_lottery.export.onnx import onnx
 from tf_lottery.export.saved_model import saved_model
 from tf_lottery.export.shrinking import Shrunk, shrink
+from tf_lottery.export.signatures import Signature, signature_of
 from tf_lottery.export.source import plain
 from tf_lottery.export.sparse_saved_model import sparse_saved_model
 
 __all__ = [
     "FORMATS",
     "Shrunk",
+    "Signature",
     "comparison",
     "check",
     "keras_file",
@@ -23,6 +25,7 @@ __all__ = [
     "read_masks",
     "saved_model",
     "shrink",
+    "signature_of",
     "sparse_litert",
     "sparse_saved_model",
     "write",

@@ -1,4 +1,4 @@
-"""This module knows how an export takes the place of an older one."""
+"""How an export takes the place of an older one."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""This module knows the formats that tickets are exported in."""
+"""The formats that tickets are exported in."""
 
 import dataclasses
 import os
@@ -20,8 +20,8 @@ class Format:
     """A format that tickets are exported in.
 
     Attributes:
-        write: Writes it: source, path, `rewound`, and `dtype` if it has any
-            but float32.
+        write: Writes it: source, path, `rewound`, `x`, and `dtype` if it has
+            any but float32.
         suffix: What its files end in; "" for a directory.
         runtime: What runs it; a name of `measuring.RUNTIMES`, and of the
             format that the dense original is given to it in.
@@ -82,8 +82,12 @@ def write(
     format: str = "saved_model",
     dtype: str = "float32",
     rewound: bool = False,
+    x: Any = None,
 ) -> pathlib.Path:
     """Writes a ticket or a model in a format by its name.
+
+    The file is loaded in its own runtime and compared with the Keras model
+    before it is kept.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.
@@ -93,6 +97,7 @@ def write(
             can.
         rewound: Of a ticket, export the weights it restarts from, mask ⊙ θk,
             and not the trained ones.
+        x: Examples to compare on, as the model takes them. None: random ones.
 
     Returns:
         The file or directory.
@@ -100,11 +105,12 @@ def write(
     Raises:
         ImportError: The format needs a package that is not installed.
         ValueError: There is no such format, or it has no such dtype, or
-            `path` cannot be written.
+            `path` cannot be written, or the format cannot compute what the
+            model does.
     """
     found = check(format, dtype)
     options: dict[str, Any] = {"dtype": dtype} if len(found.dtypes) > 1 else {}
-    return found.write(source, path, rewound=rewound, **options)
+    return found.write(source, path, rewound=rewound, x=x, **options)
 
 
 def check(format: str, dtype: str) -> Format:

@@ -1,18 +1,26 @@
-"""This module knows how an exported file is measured, in a process of its own.
+"""How an exported file is measured, in a process of its own.
 
-    python measuring.py RUNTIME PATH X.npy OUT.npz THREADS CALLS
+    python measuring.py RUNTIME PATH X.npz OUT.npz THREADS CALLS NAMES
 
 It is run as a script and imports nothing of tf_lottery: what is measured is
-what a stranger has. OUT.npz then holds `outputs` `[examples, ...]`; `loading`,
-the bytes by which the process's memory rose at most while it loaded the file
-and computed once, or -1 where the system does not tell; and `batch_1` and
+what a stranger has. X.npz holds one array for each input. NAMES is JSON:
+
+- `inputs`: the names of the inputs in the structure that the Keras model
+  takes; null if it takes one.
+- `outputs`: the list of the outputs' names; null if it returns one.
+- `batch`: how many examples each call must hold; null for any number.
+
+OUT.npz then holds `output_0` and so on, `[examples, ...]`; `loading`, the
+bytes by which the process's memory rose at most while it loaded the file and
+computed once, or -1 where the system does not tell; and `batch_1` and
 `batch_256`, the seconds that each call took.
 """
 
+import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,114 +28,179 @@ import numpy as np
 BATCHES = (1, 256)
 _WARM_UP = 10
 
-Function = Callable[[np.ndarray], np.ndarray]
+Arrays = Sequence[np.ndarray]
+Function = Callable[[Arrays], list[np.ndarray]]
+"""From one array for each input to one for each output, in Keras' order."""
 
 
 def main(arguments: list[str]) -> None:
     """Measures one file and writes what was found."""
-    runtime, path, x_file, out_file, threads, calls = arguments
-    x = np.load(x_file)
-    start = RUNTIMES[runtime](int(threads))
+    runtime, path, x_file, out_file, threads, calls, text = arguments
+    names = json.loads(text)
+    with np.load(x_file) as arrays:
+        x = list(arrays.values())
+    if runtime in ("saved_model", "keras"):
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(int(threads))
+        tf.config.threading.set_inter_op_parallelism_threads(int(threads))
+    _import(runtime)
     before = _resident()
-    function = start(path)
-    function(x[:1])
+    function = RUNTIMES[runtime](path, names, int(threads))
+    if names["batch"]:
+        function = in_batches(function, names["batch"])
+    function([array[:1] for array in x])
     peak = _peak()
     found: dict[str, Any] = {
         "loading": -1 if peak is None or before is None else peak - before
     }
     for batch in BATCHES:
-        given = np.resize(x, (batch, *x.shape[1:]))
+        given = [np.resize(a, (batch, *a.shape[1:])) for a in x]
         found[f"batch_{batch}"] = _seconds(function, given, int(calls))
-    outputs = [function(x[i : i + 256]) for i in range(0, len(x), 256)]
-    found["outputs"] = np.concatenate(outputs)
+    for i, output in enumerate(in_batches(function, 256, pad=False)(x)):
+        found[f"output_{i}"] = output
     np.savez(out_file, **found)
 
 
-def _saved_model(threads: int) -> Callable[[str], Function]:
+def in_batches(function: Function, size: int, pad: bool = True) -> Function:
+    """Returns a function of any number of examples.
+
+    Args:
+        function: One of `size` examples, or fewer.
+        size: How many to give it at a time.
+        pad: Whether it must always get as many, so that the last are padded.
+    """
+
+    def call(x: Arrays) -> list[np.ndarray]:
+        parts = []
+        for start in range(0, len(x[0]), size):
+            part = [array[start : start + size] for array in x]
+            count = len(part[0])
+            if pad:
+                part = [np.resize(a, (size, *a.shape[1:])) for a in part]
+            parts.append([output[:count] for output in function(part)])
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    return call
+
+
+def _import(runtime: str) -> None:
+    """Loads a runtime's packages, so that no file is charged for them."""
+    if runtime == "onnx":
+        import onnxruntime  # noqa: F401
+    else:
+        import tensorflow  # noqa: F401
+    if runtime == "keras":
+        import keras  # noqa: F401
+
+
+def _saved_model(
+    path: str, names: Mapping[str, Any], threads: int | None
+) -> Function:
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    loaded = tf.saved_model.load(path)
+    served = loaded.signatures["serving_default"]
+    inputs = _flat(names["inputs"] or [*served.structured_input_signature[1]])
+    returned = names["outputs"] or [*served.structured_outputs]
 
-    def load(path: str) -> Function:
-        loaded = tf.saved_model.load(path)
+    def call(x: Arrays) -> list[np.ndarray]:
         # The signature is what is served. A third of the time of calling
-        # `loaded.serve` is Python's search for the function that fits.
-        found = loaded.signatures["serving_default"]
-        (name,) = found.structured_input_signature[1]
+        # `loaded.serve` is Python's search for the function that fits. By way
+        # of `loaded`: a signature does not keep variables alive.
+        signature = loaded.signatures["serving_default"]
+        given = map(tf.constant, x)
+        outputs = signature(**dict(zip(inputs, given, strict=True)))
+        return [outputs[name].numpy() for name in returned]
 
-        def call(x: np.ndarray) -> np.ndarray:
-            # By way of `loaded`: a signature does not keep variables alive.
-            signature = loaded.signatures["serving_default"]
-            (out,) = signature(**{name: tf.constant(x)}).values()
-            return out.numpy()
-
-        return call
-
-    return load
+    return call
 
 
-def _keras(threads: int) -> Callable[[str], Function]:
+def _keras(
+    path: str, names: Mapping[str, Any], threads: int | None, **options: Any
+) -> Function:
     import keras
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    model = keras.models.load_model(path, compile=False, **options)
+    call = tf.function(lambda x: model(x, training=False))
+    inputs = names["inputs"] or ""
+    order = {name: i for i, name in enumerate(_flat(inputs))}
 
-    def load(path: str) -> Function:
-        model = keras.models.load_model(path)
-        call = tf.function(lambda x: model(x, training=False))
-        return lambda x: call(tf.constant(x)).numpy()
+    def run(x: Arrays) -> list[np.ndarray]:
+        given = keras.tree.map_structure(
+            lambda name: tf.constant(x[order[name]]), inputs
+        )
+        return [leaf.numpy() for leaf in keras.tree.flatten(call(given))]
 
-    return load
+    return run
 
 
-def _litert(threads: int) -> Callable[[str], Function]:
+def _litert(
+    path: str, names: Mapping[str, Any], threads: int | None
+) -> Function:
     import tensorflow as tf
 
-    def load(path: str) -> Function:
-        interpreter = tf.lite.Interpreter(path, num_threads=threads)
-        (given,) = interpreter.get_input_details()
-        (out,) = interpreter.get_output_details()
-        sized: list[int] = []
+    interpreter = tf.lite.Interpreter(path, num_threads=threads)
+    runner = interpreter.get_signature_runner("serving_default")
+    details = runner.get_input_details()
+    inputs = _flat(names["inputs"] or [*details])
+    given = [details[name]["index"] for name in inputs]
+    details = runner.get_output_details()
+    outputs = names["outputs"] or [*details]
+    returned = [details[name]["index"] for name in outputs]
+    sized: list[tuple[int, ...]] = []
 
-        def call(x: np.ndarray) -> np.ndarray:
-            if sized != [len(x)]:
-                interpreter.resize_tensor_input(given["index"], x.shape)
-                interpreter.allocate_tensors()
-                sized[:] = [len(x)]
-            interpreter.set_tensor(given["index"], x)
-            interpreter.invoke()
-            return interpreter.get_tensor(out["index"])
+    def call(x: Arrays) -> list[np.ndarray]:
+        # Not by the runner, which allocates anew at every call.
+        shapes = [array.shape for array in x]
+        if sized != shapes:
+            for index, shape in zip(given, shapes, strict=True):
+                interpreter.resize_tensor_input(index, shape)
+            interpreter.allocate_tensors()
+            sized[:] = shapes
+        for index, array in zip(given, x, strict=True):
+            interpreter.set_tensor(index, array)
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in returned]
 
-        return call
-
-    return load
+    return call
 
 
-def _onnx(threads: int) -> Callable[[str], Function]:
+def _onnx(path: str, names: Mapping[str, Any], threads: int | None) -> Function:
     import onnxruntime
 
-    def load(path: str) -> Function:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(path, options)
-        (given,) = session.get_inputs()
-        return lambda x: session.run(None, {given.name: x})[0]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(path, options)
+    inputs = _flat(names["inputs"] or [i.name for i in session.get_inputs()])
 
-    return load
+    def call(x: Arrays) -> list[np.ndarray]:
+        given = dict(zip(inputs, x, strict=True))
+        return session.run(names["outputs"], given)
+
+    return call
 
 
-RUNTIMES = {
+def _flat(names: Any) -> list[str]:
+    """Returns the names in a structure, dicts by the order of their keys."""
+    if isinstance(names, str):
+        return [names]
+    if isinstance(names, Mapping):
+        names = [names[key] for key in sorted(names)]
+    return [leaf for name in names for leaf in _flat(name)]
+
+
+RUNTIMES: Mapping[str, Callable[..., Function]] = {
     "saved_model": _saved_model,
     "keras": _keras,
     "litert": _litert,
     "onnx": _onnx,
 }
-"""By name: starts a runtime with so many threads, then loads a file."""
+"""By name: from path, names and threads (None: any) to what the file does."""
 
 
-def _seconds(function: Function, x: np.ndarray, calls: int) -> list[float]:
+def _seconds(function: Function, x: Arrays, calls: int) -> list[float]:
     for _ in range(_WARM_UP):
         function(x)
     times = []

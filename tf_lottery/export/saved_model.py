@@ -1,11 +1,10 @@
-"""This module knows how a network becomes a SavedModel to serve."""
+"""How a network becomes a SavedModel to serve."""
 
 import os
 import pathlib
+from typing import Any
 
-import keras
-
-from tf_lottery.export import files, serving
+from tf_lottery.export import conversion, files, serving, verification
 from tf_lottery.export import source as sources
 
 
@@ -13,37 +12,40 @@ def saved_model(
     source: sources.Source,
     path: str | os.PathLike[str],
     rewound: bool = False,
+    x: Any = None,
 ) -> pathlib.Path:
-    """Writes a SavedModel of stock layers, pruned weights at zero.
+    """Writes a SavedModel of plain TensorFlow, pruned weights at zero.
 
-    `tf.saved_model.load` reads it where tf_lottery is not installed; it has
-    the endpoint `serve` and the signature `serving_default`. Each weight is
-    stored once: `keras.Model.export` stores it twice (keras#23553).
+    `tf.saved_model.load` reads it where tf_lottery is not installed. Its
+    endpoint `serve` takes and returns the structures that the model does; its
+    signature `serving_default` takes and returns tensors by their names. Each
+    weight is stored once: `keras.Model.export` stores it twice (keras#23553).
+    The file is loaded and compared with the Keras model before it is kept.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.
         path: The directory to write; a SavedModel there is replaced.
         rewound: Of a ticket, export the weights it restarts from, mask ⊙ θk,
             and not the trained ones.
+        x: Examples to compare on, as the model takes them. None: random ones.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or the model is
-            subclassed, or `path` is something else than a SavedModel.
+        ValueError: The ticket holds no trained weights, or `path` is something
+            else than a SavedModel, or the file does not compute what the model
+            does.
     """
-    model = sources.graph(source, rewound)
+    network = sources.network(source, rewound, x)
+    advice = conversion.advice(network, "keras")
     with files.beside(path, serving.MARKER) as folder:
-        write(model, folder)
+        with conversion.refusing(network.original, "a SavedModel", advice):
+            write(network, folder)
+        verification.require_same(network, "saved_model", folder, advice=advice)
     return pathlib.Path(path)
 
 
-def write(model: keras.Model, folder: pathlib.Path) -> None:
-    """Writes a plain model as a SavedModel."""
-    serving.save(
-        model,
-        folder,
-        lambda inputs: model(inputs, training=False),
-        [variable.value for variable in model.variables],
-    )
+def write(network: sources.Network, folder: pathlib.Path) -> None:
+    """Writes a network as a SavedModel."""
+    serving.save(network, folder, serving.call_of(network.model))

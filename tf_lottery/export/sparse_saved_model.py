@@ -1,4 +1,4 @@
-"""This module knows the SavedModel that stores surviving weights alone.
+"""How a network becomes a SavedModel that stores surviving weights alone.
 
 Of a kernel it holds the values that survive, and the gaps between them in
 `gaps`' codes. While the file is loaded, TensorFlow's own operations write the
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import gaps, masking
-from tf_lottery.export import files, serving
+from tf_lottery.export import conversion, files, serving, verification
 from tf_lottery.export import source as sources
 
 _BYTE = np.arange(8, dtype="uint8")[::-1]
@@ -28,12 +28,14 @@ def sparse_saved_model(
     path: str | os.PathLike[str],
     rewound: bool = False,
     dtype: str = "float32",
+    x: Any = None,
 ) -> pathlib.Path:
     """Writes a SavedModel whose weights take little more than their entropy.
 
     It is loaded and served as that of `saved_model`, where tf_lottery is not
     installed, and gives the same outputs. It is smaller on disk only: loaded,
-    it holds the dense kernels, and no step is faster.
+    it holds the dense kernels, and no step is faster. The file is loaded and
+    compared with the Keras model before it is kept.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.
@@ -43,45 +45,54 @@ def sparse_saved_model(
         dtype: How values of kernels are stored: `"float32"`, exactly;
             `"float16"`, rounded; `"int8"`, rounded to 1/127 of the largest
             of their unit. Computed is in the model's own dtype.
+        x: Examples to compare on, as the model takes them. None: random ones.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or the model is
-            subclassed, or `path` is something else than a SavedModel.
+        ValueError: The ticket holds no trained weights, or `path` is something
+            else than a SavedModel, or the file does not compute what the model
+            does.
     """
-    model = sources.graph(source, rewound)
+    network = sources.network(source, rewound, x)
+    advice = conversion.advice(network, "saved_model", "keras")
     with files.beside(path, serving.MARKER) as folder:
-        write(model, folder, dtype)
+        with conversion.refusing(network.original, "a SavedModel", advice):
+            _write(network, folder, dtype)
+        verification.require_same(
+            network, "saved_model", folder, dtype, advice=advice
+        )
     return pathlib.Path(path)
 
 
-def write(model: keras.Model, folder: pathlib.Path, dtype: str) -> None:
-    """Writes a plain model as a sparse SavedModel."""
+def _write(network: sources.Network, folder: pathlib.Path, dtype: str) -> None:
+    model = network.model
     unpack = _unpacker(dtype)
-    packed = {
-        id(kernel.variable): _Packed(kernel.variable, dtype, unpack)
-        for kernel in masking.kernels(model).values()
-    }
-    tracked = [packed.get(id(v), v.value) for v in model.variables]
+    variables = [k.variable for k in masking.kernels(model).values()]
+    packed = {id(v): _Packed(v, dtype, unpack) for v in variables}
 
     def call(inputs: Any) -> Any:
-        values = [
-            packed[id(v)].read() if id(v) in packed else v.value
-            for v in (
-                *model.trainable_variables,
-                *model.non_trainable_variables,
-            )
-        ]
-        trainable = len(model.trainable_variables)
-        outputs, _ = model.stateless_call(
-            values[:trainable], values[trainable:], inputs, training=False
-        )
+        kernels = [(k, packed[id(k)].read()) for k in variables]
+        with keras.StatelessScope(kernels) as scope:
+            outputs = model(inputs, training=False)
+        # What layers with a state leave for the next call.
+        for variable in _state(model):
+            value = scope.get_current_value(variable)
+            if value is not None:
+                variable.assign(value)
         return outputs
 
     codes = [part for p in packed.values() for part in p.parts]
-    serving.save(model, folder, call, [*tracked, *codes])
+    serving.save(network, folder, call, [*packed.values(), *codes])
+
+
+def _state(model: keras.Model) -> list[keras.Variable]:
+    """Returns the variables that inference may change."""
+    # Keras counts the states of recurrent layers among no layer's variables.
+    layers = model._flatten_layers()
+    states = [getattr(layer, "states", None) or [] for layer in layers]
+    return [*model.non_trainable_variables, *keras.tree.flatten(states)]
 
 
 class _Packed(tf.saved_model.experimental.TrackableResource):

@@ -1,4 +1,4 @@
-"""This module knows a Keras model as a list of calls, in their order."""
+"""A Keras model as a list of calls, in their order."""
 
 import dataclasses
 from typing import Any, TypeAlias

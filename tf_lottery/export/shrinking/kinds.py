@@ -1,4 +1,4 @@
-"""This module knows what each kind of layer does to the channels it reads.
+"""What each kind of layer does to the channels it reads.
 
 Everything here speaks of inference. What a layer is not known to do with its
 channels is `Opaque`: it reads and keeps all of them.
@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery import masking
 from tf_lottery.export.shrinking.graph import (
     Call,
     Graph,
@@ -98,11 +97,8 @@ class Kind:
     def smaller(
         self, call: Call, kept: Kept, known: Known
     ) -> tuple[Any, list[np.ndarray]]:
-        """Returns a new layer for the channels kept, and its weights."""
-        weights = []
-        if isinstance(call.operation, L.Layer):
-            weights = call.operation.get_weights()
-        return _fresh(call.operation), weights
+        """Returns a layer for the channels kept, and its weights if new."""
+        return call.operation, []
 
 
 class Aligned(Kind):
@@ -147,7 +143,10 @@ class Aligned(Kind):
         weights: list[np.ndarray] = []
         if isinstance(call.operation, L.BatchNormalization):
             weights = [w[keep] for w in call.operation.get_weights()]
-        return _fresh(call.operation), weights
+        if not weights:
+            return call.operation, []
+        layer = type(call.operation).from_config(call.operation.get_config())
+        return layer, weights
 
 
 class Flatten(Kind):
@@ -286,12 +285,6 @@ def _single(call: Call) -> Kind | None:
 def _separate(activation: Any) -> bool:
     known = [getattr(keras.activations, name) for name in ACTIVATIONS]
     return activation in known
-
-
-def _fresh(operation: Any) -> Any:
-    if isinstance(operation, keras.Model):
-        return masking.copied(operation)
-    return type(operation).from_config(operation.get_config())
 
 
 def _varying(size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""This module knows the network that is left when dead channels are gone."""
+"""The network that is left when dead channels are gone."""
 
 import collections
 import dataclasses
@@ -80,7 +80,14 @@ def shrink(
         >>> float(shrunk.model.get_layer("head").bias[0])  # 3 + 2 * 5
         13.0
     """
-    original = sources.graph(source, rewound)
+    original = sources.plain(source, rewound)
+    if not getattr(original, "inputs", None):
+        raise ValueError(
+            f"Model {original.name!r} is subclassed "
+            f"({type(original).__qualname__}) and has no graph of layers to "
+            "shrink. Export it whole, or call it on a keras.Input and shrink "
+            "keras.Model(inputs, outputs)."
+        )
     graph = trace(original)
     _name(graph)
     kind = [kinds.kind_of(call, graph) for call in graph.calls]
@@ -181,7 +188,7 @@ def _rebuilt(
         if skip_inputs and isinstance(what, kinds.Weighted):
             arguments, weights = _selected(arguments, weights)
         results = keras.tree.flatten(layer(*arguments, **options))
-        if weights:
+        if layer is not call.operation and weights:
             layer.set_weights(weights)
         for tensor, value in zip(call.outputs, results, strict=True):
             new[id(tensor)] = value
