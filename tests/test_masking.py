@@ -691,25 +691,11 @@ def test_nothing_in_a_plain_fit_sees_a_pruned_weight_of_a_layer_move(name):
     assert_only_survivors_trained(model, masks, start)
 
 
-def test_muon_with_averages_leaves_its_mixture_where_no_one_looks(tmp_path):
-    # At the end of `fit` Keras assigns an average that no mask has seen.
-    # What the layers compute with, and every file, is masked all the same.
+@pytest.mark.parametrize("eager", [False, True])
+def test_muon_with_averages_leaves_none_of_its_mixture(eager):
+    # At the end of `fit` Keras stores averages past the variable.
     model, masks, optimizer = masked_layers("muon_ema")
-    model.compile(optimizer, "mse", jit_compile=False)
-    model.fit(X, Y, 3, 2, 0)
-    assert revived(model, masks) > 0
-    outputs = model(X)
-    for path, kernel in kernels(model).items():
-        assert not np.any(values(model)[path][~masks[path]])
-        assert not np.any(np.array(kernel.layer.kernel)[~masks[path]])
-    model.save_weights(tmp_path / "m.weights.h5")
-    plain = Subclassed()
-    plain.load_weights(tmp_path / "m.weights.h5")
-    assert np.array_equal(plain(X), outputs)
-    assert revived(plain, masks) == 0
-    # And two words close it.
-    masked = masked_optimizer(OPTIMIZERS["muon_ema"](), masks, model)
-    model.compile(masked, "mse", jit_compile=False)
+    model.compile(optimizer, "mse", jit_compile=False, run_eagerly=eager)
     model.fit(X, Y, 3, 2, 0)
     assert revived(model, masks) == 0
 

@@ -242,7 +242,7 @@ def _extend(cls: Any, name: str, extend: Callable[[Any], Any]) -> None:
     method = getattr(cls, name)
     if not hasattr(method, "is_extended"):
         # Keras marks methods that nobody overrides: `updated` drops the mark.
-        extended = functools.wraps(method, updated=())(extend(method))
+        extended: Any = functools.wraps(method, updated=())(extend(method))
         extended.is_extended = True
         setattr(cls, name, extended)
 
@@ -313,11 +313,13 @@ def mask_weight(layer: keras.layers.Layer, name: str) -> None:
             layer.__class__ = named_class(plain, names)
     if vars(layer).get("kernel_masks") is None:
         # Built layers take no more layers; Keras' own `enable_lora` does this.
+        is_locked = layer._tracker.locked
         layer._tracker.unlock()
         layer.kernel_masks = KernelMasks()
         # TensorFlow finds it, Keras lists none of it among the weights.
         layer._tracker.untrack(layer.kernel_masks)
-        layer._lock_state()
+        if is_locked:  # else the `build` of a subclass goes on
+            layer._lock_state()
         # On the layer, where Keras puts the method that it wraps.
         vars(layer)["plain_quantize"] = layer.quantize
         vars(layer)["quantize"] = functools.partial(_refuse, layer.name)

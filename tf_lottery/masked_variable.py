@@ -56,9 +56,7 @@ class MaskedVariable(keras.Variable):
         return np.asarray(self.kept(), dtype)
 
     def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> tf.Tensor:
-        return tf.convert_to_tensor(
-            self.kept(), dtype=dtype, name=name
-        )
+        return tf.convert_to_tensor(self.kept(), dtype=dtype, name=name)
 
     def _constraint_now(self) -> Any:
         own = keras.Variable.constraint.fget(self)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from tf_lottery import layers
-from tf_lottery.masking import coverage, optimizer, paths
 from tf_lottery.masked_variable import Mask, MaskedVariable
+from tf_lottery.masking import coverage, optimizer, paths
 from tf_lottery.masking.copies import copied
 from tf_lottery.masks import Masks
 
@@ -26,9 +26,6 @@ def mask_model(
     Pruned weights are zero in the forward pass, in every file, and where they
     are stored: after every step of every Keras optimizer, and whatever sets
     them, `set_weights`, `load_weights`, `assign`, a callback or a checkpoint.
-    One exception: at the end of `fit`, Muon with `use_ema` leaves averages in
-    the `tf.Variable` of a kernel that no layer reads and no file gets;
-    `masked_optimizer` masks these too.
 
     Masks only shrink: loading a file or a `tf.train.Checkpoint` prunes what
     it prunes, and revives nothing that the model has pruned. A model whose
