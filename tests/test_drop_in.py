@@ -1,5 +1,7 @@
 """A masked layer is the plain layer, and masks only shrink."""
 
+import copy
+import pickle
 import threading
 
 import keras
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_lottery.layers import CATALOGUE, MaskedDense
+from tf_lottery.layers import CATALOGUE, MaskedDense, mask_weight
 from tf_lottery.masked_variable import MaskedVariable
 from tf_lottery.masking import get_masks, mask_model, set_masks
 from tf_lottery.masks import Masks
@@ -231,6 +233,41 @@ def test_a_stateless_call_takes_the_plain_models_values():
     masked.set_weights(model.get_weights())
     assert np.array_equal(y, masked(X))
     assert not np.array_equal(y, model(X))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Mine(L.Dense):
+    """A layer of a user's."""
+
+
+def mine():
+    layer = Mine(3)
+    layer.build((None, 5))
+    mask_weight(layer, "bias")
+    return layer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [built_dense, lambda: CATALOGUE[L.Conv1D](2, 2), mine],
+    ids=["dense", "conv_1d", "mine"],
+)
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))]
+)
+def test_a_layer_is_copied_and_pickled_with_its_masks(make, copied):
+    layer = make()
+    if not layer.built:
+        layer.build((None, 4, 5))
+    mask = next(w for w in layer.weights if isinstance(w, MaskedVariable)).mask
+    mask.assign(np.arange(np.prod(mask.shape)).reshape(mask.shape) % 2 == 0)
+    other = copied(layer)
+    assert type(other) is type(layer)
+    for one, two in zip(layer.weights, other.weights, strict=True):
+        assert np.array_equal(one, two)
+        assert type(one) is type(two)
+        if isinstance(one, MaskedVariable):
+            assert np.array_equal(one.mask, two.mask)
 
 
 # Masks only shrink.

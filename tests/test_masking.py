@@ -1,4 +1,5 @@
 import json
+import pickle
 import zipfile
 
 import keras
@@ -1105,6 +1106,25 @@ def test_a_masked_optimizer_is_saved_and_loaded_as_the_plain_one(
     ):
         assert np.array_equal(one, other)
     assert int(loaded.optimizer.iterations) == 1
+
+
+def test_a_masked_optimizer_is_pickled_as_the_plain_one():
+    # Keras pickles no optimizer that is built.
+    optimizer = masked_optimizer(K.Adam(0.3), Masks({"only/kernel": [1]}))
+    again = pickle.loads(pickle.dumps(optimizer))
+    assert type(again) is K.Adam
+    assert again.get_config() == optimizer.get_config()
+
+
+def test_a_model_that_fit_builds_is_masked_by_its_first_step():
+    model = keras.Sequential([L.Dense(4, name="only")], name="late")
+    mask = np.arange(20).reshape(5, 4) % 2 == 0
+    optimizer = masked_optimizer(K.SGD(0.1), Masks({"only/kernel": mask}))
+    model.compile(optimizer, "mse", jit_compile=False)
+    model.fit(X, np.ones((8, 4)), verbose=0)
+    kernel = model.layers[0].kernel.numpy()
+    assert np.all(kernel[~mask] == 0)
+    assert np.all(kernel[mask] != 0)
 
 
 # Architecture.

@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import types
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -87,6 +88,12 @@ class FiledByName:
             },
             "masked_weights": list(self.masked_weights),  # type: ignore
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what Keras files; no module has the class to pickle."""
+        parent: Any = super()
+        load, arguments = parent.__reduce__()
+        return types.MethodType(load.__func__, L.Layer), arguments
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -515,3 +522,6 @@ CATALOGUE: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
     **{cls: _masked(MaskedParts, cls) for cls in WITH_PARTS},
 }
 """Plain layer to its masked form."""
+
+# Pickles find a class by its name in its module.
+globals().update({cls.__qualname__: cls for cls in CATALOGUE.values()})
