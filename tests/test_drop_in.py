@@ -225,6 +225,21 @@ def test_a_layer_that_reads_anothers_kernel_gets_masked_gradients():
     assert np.all(found[mask] != 0)
 
 
+def test_whoever_reads_a_weight_that_tensorflow_has_set_reads_zeros():
+    layer = built_dense(use_bias=False)
+    mask = np.arange(15).reshape(5, 3) % 2 == 0
+    layer.kernel_mask.assign(mask)
+    layer.kernel.value.assign(np.ones((5, 3)))
+    for seen in (
+        layer.get_weights()[0],
+        layer.kernel.numpy(),
+        np.array(layer.kernel),
+        tf.convert_to_tensor(layer.kernel),
+        keras.ops.convert_to_numpy(layer.kernel),
+    ):
+        assert np.array_equal(seen, mask)
+
+
 def test_a_stateless_call_takes_the_plain_models_values():
     model, masked = plain_model(), masked_model()
     values = [v.value for v in model.trainable_variables]

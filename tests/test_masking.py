@@ -922,7 +922,7 @@ def test_a_pruned_gradient_that_is_no_number_does_no_harm(name, poison):
 
 
 def test_sparse_gradients_are_masked_by_row():
-    layer = L.Embedding(4, 2)
+    layer = L.Embedding(4, 2, name="embedding")
     layer.build((None,))
     mask = np.array([[1, 0], [1, 1], [0, 1], [1, 1]], bool)
     optimizer = masked_optimizer(
