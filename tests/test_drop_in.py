@@ -183,6 +183,30 @@ def test_a_subclass_of_a_masked_layer_has_masks_once():
     assert [w.name for w in layer.weights] == ["kernel", "bias", "scale"]
 
 
+def test_a_subclass_without_code_of_its_own_adds_nothing():
+    class Named(CATALOGUE[L.SimpleRNNCell]):
+        pass
+
+    assert Named.call is CATALOGUE[L.SimpleRNNCell].call
+    cell = Named(2)
+    cell.build((None, 3))
+    assert cell.kernel is cell.weights[0]
+    assert cell.kernel_mask is cell.kernel.mask
+
+
+def test_two_layers_that_hold_one_variable_share_its_mask():
+    one, other = L.Dense(5, use_bias=False), L.Dense(5, use_bias=False)
+    one.build((None, 5))
+    other.build((None, 5))
+    vars(other)["_kernel"] = one._kernel  # built layers take no more
+    for layer in (one, other):
+        mask_weight(layer, "kernel")
+    assert one.kernel_mask is other.kernel_mask
+    one.kernel_mask.assign(np.zeros((5, 5)))
+    assert not np.any(one.kernel.value)
+    assert not np.any(other(X))
+
+
 def gradient(model, compiled=False):
     def of_loss():
         with tf.GradientTape() as tape:
