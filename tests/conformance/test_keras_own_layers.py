@@ -24,7 +24,7 @@ LONG = (
     "layers/rnn/*_test.py",
     "layers/attention/*attention_test.py",
 )
-# Not these of the above: they take a minute.
+# These of the above take seconds.
 SMOKE = (
     "layers/core/embedding_test.py",
     "layers/convolutional/separable_conv_test.py",
@@ -73,8 +73,8 @@ def outcomes(patterns, tmp_path):
     }
 
 
-def assert_only_those_of_the_list_fail(found):
-    assert list(found.values()).count("passed") > 50
+def assert_only_those_of_the_list_fail(found, at_least):
+    assert list(found.values()).count("passed") >= at_least
     failed = {test for test, outcome in found.items() if outcome == "failed"}
     listed = not_masked()
     # Other versions of Keras have other tests.
@@ -88,9 +88,9 @@ def test_every_test_that_fails_on_purpose_has_a_reason():
 
 
 def test_some_of_keras_own_tests_pass_with_masked_layers(tmp_path):
-    assert_only_those_of_the_list_fail(outcomes(SMOKE, tmp_path))
+    assert_only_those_of_the_list_fail(outcomes(SMOKE, tmp_path), 30)
 
 
 @pytest.mark.long
 def test_keras_own_tests_pass_with_masked_layers(tmp_path):
-    assert_only_those_of_the_list_fail(outcomes(LONG, tmp_path))
+    assert_only_those_of_the_list_fail(outcomes(LONG, tmp_path), 500)
