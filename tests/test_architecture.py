@@ -22,8 +22,9 @@ TABLE = {
     "planes": (),
     "masks": ("display", "lookup"),
     # mechanism
-    "layers": (),
-    "masking": ("display", "layers", "lookup", "masks"),
+    "masked_variable": (),
+    "layers": ("masked_variable",),
+    "masking": ("display", "layers", "lookup", "masked_variable", "masks"),
     "drawn": ("lookup", "masking"),
     # choices
     "pruning": ("lookup", "masking", "masks", "seeds"),

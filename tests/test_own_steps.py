@@ -480,7 +480,7 @@ class Remembering(AsKeras):
         return super().train_step((x * self.seen, y))
 
 
-class Reviving(AsKeras):
+class Assigning(AsKeras):
     def train_step(self, data):
         logs = super().train_step(data)
         for weight in self.trainable_variables:
@@ -497,13 +497,21 @@ class Reviving(AsKeras):
         (Unseeded, "Two steps of Unseeded from one state on one batch differ"),
         (Wavering, "Two steps of Wavering from one state"),
         (Remembering, "Two steps of Remembering from one state"),
-        (Reviving, "gave pruned weights of 'conv2d/kernel' v"),
     ],
 )
 def test_a_step_that_cannot_be_searched_is_refused_in_a_line(cls, message):
     with pytest.raises(ValueError, match=message) as caught:
         tickets(as_keras(dense(), cls))
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_step_assigns_to_weights_obeys_their_masks():
+    for ticket in tickets(as_keras(dense(), Assigning), levels=1):
+        assert obeys(ticket.masks, ticket.trained)
+        moved = (
+            ticket.trained["dense/bias"] - ticket.start.weights["dense/bias"]
+        )
+        assert np.all(moved != 0)
 
 
 class Holding(keras.Model):

@@ -1,6 +1,8 @@
-"""This module knows how a Keras layer carries masks on its kernels."""
+"""Keras layers with masks on their kernels."""
 
 import functools
+import threading
+import types
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -9,26 +11,44 @@ import keras
 # Public by its layers only; making one would draw from Python's generator.
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
+from tf_lottery.masked_variable import (
+    Mask,
+    MaskedVariable,
+    kept,
+    mask_variable,
+    unmask_variable,
+)
+
 _PACKAGE = "tf_lottery"
 L = keras.layers
 
 
 class MaskedKernel:
-    """Gives a Keras layer masks on weights it reads as attributes.
+    """Gives a Keras layer masks on weights that it reads as attributes.
 
-    The layer computes with `where(mask, kernel, 0)`, so a pruned weight takes
-    no part in the forward pass and gets a gradient of exactly zero, whatever
-    trains the layer. `where`, not a product: 0 * inf is nan. After every step
-    the stored weight is set to zero where it is pruned: Muon mixes entries,
-    and momentum from before the mask still pushes.
+    The layer computes with `where(mask, kernel, 0)`: a pruned weight takes no
+    part in the forward pass and gets a gradient of exactly zero, whatever
+    trains the layer. While `call` runs, `layer.kernel` is this tensor, in the
+    thread that calls. For everybody else it is the stored variable, a
+    `MaskedVariable`: `assign`, `constraint`, `regularizer` and `path` are
+    those of the plain layer, and pruned weights are zero whatever is assigned.
 
     Mix in before the layer, and name what to mask:
 
         class MaskedMine(MaskedKernel, Mine):
             masked_weights = ("w",)
 
-    The mask of `w` is the layer's `w_mask`, bool, a weight that nothing
-    trains. Keras files weights under a class' `__name__`; where that is the
+    The mask of `w` is the layer's `w_mask`, a bool variable. `weights` does
+    not list it, so that weights of plain and masked layers are exchanged by
+    `set_weights` and by files. It travels in `.keras` files, in files of
+    weights, in `tf.train.Checkpoint` and in SavedModels.
+
+    Masks only shrink: loading a file or a checkpoint into a masked layer
+    prunes what the file prunes and what the layer has pruned already. A new
+    layer, which has pruned nothing, gets the mask of the file. Only
+    `set_masks`, or assigning to the mask, frees a weight to train again.
+
+    Keras files weights under the `__name__` of a class; where that is the
     plain layer's, as in the `CATALOGUE`, files of weights of plain and masked
     models load into each other.
     """
@@ -40,28 +60,12 @@ class MaskedKernel:
         """Makes the masked weights properties."""
         super().__init_subclass__(**kwargs)
         for name in cls.masked_weights:
-            plain = getattr(super(cls, cls), name, None)
-            setattr(cls, name, _weight(name, plain))
-            setattr(cls, f"{name}_mask", _mask(name))
-        cls.build = _then(super(cls, cls).build, _mask_kernels)  # type: ignore
-
-    def save_own_variables(self, store: Any) -> None:
-        """Saves what the plain layer saves, pruned weights at zero."""
-        if self.kernel_masks is not None:
-            self.kernel_masks.project()
-        super().save_own_variables(store)  # type: ignore[misc]
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads what the plain layer loads, and keeps the masks there are."""
-        masked = type(self)
-        # Keras assigns to weights by the names that are properties here.
-        self.__class__ = plain_class(masked)
-        try:
-            self.load_own_variables(store)
-        finally:
-            self.__class__ = masked
-        if self.kernel_masks is not None:
-            self.kernel_masks.project()
+            plain = getattr(cls, name, None)
+            if not isinstance(plain, _Weight):
+                setattr(cls, name, _Weight(name, plain))
+                setattr(cls, f"{name}_mask", _mask(name))
+        _extend(cls, "build", _masking(_mask_kernels))
+        _extend(cls, "call", _computing(lambda layer: [layer]))
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
@@ -85,6 +89,12 @@ class FiledByName:
             "masked_weights": list(self.masked_weights),  # type: ignore
         }
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what Keras files; no module has the class to pickle."""
+        parent: Any = super()
+        load, arguments = parent.__reduce__()
+        return types.MethodType(load.__func__, L.Layer), arguments
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Returns a masked layer of the class that the configuration names."""
@@ -99,126 +109,149 @@ class MaskedParts:
     """Masks the kernels of layers that a Keras layer makes for itself.
 
     Attention has its projections, an LSTM its cell; their masks are the
-    parts' own.
+    parts' own. On a GPU an LSTM computes with the kernels of its cell.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Masks the parts as soon as they are built."""
         super().__init_subclass__(**kwargs)
-        cls.build = _then(super(cls, cls).build, _mask_parts)  # type: ignore
+        _extend(cls, "build", _masking(_mask_parts))
+        _extend(cls, "call", _computing(lambda layer: layer._flatten_layers()))
 
 
 class KernelMasks(keras.layers.Layer):
-    """The masks of one layer, beside its weights.
+    """The masks of one layer, as files and checkpoints hold them.
 
-    A layer of its own, so that Keras files them in a group of their own,
-    which the plain layer does not look into and may be missing.
+    A layer of its own, so that Keras files the masks in a group of their own,
+    which the plain layer does not look into and which may be missing. The
+    masked layer has it as an attribute, not as one of its layers.
     """
 
     def __init__(self) -> None:
         super().__init__(name="kernel_masks", dtype="float32")
         self.built = True
-        pairs: dict[str, tuple[keras.Variable, keras.Variable]] = {}
-        # A function: Keras would track the weights as this layer's own.
-        self._pairs = lambda: pairs
 
     def add(self, name: str, weight: keras.Variable) -> None:
         """Gives a weight a mask that keeps all of it."""
-        self._tracker.unlock()
-        mask = self.add_weight(
-            name=f"{name}_mask",
-            shape=weight.shape,
-            dtype="bool",
-            initializer="ones",
-            trainable=False,
-        )
-        self._lock_state()
-        weight.constraint = _Masked(weight.constraint, mask)
-        self._pairs()[name] = weight, mask
+        if isinstance(weight, MaskedVariable):  # two layers have it
+            mask = weight.mask
+        else:
+            mask = self.add_weight(
+                name=f"{name}_mask",
+                shape=weight.shape,
+                dtype="bool",
+                initializer="ones",
+                trainable=False,
+            )
+            mask_variable(weight, mask)
+        setattr(self, f"{name}_mask", mask)
 
-    def get(self, name: str) -> keras.Variable | None:
-        """Returns the mask of a weight, or None if it has none."""
-        return self._pairs().get(name, (None, None))[1]
-
-    def pairs(self) -> list[tuple[keras.Variable, keras.Variable]]:
-        """Returns the weights as they are stored, each with its mask."""
-        return list(self._pairs().values())
-
-    def project(self) -> None:
-        """Sets pruned weights to zero where they are stored."""
-        for weight, mask in self.pairs():
-            weight.assign(_kept(weight, mask))
-
-    def release(self) -> None:
-        """Sets pruned weights to zero, and lets go of them."""
-        self.project()
-        for weight, _ in self.pairs():
-            weight.constraint = weight.constraint.inner
+    def masks(self) -> dict[str, Mask]:
+        """Returns the masks by their names: `"kernel_mask"`."""
+        return {n: m for n, m in vars(self).items() if isinstance(m, Mask)}
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the masks under their names."""
-        for _, mask in self.pairs():
-            store[mask.name] = mask
+        for name, mask in self.masks().items():
+            store[name] = mask
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the masks that the file has, and projects the weights."""
-        for _, mask in self.pairs():
-            if mask.name in store.keys():  # noqa: SIM118, h5py has keys only
-                mask.assign(store[mask.name])
-        self.project()
+        """Prunes what the masks of the file prune; revives nothing."""
+        for name, mask in self.masks().items():
+            if name in store.keys():  # noqa: SIM118, h5py has keys only
+                mask.shrink(store[name])
 
 
-class _Masked(keras.constraints.Constraint):
-    """A weight's constraint, then its mask; optimizers apply it last."""
+class _Weight(property):
+    """A masked weight as an attribute of its layer."""
 
-    def __init__(self, inner: Any, mask: keras.Variable) -> None:
-        self.inner, self._mask = inner, mask
+    def __init__(self, name: str, plain: Any) -> None:
+        is_property = isinstance(plain, property)
 
-    def __call__(self, w: Any) -> Any:
-        return _kept(w if self.inner is None else self.inner(w), self._mask)
+        def get(layer: Any) -> Any:
+            if is_property:
+                value = plain.fget(layer)
+            elif name in vars(layer):
+                value = vars(layer)[name]
+            else:
+                raise AttributeError(
+                    f"You must build the layer before accessing `{name}`."
+                )
+            if isinstance(value, keras.Variable):
+                is_masked = isinstance(value, MaskedVariable)
+                return value.kept() if is_masked and computes(layer) else value
+            mask = getattr(layer, f"{name}_mask")
+            return value if mask is None else kept(value, mask)  # LoRA
 
+        def put(layer: Any, value: Any) -> None:
+            vars(layer)[name] = value
 
-def _kept(weight: Any, mask: keras.Variable) -> Any:
-    value = keras.ops.convert_to_tensor(weight)
-    return keras.ops.where(mask, value, keras.ops.zeros_like(value))
-
-
-def _weight(name: str, plain: Any) -> property:
-    is_property = isinstance(plain, property)
-
-    def get(layer: Any) -> Any:
-        if not is_property and name not in vars(layer):
-            raise AttributeError(
-                f"You must build the layer before accessing `{name}`."
-            )
-        value = plain.fget(layer) if is_property else vars(layer)[name]
-        mask = getattr(layer, f"{name}_mask")
-        return value if mask is None else _kept(value, mask)
-
-    def put(layer: Any, value: Any) -> None:
-        vars(layer)[name] = value
-
-    doc = "The weight with pruned entries at zero, as the layer uses it."
-    return property(get, None if is_property else put, doc=doc)
+        doc = "The stored weight; while the layer computes, the masked tensor."
+        super().__init__(get, None if is_property else put, doc=doc)
 
 
 def _mask(name: str) -> property:
-    def get(layer: Any) -> keras.Variable | None:
-        masks = vars(layer).get("kernel_masks")
-        return None if masks is None else masks.get(name)
+    def get(layer: Any) -> Mask | None:
+        return getattr(layer.kernel_masks, f"{name}_mask", None)
 
     return property(get, doc="What is kept of the weight: bool, or None.")
 
 
-def _then(build: Any, mask: Callable[[Any], None]) -> Any:
-    """Returns a `build` that masks, under the signature that Keras reads."""
+class _Running(threading.local):
+    """The layers whose `call` runs in this thread."""
 
-    @functools.wraps(build, updated=())
-    def masked(layer: Any, *args: Any, **kwargs: Any) -> None:
-        build(layer, *args, **kwargs)
-        mask(layer)
+    def __init__(self) -> None:
+        self.layers: list[keras.layers.Layer] = []
 
-    return masked
+
+_running = _Running()
+
+
+def computes(layer: keras.layers.Layer) -> bool:
+    """Returns whether a layer's `call` runs in this thread."""
+    return any(running is layer for running in _running.layers)
+
+
+def _computing(
+    layers_of: Callable[[Any], list[keras.layers.Layer]],
+) -> Callable[[Any], Any]:
+    """Returns what makes a `call` one in which these layers compute."""
+
+    def extended(call: Any) -> Any:
+        def computing(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            before = _running.layers
+            _running.layers = [*before, *layers_of(layer)]
+            try:
+                return call(layer, *args, **kwargs)
+            finally:
+                _running.layers = before
+
+        return computing
+
+    return extended
+
+
+def _masking(mask: Callable[[Any], None]) -> Callable[[Any], Any]:
+    """Returns what makes a `build` one that masks what it has built."""
+
+    def extended(build: Any) -> Any:
+        def masking(layer: Any, *args: Any, **kwargs: Any) -> None:
+            build(layer, *args, **kwargs)
+            mask(layer)
+
+        return masking
+
+    return extended
+
+
+def _extend(cls: Any, name: str, extend: Callable[[Any], Any]) -> None:
+    """Extends a method once, under the signature that Keras reads."""
+    method = getattr(cls, name)
+    if not hasattr(method, "is_extended"):
+        # Keras marks methods that nobody overrides: `updated` drops the mark.
+        extended: Any = functools.wraps(method, updated=())(extend(method))
+        extended.is_extended = True
+        setattr(cls, name, extended)
 
 
 def _mask_kernels(layer: keras.layers.Layer) -> None:
@@ -287,13 +320,17 @@ def mask_weight(layer: keras.layers.Layer, name: str) -> None:
             layer.__class__ = named_class(plain, names)
     if vars(layer).get("kernel_masks") is None:
         # Built layers take no more layers; Keras' own `enable_lora` does this.
+        is_locked = layer._tracker.locked
         layer._tracker.unlock()
         layer.kernel_masks = KernelMasks()
-        layer._lock_state()
+        # TensorFlow finds it, Keras lists none of it among the weights.
+        layer._tracker.untrack(layer.kernel_masks)
+        if is_locked:  # else the `build` of a subclass goes on
+            layer._lock_state()
         # On the layer, where Keras puts the method that it wraps.
         vars(layer)["plain_quantize"] = layer.quantize
         vars(layer)["quantize"] = functools.partial(_refuse, layer.name)
-    if layer.kernel_masks.get(name) is None:
+    if getattr(layer, f"{name}_mask") is None:
         own = vars(layer)
         layer.kernel_masks.add(name, own.get(name, own.get(f"_{name}")))
 
@@ -309,10 +346,10 @@ def _refuse(name: str, *args: Any, **kwargs: Any) -> None:
 def copy_masks(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
     """Gives a built layer the masks of another one like it, in place."""
     for name in _masked_weights(source):
-        mask = source.kernel_masks.get(name)
+        mask = getattr(source, f"{name}_mask")
         if mask is not None:
             mask_weight(layer, name)
-            layer.kernel_masks.get(name).assign(mask)
+            getattr(layer, f"{name}_mask").assign(mask)
     if isinstance(source, MaskedParts) and type(layer) in CATALOGUE:
         layer.__class__ = CATALOGUE[type(layer)]
 
@@ -320,7 +357,7 @@ def copy_masks(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
 def mask_kind(layer: keras.layers.Layer) -> None:
     """Makes a layer whose parts are masked file them as masked, in place."""
     if type(layer) in WITH_PARTS and any(
-        isinstance(part, KernelMasks) for part in layer._flatten_layers()
+        vars(part).get("kernel_masks") for part in layer._flatten_layers()
     ):
         layer.__class__ = CATALOGUE[type(layer)]
 
@@ -329,11 +366,9 @@ def unmask_layer(layer: keras.layers.Layer) -> None:
     """Makes a masked layer the plain one, pruned weights at zero, in place."""
     masks = vars(layer).get("kernel_masks")
     if masks is not None:
-        masks.release()
-        layer._tracker.unlock()
-        layer._tracker.untrack(masks)
+        for mask in masks.masks().values():
+            unmask_variable(mask.weight)
         del layer.kernel_masks
-        layer._lock_state()
         vars(layer)["quantize"] = vars(layer).pop("plain_quantize")
     if isinstance(layer, MaskedKernel | MaskedParts):
         layer.__class__ = plain_class(type(layer))
@@ -379,9 +414,68 @@ def _masked(
     mixin: type, plain: type[keras.layers.Layer], *names: str
 ) -> type[keras.layers.Layer]:
     name = f"Masked{plain.__name__}"
-    cls = _subclass((mixin, plain), name, names)
-    keras.saving.register_keras_serializable(_PACKAGE, name)(cls)
+    return _filed(_subclass((mixin, plain), name, names))
+
+
+def _filed(cls: Any) -> Any:
+    """Files a masked class under its own name, its weights as the plain one."""
+    keras.saving.register_keras_serializable(_PACKAGE, cls.__qualname__)(cls)
+    cls.__name__ = plain_class(cls).__name__
     return cls
+
+
+@_filed
+class MaskedDense(MaskedKernel, keras.layers.Dense):
+    """`Dense` with masks on `kernel`.
+
+    It computes `activation(inputs @ where(kernel_mask, kernel, 0) + bias)`. A
+    mask of ones, with which it begins, gives `Dense`, bit for bit.
+
+    Args:
+        *args: The arguments of `keras.layers.Dense`.
+        **kwargs: Its keyword arguments.
+
+    Input shape:
+        `(batch, ..., features)`, at least two dimensions.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Weights:
+        kernel: `(features, units)`, trainable; zero where pruned.
+        bias: `(units,)`, trainable; None without `use_bias`.
+        kernel_mask: `(features, units)`, bool, not trainable and not listed in
+            `weights`; False where pruned. None before the layer is built.
+    """
+
+
+@_filed
+class MaskedConv2D(MaskedKernel, keras.layers.Conv2D):
+    """`Conv2D` with masks on `kernel`.
+
+    It convolves with `where(kernel_mask, kernel, 0)`. A mask of ones, with
+    which it begins, gives `Conv2D`, bit for bit.
+
+    Args:
+        *args: The arguments of `keras.layers.Conv2D`.
+        **kwargs: Its keyword arguments.
+
+    Input shape:
+        `(batch, height, width, channels)`; with
+        `data_format="channels_first"`: `(batch, channels, height, width)`.
+
+    Output shape:
+        `(batch, new_height, new_width, filters)`; with
+        `data_format="channels_first"`:
+        `(batch, filters, new_height, new_width)`.
+
+    Weights:
+        kernel: `(*kernel_size, channels / groups, filters)`, trainable; zero
+            where pruned.
+        bias: `(filters,)`, trainable; None without `use_bias`.
+        kernel_mask: The shape of `kernel`, bool, not trainable and not listed
+            in `weights`; False where pruned. None before the layer is built.
+    """
 
 
 KERNELS: dict[type[keras.layers.Layer], tuple[str, ...]] = {
@@ -418,11 +512,16 @@ WITH_PARTS: tuple[type[keras.layers.Layer], ...] = (
 )
 """Layers that make layers with kernels which no configuration names."""
 
+_WRITTEN_OUT = {L.Dense: MaskedDense, L.Conv2D: MaskedConv2D}
+
 CATALOGUE: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
-    **{cls: _masked(MaskedKernel, cls, *n) for cls, n in KERNELS.items()},
+    **{
+        cls: _WRITTEN_OUT.get(cls) or _masked(MaskedKernel, cls, *names)
+        for cls, names in KERNELS.items()
+    },
     **{cls: _masked(MaskedParts, cls) for cls in WITH_PARTS},
 }
 """Plain layer to its masked form."""
 
-MaskedDense = CATALOGUE[L.Dense]
-MaskedConv2D = CATALOGUE[L.Conv2D]
+# Pickles find a class by its name in its module.
+globals().update({cls.__qualname__: cls for cls in CATALOGUE.values()})

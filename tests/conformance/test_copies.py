@@ -823,7 +823,7 @@ def test_networks_of_a_search_are_those_that_are_built(build, tmp_path):
     again.set_weights(model.get_weights())
     search = searched(again, x, tmp_path, **settings)  # goes on from files
     for ticket in search.tickets:
-        end = loss_of(ticket.build(trained=True), x)
+        end = loss_of(ticket.model(at="end"), x)
         known = ticket.metrics["validation_loss"]
         np.testing.assert_allclose(end, known, rtol=1e-5)
 
@@ -850,7 +850,7 @@ def test_a_narrower_network_trains_on_what_adapted_layers_give():
     trainer = Trainer(model, recipe, splits, tuple(made.masks))
     job = Job(made.start, made.masks, architecture=made.architecture)
     (run,) = trainer.train([job])
-    new = dataclasses.replace(made, trained=run.trained).build(trained=True)
+    new = dataclasses.replace(made, trained=run.trained).model(at="end")
     known = run.curve[-1]["validation_loss"]
     np.testing.assert_allclose(loss_of(new, x), known, rtol=1e-5)
 
@@ -866,7 +866,7 @@ def test_an_adapted_layer_follows_theta_0_of_a_file(tmp_path):
     np.testing.assert_allclose(given.build()(x), other(x), rtol=1e-5)
     known = level.metrics["validation_loss"]
     np.testing.assert_allclose(
-        loss_of(level.build(trained=True), x), known, rtol=1e-5
+        loss_of(level.model(at="end"), x), known, rtol=1e-5
     )
     assert not np.allclose(model(x), other(x))
 

@@ -54,7 +54,8 @@ class MaskGuard(keras.callbacks.Callback):
             masks = models.get_masks(self.model)
         variables = paths.variables_by_path(self.model)
         for path, mask in masks.items():
-            revived = (variables[path].numpy() != 0) & ~mask
+            stored = variables[path].value.numpy()
+            revived = (stored != 0) & ~mask
             if revived.any():
                 raise RuntimeError(
                     f"{int(revived.sum())} pruned weights of {path!r} are not "

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tf_lottery import layers
+from tf_lottery.masked_variable import Mask, MaskedVariable
 from tf_lottery.masking import coverage, optimizer, paths
 from tf_lottery.masking.copies import copied
 from tf_lottery.masks import Masks
@@ -22,10 +23,14 @@ def mask_model(
     The result is an ordinary Keras model: whatever trains it, pruned weights
     take no part. Its weights equal the given model's, which stays as it is.
 
-    Pruned weights are zero in the forward pass and in every file, and where
-    they are stored after every step of every Keras optimizer. One exception:
-    at the end of `fit`, Muon with `use_ema` leaves averages there that no
-    layer reads and no file gets; `masked_optimizer` masks these too.
+    Pruned weights are zero in the forward pass, in every file, and where they
+    are stored: after every step of every Keras optimizer, and whatever sets
+    them, `set_weights`, `load_weights`, `assign`, a callback or a checkpoint.
+
+    Masks only shrink: loading a file or a `tf.train.Checkpoint` prunes what
+    it prunes, and revives nothing that the model has pruned. A model whose
+    masks are all ones takes the masks of the file. Only `set_masks` frees a
+    weight to train again.
 
     A `.keras` file gives back each layer with its masks, layers of your own
     too. Two exceptions: attention and recurrent layers come back with masks
@@ -74,7 +79,6 @@ def _holders(
     return [
         (layer, name)
         for layer in model._flatten_layers()
-        if not isinstance(layer, layers.KernelMasks)
         for name in layers.attributes_of(layer, variable)
     ]
 
@@ -147,7 +151,7 @@ def get_masks(model: keras.Model) -> Masks:
 def carried_masks(model: keras.Model, chosen: Iterable[str]) -> Masks:
     """Returns the masks of chosen variables: ones where it carries none."""
     variables = paths.variables_by_path(model)
-    masks = {p: m[0].numpy() for p, m in _mask_variables(model).items()}
+    masks = {p: m.numpy() for p, m in _mask_variables(model).items()}
     return Masks(
         {
             path: masks.get(path, np.ones(variables[path].shape, bool))
@@ -181,28 +185,20 @@ def set_masks(model: keras.Model, masks: Masks) -> None:
     whole = {p for p, m in masks.items() if p not in carried and m.all()}
     shapes = {p: variables[p].shape for p in whole if p in variables}
     masks.require(
-        shapes | {path: tuple(m[0].shape) for path, m in carried.items()}
+        shapes | {path: tuple(m.shape) for path, m in carried.items()}
     )
-    for path, mask_variables in carried.items():
-        for variable in mask_variables:
-            variable.assign(masks[path])
-        optimizer.project(variables[path], masks[path])
+    for path, mask in carried.items():
+        mask.assign(masks[path])
     optimizer.forget(
         getattr(model, "optimizer", None),
         [(variables[path], masks[path]) for path in carried],
     )
 
 
-def _mask_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
-    """Returns the masks of each kernel: tied, a kernel may have several."""
+def _mask_variables(model: keras.Model) -> dict[str, Mask]:
     coverage.require_model(model)
-    found: dict[int, list[keras.Variable]] = {}
-    for layer in model._flatten_layers():
-        if isinstance(layer, layers.KernelMasks):
-            for weight, mask in layer.pairs():
-                found.setdefault(id(weight), []).append(mask)
     return {
-        path: found[id(variable)]
+        path: variable.mask
         for path, variable in paths.variables_by_path(model).items()
-        if id(variable) in found
+        if isinstance(variable, MaskedVariable)
     }

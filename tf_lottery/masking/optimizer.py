@@ -1,6 +1,7 @@
 """This module knows how an optimizer keeps pruned weights at zero."""
 
 import re
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -208,9 +209,18 @@ def _enable(optimizer: keras.optimizers.Optimizer) -> None:
 class _Masked:
     """Masks gradients before a Keras optimizer's step, weights after it.
 
+    Files and pickles give back the plain optimizer.
+
     The masks live in `__dict__`, out of sight of Keras' tracking: they are no
     state of the optimizer and must not enter its checkpoints.
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parent: Any = super()
+        load, arguments = parent.__reduce__()
+        classes = type(self).__mro__
+        plain = next(c for c in classes if not issubclass(c, _Masked))
+        return types.MethodType(load.__func__, plain), arguments
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)  # type: ignore[misc]
@@ -277,4 +287,7 @@ def _keep(variable: tf.Variable, mask: tf.Variable) -> None:
 def project(variable: keras.Variable, mask: np.ndarray) -> None:
     """Sets the pruned weights of a variable to zero."""
     value = variable.numpy()
-    variable.assign(np.where(mask, value, np.zeros_like(value)))
+    # A variable that a `tf.function` makes is empty until the function runs,
+    # and masked by its first step.
+    if value.shape == mask.shape:
+        variable.assign(np.where(mask, value, np.zeros_like(value)))

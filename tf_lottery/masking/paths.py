@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import keras
 
-from tf_lottery.layers import KernelMasks
-
 
 def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
     """Returns every variable of a model under a path that does not wander.
@@ -18,8 +16,8 @@ def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
     often it runs. Names given by the user stay.
 
     Args:
-        model: A built model. Its masks are left out: they are no state of
-            training.
+        model: A built model. Its masks are left out, as in `model.variables`:
+            they are no state of training.
 
     Returns:
         Path to variable, in the model's order: weights, moving statistics, the
@@ -27,13 +25,7 @@ def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
         stands once.
     """
     found: dict[str, keras.Variable] = {}
-    masks = {
-        id(mask)
-        for layer in model._flatten_layers()
-        if isinstance(layer, KernelMasks)
-        for mask in layer.variables
-    }
-    for path, variable in _walk(model, "", masks):
+    for path, variable in _walk(model, "", set()):
         unique, count = path, 0
         while unique in found:
             count += 1
@@ -81,8 +73,7 @@ def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     # Keras has no public way to the sublayers of a layer that is no model;
     # tests/test_masking.py pins this one.
     found = layer._flatten_layers(include_self=False, recursive=False)
-    children = {id(child): child for child in found}.values()
-    return [child for child in children if not isinstance(child, KernelMasks)]
+    return list({id(child): child for child in found}.values())
 
 
 def names(layers: list[keras.layers.Layer]) -> list[str]:

@@ -238,13 +238,6 @@ class OwnSteps:
             *map(tf.constant, (window.first, start, stop)),
         )
         after = self._state(window.first + stop)
-        for path, mask in masks.items():
-            if after.weights[path][~mask].any():
-                raise ValueError(
-                    f"{self._name}.train_step gave pruned weights of {path!r} "
-                    "values past self.optimizer: change weights by "
-                    f"self.optimizer.apply_gradients, {_OTHERWISE}"
-                )
         return after, self._counted(), _floats(logs)
 
     def evaluate(
