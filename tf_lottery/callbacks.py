@@ -77,6 +77,10 @@ class CallbackBridge:
         callbacks: The callbacks.
         model: The model that is searched; it stays as it is.
         compiled: What `keras.Model.compile` takes, for the copy.
+        params: What callbacks know as their `params`: `"epochs"`, here the
+            levels, and `"steps"`, the evaluations in each.
+        sample: A few examples, inputs, targets and weights, by which Keras
+            resolves the copy's metrics.
     """
 
     def __init__(
@@ -84,30 +88,33 @@ class CallbackBridge:
         callbacks: Sequence[keras.callbacks.Callback],
         model: keras.Model,
         compiled: Mapping[str, Any],
+        params: Mapping[str, Any],
+        sample: tuple[Any, Any, Any],
     ) -> None:
         self._callbacks = list(callbacks)
         if not callbacks:
             return
         self._model = masking.copied(model)
         self._model.compile(**compiled)
+        # Files of an optimizer that is not built load with a warning.
+        self._model.optimizer.build(self._model.trainable_variables)
+        self._model.test_on_batch(*sample)
+        self._model.reset_metrics()
         self._model.stop_training = False
         self._variables = masking.variables_by_path(self._model)
         for callback in self._callbacks:
             callback.set_model(self._model)
-            callback.set_params({})
+            callback.set_params(dict(params))
 
     @property
     def sees_training(self) -> bool:
         """Whether a callback looks at networks while they train."""
-        hooks = ("on_train_batch_end", "on_batch_end")
+        base = keras.callbacks.Callback
         return any(
-            getattr(type(callback), hook)
-            is not getattr(keras.callbacks.Callback, hook)
+            hook in vars(callback)
+            or getattr(type(callback), hook) is not getattr(base, hook)
             for callback in self._callbacks
-            for hook in hooks
-        ) or any(
-            isinstance(callback, keras.callbacks.LambdaCallback)
-            for callback in self._callbacks
+            for hook in ("on_train_batch_end", "on_batch_end")
         )
 
     def train_begin(self) -> None:
@@ -168,6 +175,9 @@ class CallbackBridge:
 
     def _call(self, hook: str, *given: Any) -> None:
         for callback in self._callbacks:
+            if _only_looks(callback):
+                getattr(callback, hook)(*given)
+                continue
             before = self._values()
             getattr(callback, hook)(*given)
             self._require_unchanged(callback, hook, before)
@@ -196,3 +206,9 @@ class CallbackBridge:
                     "learning-rate schedule, a weight a constraint, or train "
                     "tickets by hand: ticket.build().fit(...)."
                 )
+
+
+def _only_looks(callback: keras.callbacks.Callback) -> bool:
+    """Returns whether it is one of Keras' own that changes nothing."""
+    is_lambda = isinstance(callback, keras.callbacks.LambdaCallback)
+    return type(callback).__module__.startswith("keras.src.") and not is_lambda

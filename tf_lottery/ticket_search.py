@@ -325,7 +325,7 @@ class TicketSearch:
                 settings,
                 {**identity.versions(), "hardware": identity.hardware()},
             )
-            bridge = self._bridge(callbacks, recipe)
+            bridge = self._bridge(callbacks, trainer)
 
             def evaluated(ticket: Ticket, step: int, metrics: Any) -> None:
                 if ticket.variant == "ticket" and bridge.sees_training:
@@ -466,8 +466,9 @@ class TicketSearch:
         return [r for r in self.records if r.level < len(self.tickets)]
 
     def _bridge(
-        self, callbacks: Sequence[keras.callbacks.Callback], recipe: Recipe
+        self, callbacks: Sequence[keras.callbacks.Callback], trainer: Trainer
     ) -> CallbackBridge:
+        recipe = trainer.recipe
         optimizer = keras.optimizers.get(recipe.optimizer)
         return CallbackBridge(
             callbacks,
@@ -481,6 +482,12 @@ class TicketSearch:
                 "metrics": recipe.metrics,
                 "weighted_metrics": recipe.weighted_metrics,
             },
+            {
+                "epochs": self._pruning.levels + 1,
+                "steps": -(-trainer.steps // trainer.evaluate_every),
+                "verbose": 0,
+            },
+            tuple(trainer.sample(2)),
         )
 
     def _recipe(

@@ -93,7 +93,7 @@ class Trainer:
             self._own = OwnSteps(model, recipe, kernels, augment, data.train)
             self._deciding = self._own.objective.deciding
         else:
-            objective = Objective(model, recipe, self._sample(4))
+            objective = Objective(model, recipe, self.sample(4))
             self._deciding = objective.deciding
         self._objective: Any = objective
         self._evaluated: Callable[[], Arrays] = dict
@@ -127,14 +127,18 @@ class Trainer:
         network = Network(
             model,
             recipe.optimizer,
-            Objective(model, recipe, self._sample(4)),
+            Objective(model, recipe, self.sample(4)),
             tuple(self.network.masked),
             recipe.auto_scale_loss,
         )
         return SplitPrograms(network, augment, strategy, bool(self._jit))
 
-    def _sample(self, examples: int) -> Examples:
-        """Returns the first training examples, as many as the model takes."""
+    def sample(self, examples: int) -> Examples:
+        """Returns the first training examples.
+
+        Args:
+            examples: How many; of a model with a batch size of its own, that.
+        """
         count = fit.model_batch_size(self.model) or examples
         return feed.examples_of(self.data.train.rows(slice(0, count)))
 
@@ -313,7 +317,7 @@ class Trainer:
         return found.name, reason
 
     def _arrangement(self, networks: int) -> tuple[Any, str]:
-        sample = self._sample(self.recipe.batch_size)
+        sample = self.sample(self.recipe.batch_size)
         return self._programs.arrangement(networks, sample)
 
     def _train_together(
