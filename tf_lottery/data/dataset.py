@@ -255,6 +255,11 @@ def _checked(name: str, x: Nested, y: Nested, weights: Nested = None) -> Split:
 
 def _target(name: str, array: np.ndarray) -> np.ndarray:
     """Returns targets as they are stored: labels as int32."""
+    if array.dtype.kind == "O":
+        raise ValueError(
+            f"Targets of {name} must be numbers; got text. Number the classes: "
+            "keras.layers.StringLookup(num_oov_indices=0) does."
+        )
     if array.dtype.kind not in "iub":
         return array
     limits = np.iinfo(np.int32)

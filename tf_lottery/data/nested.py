@@ -106,7 +106,7 @@ def _array(name: str, given: Any) -> np.ndarray:
         raise ValueError(
             f"{name} must hold numbers or text; got an array of {array.dtype}."
         )
-    if type(given).__module__.startswith("pandas.") and array.ndim == 1:
+    if type(given).__module__.split(".")[0] == "pandas" and array.ndim == 1:
         array = array[:, None]
     if array.dtype.kind in "iubO":
         return array
