@@ -330,6 +330,7 @@ def on_tpu():
     window = next(of._feed.windows([0], 0))
     arguments = [
         network.values_of(job.start),
+        network.objective.zeros(),
         split.Given(
             network.masks_of(job.masks),
             tf.constant(0),
@@ -349,8 +350,9 @@ def on_tpu():
         def run(*arguments):
             return split.loop_inside(one, step, *arguments)
 
-        values, total, _ = run(*arguments)
-        results.append([float(total), *(w.numpy() for w in values.weights)])
+        values, totals, _ = run(*arguments)
+        loss = float(totals[0])
+        results.append([loss, *(w.numpy() for w in values.weights)])
     return results
 
 

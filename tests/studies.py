@@ -14,7 +14,7 @@ class Network:
     level: int
     variant: str
     row: dict
-    correct: dict = dataclasses.field(default_factory=dict)
+    per_example: dict = dataclasses.field(default_factory=dict)
     curve: dict = dataclasses.field(default_factory=dict)
 
 

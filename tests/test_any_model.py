@@ -538,7 +538,7 @@ def test_a_rate_that_leaves_a_small_layer_nothing_trains_nothing():
     search = TicketSearch(model, 1, 0.9)
     search.compile("sgd", "mse", metrics=())
     with pytest.raises(ValueError, match="No weight of dense/kernel would be"):
-        search.fit(x, np.ones((4, 9)), 2, "1it", verbose=False)
+        search.fit(x, np.ones((4, 9)), 2, length="1it", verbose=False)
     assert search.tickets == []
 
 

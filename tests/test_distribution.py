@@ -4,6 +4,7 @@ K37 to K39 of the conformance cases. Devices are virtual: `replicas.py` divides
 the CPU, `worker.py` is one of two processes that know each other by TF_CONFIG.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -25,8 +26,9 @@ from tf_lottery import crews, experiment, strategies
 from tf_lottery.crews import workers
 from tf_lottery.data import augmentation
 from tf_lottery.masks import Masks
-from tf_lottery.training import Job, State, fit
+from tf_lottery.training import Job, State, feed, fit
 from tf_lottery.training import replicas as parts
+from tf_lottery.training.objective import Objective
 
 HERE = pathlib.Path(__file__).parent
 
@@ -232,8 +234,11 @@ def test_a_loss_that_knows_no_replicas_is_refused():
     class Two:
         num_replicas_in_sync = 2
 
+    recipe = dataclasses.replace(replicas.recipe(), loss=Own())
+    sample = feed.examples_of(toy.dataset().train.rows(slice(0, 2)))
+    objective = Objective(toy.mlp(), recipe, sample)
     with pytest.raises(ValueError, match="Own has a `__call__` of its own"):
-        fit.require_parts(toy.mlp(), replicas.recipe(), Own(), Two())
+        fit.require_parts(toy.mlp(), recipe, objective, Two())
 
 
 def test_a_step_of_its_own_is_not_split():

@@ -89,7 +89,7 @@ def test_a_data_set_of_tensorflow_is_its_arrays():
     given = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
     read = data.from_arrays(given, validation_data=given)
     assert read.digest == data.from_arrays(x, y, (x, y)).digest
-    assert isinstance(read.train.x.base, np.memmap)
+    assert isinstance(read.train.x, np.memmap)
     assert read.classes == 3
 
 
@@ -110,8 +110,8 @@ def test_fit_takes_a_data_set_of_tensorflow():
             x,
             y,
             size,
-            "30it",
-            10,
+            length="30it",
+            evaluate_every=10,
             validation_data=validation,
             verbose=False,
         )
@@ -151,7 +151,7 @@ def slices(*arrays):
 REFUSED = {
     "single": (lambda: slices(*PAIR), r"single examples.*batch\(\.\.\.\)"),
     "endless": (lambda: slices(*PAIR).batch(4).repeat(), "never ends"),
-    "no targets": (lambda: slices(PAIR[0]).batch(4), "must yield pairs"),
+    "four parts": (lambda: slices(*PAIR, *PAIR).batch(4), "got 4 parts"),
     "broken": (lambda: generated(broken), "broke off after 1 batches"),
     "ragged": (lambda: generated(ragged), r"batch 1 of x .*\(3,\).*\(2,\)"),
     "empty": (lambda: slices(*PAIR).batch(4).take(0), "no examples"),
@@ -174,7 +174,7 @@ def test_batches_of_unequal_length_are_refused():
     def uneven():
         yield np.zeros((4, 2), "float32"), np.zeros(3, "int32")
 
-    with pytest.raises(ValueError, match="4 inputs but 3 targets"):
+    with pytest.raises(ValueError, match="4 for x, 3 for y"):
         data.from_arrays(generated(uneven))
 
 

@@ -119,15 +119,15 @@ class CallbackBridge:
 
     def train_begin(self) -> None:
         """Says that the search begins."""
-        self._call("on_train_begin")
+        self._call("on_train_begin", {})
 
     def train_end(self) -> None:
         """Says that the search has ended."""
-        self._call("on_train_end")
+        self._call("on_train_end", {})
 
     def level_begin(self, level: int) -> None:
         """Says that the training of a level's network begins."""
-        self._call("on_epoch_begin", level)
+        self._call("on_epoch_begin", level, {})
 
     def evaluated(
         self, step: int, weights: Arrays, logs: Mapping[str, Any]
@@ -140,7 +140,7 @@ class CallbackBridge:
             logs: What was measured.
         """
         self._show(weights)
-        self._call("on_train_batch_begin", step)
+        self._call("on_train_batch_begin", step, {})
         self._call("on_train_batch_end", step, dict(logs))
         if self._callbacks and self._model.stop_training:
             raise ValueError(

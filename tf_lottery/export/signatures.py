@@ -21,8 +21,8 @@ class Signature:
     allow in names becomes `_`.
 
     Attributes:
-        inputs: `tf.TensorSpec`s with names, in the structure that the model
-            takes: one, a list, a dict, or nested.
+        inputs: A `tf.TensorSpec` with a name for each, nested as the model
+            takes its inputs.
         outputs: The names of what the model returns, in the order of
             `keras.tree.flatten`.
     """
@@ -37,7 +37,7 @@ class Signature:
 
     @property
     def batch(self) -> int | None:
-        """How many examples each call must hold; None: any number."""
+        """How many examples each call must hold, or None for any number."""
         sizes = [spec.shape[0] for spec in self.specs if spec.shape.rank]
         return next((size for size in sizes if size is not None), None)
 

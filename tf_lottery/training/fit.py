@@ -134,12 +134,6 @@ def require_parts(
                 "which does not know of replicas. Give it `call` in its "
                 "place, or train on one device."
             )
-    if objective.adds_losses:
-        raise ValueError(
-            "A layer of the model calls `add_loss`, which several devices "
-            "cannot share. Train on one device, or give the penalty to the "
-            "loss."
-        )
 
 
 def require_mean(
@@ -157,6 +151,12 @@ def require_mean(
         objective: Its loss.
         train: Examples to try it on.
     """
+    if objective.adds_losses:
+        raise ValueError(
+            "A layer of the model calls `add_loss`, which several devices "
+            "cannot share. Train on one device, or give the penalty to the "
+            "loss."
+        )
 
     def slopes(first: int, stop: int) -> np.ndarray:
         examples = examples_of(train.rows(slice(first, stop)))

@@ -115,8 +115,9 @@ class Objective:
             if not isinstance(layer, keras.Model)
             for metric in layer.metrics
         ]
-        outputs, penalties = _called(model, sample.x)
-        if needs_loss and not self._has_loss and not penalties:
+        outputs, penalties = called(model, sample.x)
+        self.adds_losses = adds_losses(model, penalties)
+        if needs_loss and not self._has_loss and not self.adds_losses:
             raise ValueError(
                 "A loss is needed: compile(optimizer=..., loss=...), or "
                 "add_loss in a layer. For integer labels and logits: "
@@ -128,10 +129,6 @@ class Objective:
         self.has_output_masks = any(
             _mask(output) is not None for output in flat
         )
-        penalised = sum(
-            weight.regularizer is not None for weight in model.trainable_weights
-        )
-        self.adds_losses = len(penalties) > penalised
         self.deciding = self._deciding()
         self.is_mean_of_examples = not (
             self.has_output_masks
@@ -336,6 +333,19 @@ class Objective:
         return LOSS
 
 
+def adds_losses(model: keras.Model, penalties: Sequence[Any]) -> bool:
+    """Returns whether a layer adds a loss for what it sees.
+
+    Args:
+        model: The model.
+        penalties: Its `losses` after a call, penalties on weights among them.
+    """
+    on_weights = sum(
+        weight.regularizer is not None for weight in model.trainable_weights
+    )
+    return len(penalties) > on_weights
+
+
 def as_decisions(values: np.ndarray) -> np.ndarray:
     """Returns values of examples, as bool if each is right or wrong."""
     is_decision = np.isin(values, (0, 1)).all()
@@ -347,7 +357,7 @@ def mode(model: keras.Model, training: bool) -> dict[str, bool]:
     return {"training": training} if model._call_has_training_arg else {}
 
 
-def _called(model: keras.Model, x: Any) -> tuple[Any, list[Any]]:
+def called(model: keras.Model, x: Any) -> tuple[Any, list[Any]]:
     """Returns outputs and penalties of a model, which stays as it is."""
     pairs = [(v, v.value) for v in model.variables]
     with keras.StatelessScope(state_mapping=pairs, collect_losses=True):

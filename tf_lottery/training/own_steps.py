@@ -29,7 +29,9 @@ from tf_lottery.training.objective import (
     LOSS,
     EvalResult,
     Objective,
+    adds_losses,
     as_decisions,
+    called,
     mode,
     number,
 )
@@ -98,6 +100,15 @@ class OwnSteps:
         self._slots = slots_by_name(self._optimizer, self._variables)
         self._fresh = values(self._slots)
         sample = examples_of(train.rows(slice(0, recipe.batch_size)))
+        if (
+            recipe.loss is None
+            and needs_loss(model)
+            and not adds_losses(self.model, called(self.model, sample.x)[1])
+        ):
+            raise ValueError(
+                f"A loss is needed, for {self._name} has no `compute_loss` of "
+                "its own: compile(optimizer=..., loss=...)."
+            )
         self._require_function_of_state(_packed(sample))
         self.objective = Objective(self.model, recipe, sample, needs_loss=False)
         jit = {"jit_compile": self.model.jit_compile, "autograph": False}
@@ -254,11 +265,16 @@ class OwnSteps:
         for batch in batches:
             logs = self._test(batch.examples)
         metrics = _floats(logs)
+        deciding = self.objective.deciding
+        if deciding != LOSS and (per_example or deciding not in metrics):
+            values = np.concatenate(
+                [self._decide(batch.examples).numpy() for batch in batches]
+            )
+            # A `test_step` of one's own may report less than `compile` asks.
+            metrics.setdefault(deciding, float(values.mean()))
+            return EvalResult(metrics, as_decisions(values))
         if not per_example:
             return EvalResult(metrics)
-        if self.objective.deciding != LOSS:
-            values = [self._decide(b.examples).numpy() for b in batches]
-            return EvalResult(metrics, as_decisions(np.concatenate(values)))
         losses = []
         for batch in batches:  # of a loss of one's own, batches are known
             self.model.reset_metrics()

@@ -283,7 +283,7 @@ def _on_each(strategy: tf.distribute.Strategy, structure: Any) -> list[Any]:
     copies = []
     for device in strategy.extended.worker_devices:
         with tf.device(device):
-            copies.append(tf.nest.map_structure(tf.identity, structure))
+            copies.append(nested.map_arrays(tf.identity, structure))
     return copies
 
 

@@ -160,7 +160,7 @@ class Trainer:
 
     @property
     def evaluate_every(self) -> int:
-        """Steps between evaluations: at most an epoch."""
+        """Steps between evaluations, an epoch at most."""
         return min(self.recipe.evaluate_every, self.steps_per_epoch)
 
     @property
