@@ -133,7 +133,7 @@ def test_a_search_prunes_two_of_four():
     search = tfl.TicketSearch(model, 1, 0.5, criterion=tfmot.MByN())
     search.compile("sgd", "mse", metrics=())
     x = np.random.default_rng(0).normal(size=(20, 8))
-    search.fit(x, x[:, :4], 10, "2it", verbose=False)
+    search.fit(x, x[:, :4], 10, length="2it", verbose=False)
     for mask in search.tickets[1].masks.values():
         assert np.all(mask.reshape(-1, 4, mask.shape[-1]).sum(1) == 2)
 
