@@ -84,6 +84,8 @@ class Objective:
             `"loss"`.
         is_mean_of_examples: Whether loss and metrics of a split are the same
             in whatever batches it is evaluated.
+        compiled_metrics: The metrics that `compile` was given, as Keras
+            resolved them, by the names of their results.
         has_output_masks: Whether some time steps of an output do not count.
         adds_losses: Whether a layer adds a loss for what it sees, beside
             penalties on weights.
@@ -125,10 +127,14 @@ class Objective:
             )
         self._build(sample, outputs, penalties)
         self._initial = [np.array(v.numpy()) for v in self.variables]
+        # In a graph, as in `fit`; without one it takes milliseconds.
+        self._compiled_results = tf.function(self._results, autograph=False)
+        self._result_names: list[str] = []
         flat = nested.arrays_of(outputs)
         self.has_output_masks = any(
             _mask(output) is not None for output in flat
         )
+        self.compiled_metrics = self._compiled_metrics()
         self.deciding = self._deciding()
         self.is_mean_of_examples = not (
             self.has_output_masks
@@ -268,13 +274,21 @@ class Objective:
         Args:
             totals: Values of `variables`.
         """
+        found = self._compiled_results(
+            [tf.convert_to_tensor(t) for t in totals]
+        )
+        # TensorFlow sorts the names.
+        return {name: number(found[name]) for name in self._result_names}
+
+    def _results(self, totals: Sequence[tf.Tensor]) -> dict[str, Any]:
         with self.scope(totals):
             found = dict(self._keras.get_metrics_result())
             found |= {metric.name: metric.result() for metric in self._own}
         for name, value in list(found.items()):
             if isinstance(value, Mapping):  # a metric of several values
                 found |= found.pop(name)
-        return {name: number(value) for name, value in found.items()}
+        self._result_names = list(found)
+        return found
 
     def scope(self, totals: Sequence[Any]) -> keras.StatelessScope:
         """Returns a scope in which `variables` have values."""
@@ -313,13 +327,7 @@ class Objective:
             one, (examples.y, examples.sample_weight, outputs, masks)
         )
 
-    @property
-    def compiled_metrics(self) -> list[keras.metrics.Metric]:
-        """The metrics that `compile` was given, as Keras resolved them."""
-        return [m for m in self._named_metrics().values()]
-
-    def _named_metrics(self) -> dict[str, keras.metrics.Metric]:
-        """Returns the metrics of `compile` by the names of their results."""
+    def _compiled_metrics(self) -> dict[str, keras.metrics.Metric]:
         for holder in self._keras.metrics:
             results = holder.result()
             if isinstance(results, Mapping):
@@ -327,7 +335,7 @@ class Objective:
         return {}
 
     def _deciding(self) -> str:
-        for name, metric in self._named_metrics().items():
+        for name, metric in self.compiled_metrics.items():
             if isinstance(metric, _ACCURACIES):
                 return name
         return LOSS

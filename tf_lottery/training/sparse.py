@@ -11,7 +11,7 @@ from tf_lottery.data import Dataset, Split
 from tf_lottery.sparse_training import SparseTraining
 from tf_lottery.training import feed
 from tf_lottery.training.feed import Batch, Window
-from tf_lottery.training.objective import EvalResult, Objective
+from tf_lottery.training.objective import LOSS, EvalResult, Objective
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.state import State
 
@@ -30,7 +30,7 @@ def unsupported_reason(
     masks: Mapping[str, np.ndarray],
 ) -> str | None:
     """Returns why a network trains densely, or None if it need not."""
-    for metric in objective.compiled_metrics:
+    for metric in objective.compiled_metrics.values():
         if type(metric) is not keras.metrics.SparseCategoricalAccuracy:
             return f"metric {metric.name!r} needs the dense outputs"
     if recipe.loss is None or keras.tree.is_nested(recipe.loss):
@@ -164,7 +164,11 @@ class SparseNetwork:
         return np.array([loss, examples, *[right, examples] * accuracies])
 
     def _results(self, totals: np.ndarray) -> dict[str, Any]:
-        return self._objective.results([np.float32(total) for total in totals])
+        """Returns what Keras' metrics make of sums and counts, in float32."""
+        sums, counts = totals.astype(np.float32).reshape(-1, 2).T
+        names = LOSS, *self._objective.compiled_metrics
+        means = sums / np.maximum(counts, 1)
+        return dict(zip(names, map(float, means), strict=True))
 
 
 def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
