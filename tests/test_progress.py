@@ -1,5 +1,6 @@
 """What a run says of itself where there is no terminal."""
 
+import re
 import types
 
 from tf_lottery.progress import Progress
@@ -34,3 +35,16 @@ def test_a_log_of_a_long_run_gets_lines_between(capsys):
 
 def test_who_asks_for_silence_gets_it(capsys):
     assert said(capsys, verbose=False, every=0) == ""
+
+
+def test_a_long_run_says_once_how_long_it_will_take(capsys):
+    progress = Progress(10**15, settles=0)
+    for step in (100, 150, 200):
+        progress.advance(0, TICKET, step, {})
+    progress.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"At [\d,]+ steps a second this takes about [\d,]+ minutes more\. "
+        "Fewer levels, controls, replicates or epochs take less.",
+        line,
+    )

@@ -1,4 +1,4 @@
-"""This module knows how a long run shows that it is alive."""
+"""Progress of a run: a bar, lines, and an estimate of its time."""
 
 import sys
 import time
@@ -23,6 +23,8 @@ class Progress:
         evaluated: Called with a ticket, the step and the figures of each
             evaluation.
         every: Seconds between the lines that stand for the bar.
+        settles: Seconds of training after which the time of the whole run is
+            estimated, and said if it is more than a minute.
     """
 
     def __init__(
@@ -33,11 +35,14 @@ class Progress:
         evaluated: Callable[[Ticket, int, Mapping[str, float]], None]
         | None = None,
         every: float = 60.0,
+        settles: float = 5.0,
     ) -> None:
         self._evaluated = evaluated
         self._verbose, self._replicates = verbose, replicates
         self._steps: dict[tuple[int, int, str], int] = {}
         self._done, self._every, self._said = 0, every, time.monotonic()
+        self._settles: float | None = settles
+        self._began: float | None = None
         self._bar = tqdm.tqdm(
             total=steps,
             unit=" steps",
@@ -68,6 +73,7 @@ class Progress:
             self._done += step - self._steps[name]
             self._bar.update(step - self._steps[name])
         self._steps[name] = step
+        self._estimate()
         if self._evaluated and figures:
             self._evaluated(ticket, step, figures)
         if "validation_loss" in figures:
@@ -78,6 +84,25 @@ class Progress:
             where = f"{self._named(replicate, ticket)}  step {step:>7,}"
             share = min(1, self._done / max(1, self._bar.total))
             self.say(f"{where}  {share:.0%} of the run's steps")
+
+    def _estimate(self) -> None:
+        """Says once how long the run will take, as soon as that is known."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        if self._settles is None or now - self._began < self._settles:
+            return
+        if not self._done or now == self._began:
+            return
+        self._settles = None
+        rate = self._done / (now - self._began)
+        minutes = (self._bar.total - self._done) / rate / 60
+        if minutes > 1:
+            self.say(
+                f"At {rate:,.0f} steps a second this takes about "
+                f"{minutes:,.0f} minutes more. Fewer levels, controls, "
+                "replicates or epochs take less."
+            )
 
     def kept(
         self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
