@@ -1,5 +1,7 @@
 """Arguments of `compile` and `fit`: honoured as in Keras, or refused."""
 
+import re
+
 import keras
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ import tensorflow as tf
 import toy
 
 from tf_lottery import data
-from tf_lottery.analysis import winning
+from tf_lottery.analysis import table, winning
 from tf_lottery.ticket_search import (
     TicketSearch,
     default_length,
@@ -190,6 +192,21 @@ def test_a_regression_that_got_worse_does_not_win():
     (verdict,) = winning.judge(made.records)
     assert verdict.outcome == "not winning"
     assert verdict.validation.high < 0
+
+
+def test_a_regression_is_told_by_its_loss(capsys):
+    made = regression(levels=1)
+    x, y = plane()
+    made.fit(x, y, validation_split=0.3, epochs=5)
+    losses = [t.metrics["validation_loss_at_early_stop"] for t in made.tickets]
+    progress = capsys.readouterr().err
+    rows = table.text(made.records).splitlines()
+    assert rows[0].split()[-1] == "loss"
+    for row, loss in zip(rows[1:], losses, strict=True):
+        assert row.split()[-1] == f"{loss:.4g}"
+        assert f"validation loss {loss:.4g}" in progress
+    sentence = winning.sentence(made.records)
+    assert re.search(r"loss [+-]\d.* \(95 % interval", sentence)
 
 
 def test_segmentation_is_judged_pixel_by_pixel():

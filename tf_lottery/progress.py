@@ -155,15 +155,19 @@ class Progress:
         parts.append(f"density {100 * ticket.density:6.2f} %")
         if "early_stop_step" in metrics:
             parts.append(f"early stop {metrics['early_stop_step']:>7,}")
-        for split in ("test", "validation"):
-            for when in ("_at_early_stop", ""):
-                name = f"{split}_accuracy{when}"
-                if name in metrics:
-                    parts.append(
-                        f"{split} accuracy {100 * metrics[name]:.2f} %"
-                    )
-                    break
-            else:
+        return "  ".join([*parts, *_told(metrics)])
+
+
+def _told(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the deciding metric as text: on test data, else on validation."""
+    metric = metrics.get("deciding_metric", "accuracy")
+    for split in ("test", "validation"):
+        for when in ("_at_early_stop", ""):
+            value = metrics.get(f"{split}_{metric}{when}")
+            if value is None:
                 continue
-            break
-        return "  ".join(parts)
+            told = f"{value:.4g}"
+            if metric != "loss":
+                told = f"{100 * value:.2f} %"
+            return [f"{split} {metric.replace('_', ' ')} {told}"]
+    return []

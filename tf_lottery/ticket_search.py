@@ -371,7 +371,8 @@ class TicketSearch:
     def cost(self, trainer: Trainer) -> str:
         """Returns in a sentence what the search will cost."""
         epochs = trainer.steps / trainer.steps_per_epoch
-        controls = f", of which {len(self._controls)} controls a level"
+        count = len(self._controls)
+        controls = f" ({count} control{'s'[: count > 1]} at each level)"
         return (
             f"Trains {self.networks} networks"
             f"{controls if self._controls else ''}: levels 0 to "

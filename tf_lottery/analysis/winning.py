@@ -56,13 +56,15 @@ class Difference:
 
     def __str__(self) -> str:
         together = f" of all {self.levels} levels" if self.levels > 1 else ""
-        unit = " points"
-        mean, low, high = map(
-            self.metric.difference, (self.mean, self.low, self.high)
-        )
-        if not self.metric.is_fraction:
-            unit = f" less {self.metric.name}"
-        return f"{mean}{unit} (95 % interval{together} {low} to {high})"
+        ends = self.mean, self.low, self.high
+        if not self.metric.is_fraction:  # told as the loss itself moves
+            mean, high, low = (self.metric.difference(-end) for end in ends)
+            return (
+                f"{self.metric.name} {mean} (95 % interval{together} {low} to "
+                f"{high})"
+            )
+        mean, low, high = map(self.metric.difference, ends)
+        return f"{mean} points (95 % interval{together} {low} to {high})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,10 @@ def claims(findings: Sequence[Finding]) -> str:
 def levels(networks: Sequence[Any]) -> str:
     """Returns means and ranges over replicates, level by level."""
     names = table.variants(networks)
+    metric = table.deciding_metric(networks)
+    scale, form, measured = 1.0, "{:.4g}", metric.name
+    if metric.is_fraction:
+        scale, form, measured = 100, "{:.2f}", f"{metric.name} (%)"
     rows = []
     for level in sorted({n.level for n in networks}):
         here = [n for n in networks if n.level == level]
@@ -55,11 +59,11 @@ def levels(networks: Sequence[Any]) -> str:
         for name in names:
             own = [n for n in here if n.variant == name]
             row.append(_range(own, ("early_stop_step",), 1, "{:,.0f}"))
-            row.append(_range(own, table.ACCURACIES, 100, "{:.2f}"))
+            row.append(_range(own, table.columns(metric), scale, form))
         rows.append(row)
     head = ["level", "density"]
     for name in names:
-        head += [f"{name}: early stop", "accuracy (%)"]
+        head += [f"{name}: early stop", measured]
     return "\n".join(
         [
             "<h2>Levels</h2>",
@@ -73,8 +77,12 @@ def levels(networks: Sequence[Any]) -> str:
 
 
 def _measured(networks: Sequence[Any]) -> str:
-    with_test = any("test_accuracy_at_early_stop" in n.row for n in networks)
-    return "Test accuracy" if with_test else "Accuracy on validation data"
+    metric = table.deciding_metric(networks)
+    with_test = any(metric.column("test") in n.row for n in networks)
+    name = metric.name.replace("_", " ")
+    if with_test:
+        return f"Test {name}"
+    return f"{name.capitalize()} on validation data"
 
 
 def _range(
