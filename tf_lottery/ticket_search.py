@@ -314,6 +314,20 @@ class TicketSearch:
             self.tickets, self.records = follow(trainer, settings)
             self._know_source()
             return self._history()
+        self._train(trainer, rewind, settings, callbacks, run_dir, shows)
+        self._know_source()
+        return self._history()
+
+    def _train(
+        self,
+        trainer: Trainer,
+        rewind: int | None,
+        settings: dict[str, Any],
+        callbacks: Sequence[keras.callbacks.Callback],
+        run_dir: str | pathlib.Path | None,
+        shows: bool,
+    ) -> None:
+        """Trains what the run directory does not hold; fills `tickets`."""
         with contextlib.ExitStack() as stack:
             crew: Crew = Here(trainer)
             if has_workers(self._strategy):
@@ -358,8 +372,6 @@ class TicketSearch:
             self.records = directory.records()
             if isinstance(crew, Chief):
                 crew.end_with((self.tickets, self.records))
-        self._know_source()
-        return self._history()
 
     def _know_source(self) -> None:
         """Gives tickets the model that was searched, for what needs it."""
