@@ -64,6 +64,7 @@ setuptools.setup(
             "nbformat>=5.10",
             "onnx>=1.17",
             "onnxruntime>=1.20",
+            "pandas>=2.2",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff==0.17.*",

@@ -1,5 +1,7 @@
 """Shrinking changes no output, and removes what does nothing (K12)."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -393,9 +395,9 @@ def test_a_nested_subclassed_model_stays_whole_and_is_named():
     kill_inputs(model.layers[0], 0)
     shrunk = check(model)
     assert shrunk.after == shrunk.before
-    assert "'mine' (Mine) is a model that is called as a whole" in " ".join(
-        shrunk.stayed
-    )
+    # A copy of a class whose configuration holds no name is numbered.
+    said = r"'mine(_\d+)?' \(Mine\) is a model that is called as a whole"
+    assert re.search(said, " ".join(shrunk.stayed))
 
 
 def test_inputs_and_outputs_keep_their_names():

@@ -124,7 +124,7 @@ def difference(
     """
     d = metric.sign * (one.astype(np.float64) - other.astype(np.float64))
     z = float(stats.norm.ppf(1 - 0.05 / (2 * levels)))
-    half = z * d.std() / math.sqrt(len(d))
+    half = float(z * d.std() / math.sqrt(len(d)))
     mean = float(d.mean())
     return Difference(mean, mean - half, mean + half, levels, metric)
 
