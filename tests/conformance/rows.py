@@ -25,7 +25,6 @@ class Row:
         data: Makes what `fit` is given: `x`, `y`, `validation_data`, ….
         compile: Makes what `compile` is given; called for each model.
         batch_size: None: that of the stream.
-        differs: Why a promise of the table does not hold, by its name.
         tolerance: How far apart numbers may be.
     """
 
@@ -33,7 +32,6 @@ class Row:
     data: Callable[[], dict[str, Any]]
     compile: Callable[[], dict[str, Any]]
     batch_size: int | None = 10
-    differs: dict[str, str] = dataclasses.field(default_factory=dict)
     tolerance: float = 1e-5
 
 

@@ -98,7 +98,6 @@ class Objective:
         sample: Examples,
         needs_loss: bool = True,
     ) -> None:
-        self._model = model
         self._keras = _Compiled(getattr(model, "output_names", None))
         self._keras.compile(
             optimizer=None,
