@@ -27,9 +27,11 @@ def study(draw, count, gain=0.0, share=1.0, levels=10, variant="ticket"):
             better = gain if level else 0.0
             steps = 5_000 * (share if level else 1.0)
             accuracy = common + better + draw.normal(0, 0.0015)
+            stop = steps * math.exp(draw.normal(0, 0.15))
             row = {
                 "density": 0.8**level,
-                "early_stop_step": steps * math.exp(draw.normal(0, 0.15)),
+                "early_stop_step": stop,
+                "catch_up_step": stop * (0.8 if level else 1.0),
                 "validation_accuracy_at_early_stop": accuracy,
                 "test_accuracy_at_early_stop": accuracy,
                 "test_accuracy": accuracy,

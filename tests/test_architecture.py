@@ -87,6 +87,7 @@ TABLE = {
     ),
     # reading
     "analysis": (),
+    "metric_drops": ("analysis", "data", "tickets", "training"),
     # front doors: the practitioner's, the researcher's, the terminal's
     "callbacks": ("masking",),
     "ticket_search": (
@@ -98,6 +99,7 @@ TABLE = {
         "duration",
         "identity",
         "masking",
+        "metric_drops",
         "progress",
         "pruning",
         "search",
@@ -107,6 +109,7 @@ TABLE = {
         "training",
     ),
     "experiment": (
+        "analysis",
         "controls",
         "crews",
         "data",
@@ -134,6 +137,7 @@ TABLE = {
         "tickets",
     ),
     "command_line": (
+        "analysis",
         "data",
         "experiment",
         "export",

@@ -41,7 +41,7 @@ def test_every_claim_is_of_a_level_that_its_network_has(needed, stated):
         if claim.density is not None:
             levels = densities(needed["model"])
             assert min(abs(d / claim.density - 1) for d in levels) < 0.005
-        assert claim.low < claim.high
+        assert claim.low <= claim.high
 
 
 @pytest.mark.parametrize("needed", [n for n, _ in CASES.values()], ids=CASES)
@@ -68,21 +68,23 @@ def test_every_claim_is_held_against_a_run_that_has_its_networks(
 
 
 OUTCOMES = {
-    "borne out": (0.5, 5, True, "reproduced"),
-    "denied": (1.0, 20, True, "not reproduced"),
-    "too few": (0.5, 1, True, "not enough runs"),
-    "its direction borne out": (0.8, 8, False, "reproduced"),
+    "borne out": (0.65, 8, True, "shown", "agrees"),
+    "another number": (0.2, 20, True, "shown", "differs"),
+    "denied": (1.5, 20, True, "contradicted", "differs"),
+    "nothing there": (1.0, 5, True, "not shown", "agrees"),
+    "too few": (0.5, 1, True, "too few replicates", None),
+    "elsewhere": (0.6, 8, False, "shown", None),
 }
 EARLIER = "share of steps by which tickets at 21 % stop earlier than dense"
 
 
 @pytest.mark.parametrize(
-    ("share", "count", "is_published", "outcome"),
+    ("share", "count", "is_published", "outcome", "number"),
     OUTCOMES.values(),
     ids=OUTCOMES,
 )
-def test_a_claim_is_held_against_its_numbers(
-    share, count, is_published, outcome
+def test_a_claim_is_held_against_its_direction_and_number(
+    share, count, is_published, outcome, number
 ):
     draw = np.random.default_rng(3)
     networks = studies.study(draw, count, gain=0.003, share=share)
@@ -90,8 +92,8 @@ def test_a_claim_is_held_against_its_numbers(
         f.claim.text: f
         for f in claims.check(networks, studies.LENET, is_published)
     }
-    assert found[EARLIER].outcome == outcome
-    assert found[EARLIER].measured.mean == pytest.approx(1 - share, abs=0.15)
+    assert (found[EARLIER].outcome, found[EARLIER].number) == (outcome, number)
+    assert found[EARLIER].mean == pytest.approx(1 - share, abs=0.15)
 
 
 @pytest.mark.parametrize("which", ["dense", "ticket"])
@@ -122,7 +124,7 @@ def test_draws_of_a_control_count_as_one():
         )
         for n in (networks, again)
     )
-    assert three.replicates == 4
+    assert three.n == 4
     assert three.mean == pytest.approx(one.mean + 0.5 / 3)
 
 
@@ -130,7 +132,8 @@ def test_at_other_settings_only_directions_are_claimed():
     networks = studies.study(np.random.default_rng(0), 3)
     findings = claims.check(networks, studies.LENET, False)
     assert findings
-    assert all(f.high == math.inf for f in findings)
+    assert all(f.number is None for f in findings)
+    assert not any("the paper:" in str(f) for f in findings)
     assert not any("dense network's" in f.claim.text for f in findings)
 
 
@@ -170,8 +173,8 @@ def test_the_tally_counts_outcomes():
     networks = studies.study(draw, 1)
     findings = claims.check(networks, studies.LENET, True)
     assert claims.tally(findings) == (
-        f"Of {len(findings)} claims of the paper: 0 reproduced, 0 not "
-        f"reproduced, {len(findings)} not enough runs."
+        f"Of {len(findings)} claims of the paper: {len(findings)} too few "
+        "replicates."
     )
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import toy
 
 from tf_lottery import data
-from tf_lottery.analysis import table, winning
+from tf_lottery.analysis import conclusion, table
 from tf_lottery.ticket_search import (
     TicketSearch,
     default_length,
@@ -189,9 +189,10 @@ def test_a_regression_that_got_worse_does_not_win():
     dense, ticket = made.tickets
     name = "validation_loss_at_early_stop"
     assert ticket.metrics[name] > 1.5 * dense.metrics[name]
-    (verdict,) = winning.judge(made.records)
-    assert verdict.outcome == "not winning"
-    assert verdict.validation.high < 0
+    with pytest.raises(ValueError, match="of the dense network's.* loss"):
+        made.smallest_ticket(max_drop=0.1)
+    (found,) = made.judgment().comparisons
+    assert found.gain.mean < -0.1
 
 
 def test_a_regression_is_told_by_its_loss(capsys):
@@ -202,11 +203,13 @@ def test_a_regression_is_told_by_its_loss(capsys):
     progress = capsys.readouterr().err
     rows = table.text(made.records).splitlines()
     assert rows[0].split()[-1] == "loss"
-    for row, loss in zip(rows[1:], losses, strict=True):
+    for row, loss in zip(rows[1:-1], losses, strict=True):
         assert row.split()[-1] == f"{loss:.4g}"
         assert f"validation loss {loss:.4g}" in progress
-    sentence = winning.sentence(made.records)
-    assert re.search(r"loss [+-]\d.* \(95 % interval", sentence)
+    judgment = made.judgment()
+    text = " ".join(conclusion.sentences(judgment, made.records))
+    assert re.search(r"[+-]\d\S* of loss on validation data \(95 % int", text)
+    assert "Decided by validation loss at early stop (lower is better" in text
 
 
 def test_segmentation_is_judged_pixel_by_pixel():

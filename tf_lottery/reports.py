@@ -1,14 +1,21 @@
-"""This module knows how a run directory is read, and its report written."""
+"""The report of a run directory, read and written."""
 
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
 from tf_lottery import masking, stability
-from tf_lottery.analysis import claims, figures, published, report, table
+from tf_lottery.analysis import (
+    claims,
+    conclusion,
+    figures,
+    published,
+    report,
+    table,
+)
 from tf_lottery.analysis.anatomy import Anatomy
 from tf_lottery.analysis.figures.connectivity import Between
-from tf_lottery.experiment import command, presets, sweep
+from tf_lottery.experiment import command, presets, runner, sweep
 from tf_lottery.store import Record, RunDirectory, write_report
 from tf_lottery.tickets import Ticket
 
@@ -38,6 +45,7 @@ def _of_run(directory: RunDirectory) -> list[str]:
     preset, settings = about.get("preset", ""), about.get("settings", {})
     is_published = presets.is_published(settings)
     findings = claims.check(records, settings, is_published)
+    judgment = runner.judged(directory)
     drawn = figures.draw(
         records,
         published.bands(settings),
@@ -59,12 +67,13 @@ def _of_run(directory: RunDirectory) -> list[str]:
             deterministic=about.get("deterministic", False)
             and about.get("hardware", {}).get("GPU", "none") != "none",
         ),
+        judgment,
     )
     page = write_report(directory.address, text, figures.files(drawn))
     return [
-        table.text(records),
+        table.text(records, judgment),
         "",
-        *report.sentences(records),
+        *conclusion.sentences(judgment, records),
         *map(str, findings),
         "",
         page,
@@ -84,7 +93,8 @@ def _of_sweep(
         own = _of_run(directory)[:-2]
         lines += [label, *own, ""]
         records = _records(directory)
-        sentences[label] = report.sentences(records)
+        judgment = runner.judged(directory)
+        sentences[label] = conclusion.sentences(judgment, records)
         tickets += [
             dataclasses.replace(record, variant=label)
             for record in records

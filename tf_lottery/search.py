@@ -130,20 +130,84 @@ def budgets(
         level: The level, >= 0.
         within: What survives so far. None: all of the dense ticket.
     """
+    survivors = dense.masks if within is None else within
+    return _budgets(dense.masks, how, level, survivors)
+
+
+def _budgets(
+    dense: Masks, how: Pruning, level: int, survivors: Masks
+) -> dict[tuple[str, ...], int]:
     schedule = schedules.find(how.schedule)
     share = allocations.find(how.allocation)
-    survivors = dense.masks if within is None else within
     kept: dict[tuple[str, ...], int] = {}
     for rate in sorted(set(how.rates.values()) - {0.0}):
-        sizes = {
-            p: n for p, n in dense.masks.counts.items() if how.rates[p] == rate
-        }
+        sizes = {p: n for p, n in dense.counts.items() if how.rates[p] == rate}
 
         def keep(size: int, rate: float = rate) -> int:
             return schedule.kept(size, rate, level)
 
         kept.update(share(sizes, keep, survivors))
     return kept
+
+
+def density_at(masks: Masks, how: Pruning, level: int) -> float | None:
+    """Returns the density of a level; None if a group would be empty.
+
+    Args:
+        masks: Those of level 0.
+        how: How to prune.
+        level: The level, >= 0.
+    """
+    groups = _budgets(masks, how, level, masks)
+    if any(kept < 1 for kept in groups.values()):
+        return None
+    pruned = {path for group in groups for path in group}
+    whole = sum(n for p, n in masks.counts.items() if p not in pruned)
+    return (whole + sum(groups.values())) / masks.size
+
+
+def down_to(masks: Masks, how: Pruning, density: float) -> Pruning:
+    """Returns a pruning of as many levels as reach a density.
+
+    Args:
+        masks: Those of level 0.
+        how: How to prune; its levels are not looked at.
+        density: The last level is the first with at most this density.
+
+    Raises:
+        ValueError: No level has.
+    """
+    for level in range(_MOST):
+        found = density_at(masks, how, level)
+        if found is None:
+            break
+        if found <= density:
+            return dataclasses.replace(how, levels=level)
+    last = density_at(masks, how, level - 1)
+    raise ValueError(
+        f"`density` {density:g} is out of reach at these rates: level "
+        f"{level - 1} keeps {last:.3g} of the weights, and later ones no more "
+        "can go. Give a larger density, or other `rates`."
+    )
+
+
+def as_far_as_it_goes(masks: Masks, how: Pruning) -> Pruning:
+    """Returns a pruning of all levels that leave a weight in each group.
+
+    Args:
+        masks: Those of level 0.
+        how: How to prune; its levels are not looked at.
+    """
+    level, last = 0, None
+    while level + 1 < _MOST:
+        found = density_at(masks, how, level + 1)
+        if found is None or found == last:
+            break
+        level, last = level + 1, found
+    return dataclasses.replace(how, levels=level)
+
+
+_MOST = 100  # levels
 
 
 def _require_survivors(dense: Ticket, how: Pruning) -> None:

@@ -106,6 +106,8 @@ class RunDirectory:
             keep is taken over where this run asks for the same.
         leases: Who trains what, of this run and its siblings. None: of this
             run, in a folder of its own.
+        replicates: How many replicates the run is planned for, and judged at:
+            a number, or two such as `"5:8"`.
 
     Attributes:
         path: The directory; of one in a bucket, what this process has of it.
@@ -126,11 +128,16 @@ class RunDirectory:
         about: Mapping[str, Any],
         siblings: "Sequence[RunDirectory]" = (),
         leases: Leases | None = None,
+        replicates: int | str = 1,
     ) -> None:
         self._siblings = tuple(siblings)
         self._lie_in(path)
         self.leases = leases or Leases(f"{self.address}/.leases")
-        config = {"identity": dict(identity), "about": dict(about)}
+        config = {
+            "identity": dict(identity),
+            "about": dict(about),
+            "replicates": replicates,
+        }
         # As JSON gives it back, so that old and new compare.
         config = json.loads(json.dumps(config))
         try:
@@ -168,6 +175,12 @@ class RunDirectory:
         )
         self.address = self._bucket.address if self._bucket else str(self.path)
         self._rows: Rows = {}
+
+    @property
+    def replicates(self) -> int | str:
+        """How many replicates the run is planned for: 5, or `"5:8"`."""
+        settings = self.config["about"].get("settings", {})
+        return self.config.get("replicates", settings.get("replicates", 1))
 
     def checkpoint(self, replicate: int, step: int) -> pathlib.Path:
         """Returns the prefix of the checkpoint of θ at a step."""
@@ -405,6 +418,10 @@ class RunDirectory:
         found = [self._record(folder) for folder in self._cells()]
         return sorted(found, key=lambda record: _order(record.row))
 
+    def diverged(self) -> list[Any]:
+        """Stub until the merge."""
+        return []
+
     def rows(self) -> list[Mapping[str, Any]]:
         """Returns the rows of results.csv, of all networks trained so far."""
         self._rows = self._read_rows()
@@ -542,7 +559,7 @@ class RunDirectory:
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             self.config = config
-        self.config["about"] = config["about"]
+        self.config |= {k: config[k] for k in ("about", "replicates")}
         self._keep_json("config.json", self.config)
 
     def _holds_any(self) -> bool:

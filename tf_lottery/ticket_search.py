@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import controls as controls_
-from tf_lottery import data, identity, masking, pruning, search
-from tf_lottery.analysis import winning
+from tf_lottery import data, identity, masking, metric_drops, pruning, search
+from tf_lottery.analysis import conclusion, smallest, verdict
+from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.callbacks import CallbackBridge, require_supported
 from tf_lottery.crews import Chief, Crew, Here, follow, has_workers, is_chief
 from tf_lottery.duration import Duration
@@ -29,6 +30,8 @@ from tf_lottery.tickets import Ticket
 from tf_lottery.training import Recipe, Trainer, checkpoint
 
 _BATCH = 32  # as in keras.Model.fit
+_LEVELS = 15
+_MAX_DROP = 0.005
 
 
 class TicketSearch:
@@ -44,7 +47,8 @@ class TicketSearch:
             its class has a `train_step`, `test_step` or `compute_loss` of its
             own, networks train and are evaluated by it, as `training.
             own_steps` says.
-        levels: Pruning rounds, >= 0.
+        levels: Pruning rounds, >= 0. None: 15, or as many as `density` or
+            `max_drop` take.
         rate: Fraction of the survivors that goes each round, in [0, 1).
         rates: Role (`"conv"`, `"dense"`, `"embedding"`, `"recurrent"`,
             `"output"`) or glob pattern of kernel paths to a rate of its own.
@@ -70,6 +74,11 @@ class TicketSearch:
         include: Glob patterns of the kernels to prune; they may name other
             variables, as `masking.kernels` says. None: all kernels.
         exclude: Glob patterns of kernels not to prune.
+        density: In place of `levels`: the search ends at the first level
+            with at most this density, in (0, 1).
+        max_drop: In place of `levels`: the search ends at the first level
+            that is not shown to lose at most this much of the deciding
+            metric, as `smallest_ticket` says, in the metric's unit.
         strategy: A `tf.distribute.Strategy` to train with. One network is
             trained by all replicas, each with its part of every batch:
             `batch_size`, learning rate and steps mean what they mean on one
@@ -93,7 +102,7 @@ class TicketSearch:
     def __init__(
         self,
         model: keras.Model,
-        levels: int = 15,
+        levels: int | None = None,
         rate: float = 0.2,
         rates: Mapping[str, float] | None = None,
         criterion: str | pruning.Criterion = "magnitude",
@@ -107,18 +116,17 @@ class TicketSearch:
         include: Patterns = None,
         exclude: Patterns = None,
         strategy: tf.distribute.Strategy | None = None,
+        density: float | None = None,
+        max_drop: float | None = None,
     ) -> None:
-        if not isinstance(levels, int) or levels < 0:
-            raise ValueError(
-                f"`levels` must be a whole number of 0 or more; got {levels!r}."
-            )
+        _require_one_target(levels, density, max_drop)
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(
                 f"`seed` must be a whole number of 0 or more; got {seed!r}."
             )
         kernels = masking.kernels(model, include, exclude)
-        self._pruning = search.Pruning(
-            levels,
+        how = search.Pruning(
+            _LEVELS if levels is None else levels,
             rates_.rates_by_path(kernels, rate, rates),
             pruning.find_criterion(criterion, seed),
             allocations.find(allocation),
@@ -128,6 +136,11 @@ class TicketSearch:
         self._controls = controls_.variants(controls)
         self._rewind = None if rewind == "auto" else Duration(rewind)
         self._masks = masking.carried_masks(model, kernels)
+        if density is not None:
+            how = search.down_to(self._masks, how, density)
+        elif max_drop is not None:
+            how = search.as_far_as_it_goes(self._masks, how)
+        self._pruning, self._max_drop = how, max_drop
         if rewinds != "weights":
             controls_.require_theta_k(
                 self._controls, f"rewinds={rewinds!r} leaves the trained ones"
@@ -147,6 +160,7 @@ class TicketSearch:
         self.coverage = masking.coverage_of(model, include, exclude)
         self._theta_0, self._strategy = theta_0, strategy
         self._compiled: dict[str, Any] | None = None
+        self._validation: tuple[Recipe, data.Split] | None = None
         self.tickets: list[Ticket] = []
         self.records: list[Record] = []
 
@@ -303,6 +317,10 @@ class TicketSearch:
             shuffle=bool(shuffle),
         )
         trainer = self.trainer(recipe, dataset)
+        self._validation = None
+        if dataset.validation is not None:
+            self._validation = recipe, dataset.validation
+        self._require_target_fits(trainer)
         rewind = self.rewind(trainer)
         callbacks = list(callbacks or ())
         require_supported(callbacks, trainer.logged)
@@ -361,7 +379,7 @@ class TicketSearch:
                 judged = ticket.trained if ticket.best is None else ticket.best
                 goes_on = bridge.level_end(
                     ticket.level, judged or {}, _level_logs(ticket)
-                )
+                ) and self._keeps_within(directory, ticket.level)
                 if goes_on and ticket.level < self._pruning.levels:
                     bridge.level_begin(ticket.level + 1)
                 return goes_on
@@ -372,6 +390,28 @@ class TicketSearch:
             self.records = directory.records()
             if isinstance(crew, Chief):
                 crew.end_with((self.tickets, self.records))
+
+    def _keeps_within(self, directory: RunDirectory, level: int) -> bool:
+        """Returns whether a level is shown to lose at most `max_drop`."""
+        if self._max_drop is None or not level:
+            return True
+        records = [
+            r
+            for r in directory.records()
+            if r.level <= level and r.replicate == 0
+        ]
+        drops = smallest.drops(records, self._max_drop, smallest.CONFIDENCE)
+        chosen = smallest.choose(drops, self._max_drop)
+        return chosen is not None and chosen.level == level
+
+    def _require_target_fits(self, trainer: Trainer) -> None:
+        """Raises a ValueError if the search could not decide where to end."""
+        if self._max_drop is None:
+            return
+        if trainer.data.validation is None:
+            raise ValueError(smallest.NO_VALIDATION)
+        metric = deciding([{"deciding_metric": trainer.deciding}])
+        smallest.require(self._max_drop, smallest.CONFIDENCE, metric)
 
     def _know_source(self) -> None:
         """Gives tickets the model that was searched, for what needs it."""
@@ -455,24 +495,84 @@ class TicketSearch:
         )
 
     def winning_ticket(self) -> Ticket:
-        """Returns the smallest ticket that wins.
+        """Returns the smallest ticket that is shown to win.
 
-        Which wins is decided as `analysis.winning.judge` says, on validation
-        data.
+        It speaks of new trainings, so it takes three replicates or more: see
+        `analysis.verdict`, which decides on validation data.
+
+        Returns:
+            The ticket of that level, of replicate 0.
 
         Raises:
-            ValueError: No ticket wins; the message says of each level why.
+            ValueError: No ticket is shown to win; the message says why, and
+                what would help.
         """
+        self._require_tickets()
+        judgment = self.judgment()
+        if judgment.winner is None:
+            raise ValueError(conclusion.refusal(judgment))
+        return self.tickets[judgment.winner.level]
+
+    def judgment(self) -> verdict.Judgment:
+        """Returns the verdict on each level, with effects and their bounds."""
+        self._require_tickets()
+        return verdict.judge(self._wanted_records(), 1, ())
+
+    def smallest_ticket(
+        self,
+        max_drop: float | None = None,
+        metric: Any = None,
+        min_confidence: float = smallest.CONFIDENCE,
+    ) -> Ticket:
+        """Returns the smallest ticket that is shown to lose little.
+
+        It speaks of these trained networks on new examples, so it takes one
+        replicate, and validation data. Levels are tested from dense to sparse;
+        the first that is not shown to keep within `max_drop` ends the tests.
+        So a ticket that loses more is returned in at most 2.5 % of cases.
+
+        Args:
+            max_drop: By how much the metric may be worse than the dense
+                network's, in the metric's unit: 0.005 is half a point of
+                accuracy. None: that of the search, else 0.005.
+            metric: The metric that decides: a name that `compile` was given,
+                `"loss"`, or whatever `keras.metrics.get` takes. None: the
+                first accuracy, else the loss.
+            min_confidence: Probability with which each level is to keep
+                within it, in [0.5, 1); 0.5 goes by the estimates alone.
+
+        Raises:
+            ValueError: No ticket is shown to lose so little (the message ranks
+                all levels), the metric cannot decide, or there is no
+                validation data.
+        """
+        self._require_tickets()
+        if max_drop is None:
+            max_drop = self._max_drop or _MAX_DROP
+        drops, decided = self._drops(max_drop, metric, min_confidence)
+        chosen = smallest.choose(drops, max_drop)
+        if chosen is None:
+            raise ValueError(
+                smallest.refusal(drops, decided, max_drop, min_confidence)
+            )
+        return self.tickets[chosen.level]
+
+    def _drops(
+        self, max_drop: float, metric: Any, confidence: float
+    ) -> tuple[list[smallest.Drop], Deciding]:
+        records = [r for r in self._wanted_records() if r.replicate == 0]
+        decided = deciding([r.row for r in records if not r.level])
+        if metric is None or metric == decided.name:
+            return smallest.drops(records, max_drop, confidence), decided
+        if self._validation is None:
+            raise ValueError(smallest.NO_VALIDATION)
+        return metric_drops.drops(
+            self.tickets, *self._validation, metric, max_drop, confidence
+        )
+
+    def _require_tickets(self) -> None:
         if not self.tickets:
             raise ValueError("There are no tickets yet: call fit first.")
-        verdicts = winning.judge(self._wanted_records())
-        best = winning.winner(verdicts)
-        if best is None:
-            reasons = "; ".join(f"level {v.level} {v.reason}" for v in verdicts)
-            raise ValueError(
-                f"No ticket wins: {reasons or 'there is only level 0'}."
-            )
-        return self.tickets[best.level]
 
     def _wanted_records(self) -> list[Record]:
         """Leaves out levels that an earlier, longer run left behind."""
@@ -591,6 +691,23 @@ class TicketSearch:
             name: [row.get(name) for row in rows] for name in rows[0]
         }
         return history
+
+
+def _require_one_target(
+    levels: int | None, density: float | None, max_drop: float | None
+) -> None:
+    given = {"levels": levels, "density": density, "max_drop": max_drop}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise ValueError(
+            f"Give one of {', '.join(named)}: each says where the search ends."
+        )
+    if levels is not None and (not isinstance(levels, int) or levels < 0):
+        raise ValueError(
+            f"`levels` must be a whole number of 0 or more; got {levels!r}."
+        )
+    if density is not None and not 0 < density < 1:
+        raise ValueError(f"`density` must be in (0, 1); got {density!r}.")
 
 
 def default_metrics(loss: Any) -> list[Any]:

@@ -1,8 +1,8 @@
-"""This package knows how runs are read: one question a file.
+"""Reading runs: comparisons, verdicts, claims, figures, the report.
 
-It takes records and returns rows, verdicts, figures and the report.
+It takes records and returns values and text; it trains nothing.
 """
 
-from tf_lottery.analysis import winning
+from tf_lottery.analysis import conclusion, power, verdict
 
-__all__ = ["winning"]
+__all__ = ["conclusion", "power", "verdict"]

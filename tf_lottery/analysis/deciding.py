@@ -1,8 +1,10 @@
 """The metric that decides a verdict: its direction, unit and margin."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 MARGIN = 0.002
 """How much lower an accuracy may be and still count as no lower. 0.2
@@ -24,16 +26,19 @@ class Deciding:
         name: As Keras names it.
         sign: 1 if higher is better, -1 if lower is.
         margin: How much worse still counts as no worse, in the metric's unit.
+        is_fraction: Whether it is a fraction of examples, to be told in
+            percent.
     """
 
     name: str
     sign: int
     margin: float
+    is_fraction: bool = True
 
     @property
-    def is_fraction(self) -> bool:
-        """Whether it is a fraction of examples, to be told in percent."""
-        return self.name != _LOSS
+    def title(self) -> str:
+        """Its name in a sentence."""
+        return self.name.replace("_", " ")
 
     def column(self, split: str) -> str:
         """Returns the column of its value at early stop."""
@@ -47,19 +52,50 @@ class Deciding:
         """Returns a value as text."""
         return f"{100 * value:.2f} %" if self.is_fraction else f"{value:.4g}"
 
-    def difference(self, value: float) -> str:
-        """Returns a difference of values as text, without its unit."""
-        return f"{100 * value:+.2f}" if self.is_fraction else f"{value:+.3g}"
+    def difference(self, gain: float) -> str:
+        """Returns a gain as text: the change of the metric, with its sign.
+
+        Args:
+            gain: As `gain` returns; above 0 is better.
+
+        Example:
+            >>> Deciding("accuracy", 1, 0.002).difference(0.0032)
+            '+0.32 points'
+            >>> Deciding("loss", -1, 0.01, False).difference(0.0032)
+            '-0.0032'
+        """
+        if self.is_fraction:
+            return f"{100 * gain:+.2f} points"
+        return f"{self.sign * gain:+.3g}"
+
+    def bound(self, gain: float) -> str:
+        """Returns a lower bound of a gain as text."""
+        side = "at least" if self.sign > 0 else "at most"
+        return f"{side} {self.difference(gain)}"
+
+    def __str__(self) -> str:
+        """Says what decides: the metric, its direction and the margin."""
+        better = "higher" if self.sign > 0 else "lower"
+        margin = f"{self.margin:.3g}"
+        if self.is_fraction:
+            margin = f"{100 * self.margin:.1f} points"
+        return (
+            f"validation {self.title} at early stop ({better} is better; "
+            f"margin {margin})"
+        )
 
 
-def deciding(dense: Mapping[str, Any]) -> Deciding:
+def deciding(dense: Sequence[Mapping[str, Any]]) -> Deciding:
     """Returns the metric that decides a run.
 
     Args:
-        dense: The row of its dense network.
+        dense: The rows of its dense networks. The margin of a loss is
+            `LOSS_MARGIN` of their mean loss.
     """
-    name = dense.get("deciding_metric", "accuracy")
+    name = dense[0].get("deciding_metric", "accuracy") if dense else "accuracy"
     if name != _LOSS:
         return Deciding(name, 1, MARGIN)
-    loss = abs(dense.get(f"validation_{_LOSS}_at_early_stop", 0.0))
-    return Deciding(name, -1, LOSS_MARGIN * loss)
+    column = f"validation_{_LOSS}_at_early_stop"
+    losses = [abs(row[column]) for row in dense if column in row]
+    margin = LOSS_MARGIN * float(np.mean(losses or [0.0]))
+    return Deciding(name, -1, margin, is_fraction=False)

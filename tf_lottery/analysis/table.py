@@ -1,21 +1,25 @@
 """The levels of a run, side by side in a table."""
 
+import math
 from collections.abc import Sequence
 
 from tf_lottery.analysis import draws
+from tf_lottery.analysis.comparison import Comparison
 from tf_lottery.analysis.deciding import Deciding, deciding
-from tf_lottery.analysis.winning import Trained
+from tf_lottery.analysis.estimate import FEWEST, estimate
+from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.verdict import Judgment
 
 Row = dict[str, float | int | None]
 
 
-def variants(networks: Sequence[Trained]) -> list[str]:
+def variants(networks: Sequence[Network]) -> list[str]:
     """Returns `"ticket"`, if there are any, then the controls by name."""
     names = {draws.control(n.variant) for n in networks}
     return sorted(names, key=lambda name: (name != "ticket", name))
 
 
-def by_level(networks: Sequence[Trained]) -> list[Row]:
+def by_level(networks: Sequence[Network]) -> list[Row]:
     """Returns one row per level: means over replicates.
 
     Args:
@@ -48,10 +52,9 @@ def by_level(networks: Sequence[Trained]) -> list[Row]:
     return rows
 
 
-def deciding_metric(networks: Sequence[Trained]) -> Deciding:
+def deciding_metric(networks: Sequence[Network]) -> Deciding:
     """Returns the metric that decides the run of these networks."""
-    rows = [n.row for n in networks if n.level == 0]
-    return deciding(rows[0] if rows else {})
+    return deciding([n.row for n in networks if n.level == 0])
 
 
 def columns(metric: Deciding) -> tuple[str, ...]:
@@ -67,13 +70,13 @@ def columns(metric: Deciding) -> tuple[str, ...]:
     )
 
 
-def value(network: Trained, *names: str) -> float | None:
+def value(network: Network, *names: str) -> float | None:
     """Returns the first of these columns that the network has."""
     return next((network.row[c] for c in names if c in network.row), None)
 
 
 def mean(
-    networks: Sequence[Trained], variant: str, *names: str
+    networks: Sequence[Network], variant: str, *names: str
 ) -> float | None:
     """Returns the mean of a variant's first of these columns, if any has one.
 
@@ -87,25 +90,113 @@ def mean(
     return sum(known) / len(known) if known else None
 
 
-def text(networks: Sequence[Trained]) -> str:
-    """Returns the table as aligned text, accuracies in percent."""
+def text(networks: Sequence[Network], judgment: Judgment | None = None) -> str:
+    """Returns the table as aligned text.
+
+    Args:
+        networks: Records of all replicates.
+        judgment: Adds what the verdict rests on: the outcome of each level,
+            and the share of the dense network's steps that tickets take to
+            its lowest validation loss.
+
+    Returns:
+        Lines: means over replicates, with half the width of their 95 %
+        interval (Student's t) from three replicates on.
+    """
     names, metric = variants(networks), deciding_metric(networks)
+    verdicts = {v.level: v for v in judgment.verdicts} if judgment else {}
+    compared = {c.level: c for c in judgment.comparisons} if judgment else {}
+    networks = draws.pool(networks)
     header = ["level", "density"]
+    header += ["verdict"] * bool(verdicts) + ["catches up"] * bool(compared)
     for name in names:
-        header += [f"{name}: stop", metric.name]
+        header += [f"{name}: early stop", metric.title]
     lines = [header]
-    for row in by_level(networks):
-        cells = [f"{row['level']}", f"{100 * (row['density'] or 0):.2f} %"]
+    for level in sorted({n.level for n in networks}):
+        here = [n for n in networks if n.level == level]
+        density = mean(here, "ticket", "density") or 0.0
+        cells = [f"{level}", f"{100 * density:.2f} %"]
+        if verdicts:
+            cells.append(verdicts[level].outcome if level in verdicts else "")
+        if compared:
+            found = compared.get(level)
+            cells.append("" if found is None else _catches_up(found))
         for name in names:
-            stop = row[f"{name} early_stop_step"]
-            found = row[f"{name} {metric.name}"]
-            cells.append("" if stop is None else f"{stop:,.0f}")
-            cells.append("" if found is None else metric.value(found))
+            own = [n for n in here if n.variant == name]
+            cells.append(spread(own, ("early_stop_step",), "{:,.0f}", 1))
+            cells.append(_metric(own, metric))
         lines.append(cells)
     widths = [
         max(len(c) for c in column) for column in zip(*lines, strict=True)
     ]
-    return "\n".join(
+    table = "\n".join(
         "  ".join(c.rjust(w) for c, w in zip(cells, widths, strict=True))
         for cells in lines
     )
+    return f"{table}\n{_note(networks, metric, bool(compared))}"
+
+
+def _catches_up(found: Comparison) -> str:
+    low, high = (math.exp(-end) for end in (found.speed.high, found.speed.low))
+    text = f"{100 * math.exp(-found.speed.mean):.0f} %"
+    if not found.speed.has_interval:
+        return text
+    return f"{text} [{100 * low:.0f}-{100 * min(high, 99):.0f}]"
+
+
+def _metric(networks: Sequence[Network], metric: Deciding) -> str:
+    if metric.is_fraction:
+        text = spread(networks, columns(metric), "{:.2f}", 100)
+        return f"{text} %" if text else ""
+    return spread(networks, columns(metric), "{:.4g}", 1)
+
+
+def spread(
+    networks: Sequence[Network], names: Sequence[str], form: str, scale: float
+) -> str:
+    """Returns a mean over replicates, and half the width of its interval.
+
+    Args:
+        networks: Records of one level and variant, draws pooled.
+        names: Names of columns; of each network the first it has counts.
+        form: Format of a number.
+        scale: What numbers are multiplied with.
+
+    Returns:
+        Text such as `"2,967 ±640"`; without the width for fewer than three
+        replicates; empty if none has such a column.
+    """
+    values = [value(n, *names) for n in networks]
+    known = [scale * v for v in values if v is not None]
+    if not known:
+        return ""
+    found = estimate(known)
+    text = form.format(found.mean)
+    if not found.has_interval:
+        return text
+    return f"{text} ±{form.format(found.half_width())}"
+
+
+def _note(
+    networks: Sequence[Network], metric: Deciding, has_verdict: bool
+) -> str:
+    """Says what the numbers of the table are."""
+    counts = sorted(
+        {
+            len([n for n in networks if n.variant == "ticket" and n.level == k])
+            for k in {n.level for n in networks}
+        }
+    )
+    n = " to ".join(map(str, {counts[0]: 0, counts[-1]: 0}))
+    split = "test" if columns(metric)[0] in networks[0].row else "validation"
+    parts = [
+        f"Means over n = {n} replicate{'s'[: counts[-1] > 1]}"
+        + (", ± half of their 95 % interval" if counts[0] >= FEWEST else ""),
+        f"{metric.title} on {split} data at early stop",
+    ]
+    if has_verdict:
+        parts.append(
+            "catches up: steps to the dense network's lowest validation loss, "
+            "as a share of the dense network's"
+        )
+    return "; ".join(parts) + "."

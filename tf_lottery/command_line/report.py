@@ -1,4 +1,4 @@
-"""This module knows the command `report`."""
+"""The command `report`."""
 
 import argparse
 import sys
@@ -8,7 +8,13 @@ from tf_lottery.command_line.quiet import quiet
 
 TEXT = "draw the report of a run again"
 
-_OUTCOMES = {"reproduced": colours.GREEN, "not reproduced": colours.YELLOW}
+_OUTCOMES = {
+    "shown": colours.GREEN,
+    "agrees": colours.GREEN,
+    "not shown": colours.YELLOW,
+    "contradicted": colours.YELLOW,
+    "differs": colours.YELLOW,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

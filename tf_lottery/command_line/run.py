@@ -36,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="paper: the published setting; quick: minutes (default)",
     )
     parser.add_argument("--levels", metavar="N", help="pruning rounds")
-    parser.add_argument("--replicates", metavar="R", help="how many seeds")
+    parser.add_argument(
+        "--replicates",
+        metavar="R",
+        help="how many seeds: 5, or 5:8 for 5, and 8 if those do not decide",
+    )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="training steps a network"
     )
@@ -105,7 +109,7 @@ def execute(arguments: argparse.Namespace) -> None:
     }
     shard = experiment.Shard.parse(arguments.shard)
     if arguments.explain:
-        shards = shard.within({n: c.replicates for n, c in found.items()})
+        shards = shard.within({n: c.looks.last for n, c in found.items()})
         for label, config in found.items():
             lines = experiment.explain(config, shard=shards[label], **how)
             print("\n".join([label, *lines] if label else lines))

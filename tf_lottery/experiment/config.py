@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_lottery import lookup
+from tf_lottery.analysis.looks import Looks
 from tf_lottery.duration import Duration
 
 
@@ -41,7 +42,8 @@ class Config:
         rewinds: What goes back there: `"weights"`, `"learning_rate"` or
             `"nothing"`.
         controls: Names of the controls, trained at every level.
-        replicates: How often everything is done, under seeds of their own.
+        replicates: How often everything is done, under seeds of their own: a
+            number, or `"5:8"` for 5, and 8 if those do not decide.
         seed: The seed from which those of all replicates derive.
         theta_0: File or checkpoint with initial weights; "" draws them.
     """
@@ -68,9 +70,14 @@ class Config:
     rewind: str = "0it"
     rewinds: str = "weights"
     controls: tuple[str, ...] = ("reinit",)
-    replicates: int = 1
+    replicates: int | str = 1
     seed: int = 0
     theta_0: str = ""
+
+    @property
+    def looks(self) -> Looks:
+        """At how many replicates the run is judged."""
+        return Looks.parse(self.replicates)
 
     def identity(self) -> dict[str, Any]:
         """Returns the settings that determine each network's result.
@@ -142,6 +149,9 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def _read(name: str, value: Any, kind: type) -> Any:
+    if name == "replicates":
+        looks = Looks.parse(value)
+        return str(looks) if looks.is_sequential else looks.last
     if kind is tuple and isinstance(value, str):
         return tuple(part for part in value.split(",") if part)
     if isinstance(value, str) and kind is not str:

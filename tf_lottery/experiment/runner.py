@@ -1,4 +1,4 @@
-"""This module knows how an experiment runs: replicates of one search."""
+"""Running an experiment: replicates of one search."""
 
 import contextlib
 import dataclasses
@@ -19,8 +19,10 @@ from tf_lottery import (
     models,
     seeds,
     stability,
+    store,
     strategies,
 )
+from tf_lottery.analysis import verdict
 from tf_lottery.crews import (
     Chief,
     Crew,
@@ -116,7 +118,13 @@ def run_experiment(
     if not is_chief(strategy):
         follow(trainer, determines)
         return None
-    own = shard.own(config.replicates)
+    looks = config.looks
+    if looks.is_sequential and shard.count > 1:
+        raise ValueError(
+            f"Shards do not wait for each other, and replicates={str(looks)!r} "
+            f"has to: give a number of replicates, or leave out `shard`."
+        )
+    own = shard.own(looks.first)
     steps = len(own) * searches[0].networks * trainer.steps
     with contextlib.ExitStack() as stack:
         crew: Crew = Here(trainer)
@@ -138,18 +146,29 @@ def run_experiment(
             leases,
             strategy,
         )
-        progress = Progress(steps, verbose, config.replicates)
+        progress = Progress(steps, verbose, looks.last)
         stack.callback(progress.close)
         if shard.count > 1:
-            progress.say(shard.text(config.replicates))
+            progress.say(shard.text(looks.last))
         captured = _steps(captures, trainer)
         study = Study(trainer, directory, rewind, progress, captured)
-        walks = [searches[r].walk(study, trainer, r) for r in own]
-        if walks and rewind is None and 0 not in own:
-            # The step to rewind to is that of the first replicate.
-            study.settle([searches[0].walk(study, trainer, 0)], crew)
-        if walks:
-            study.work_off(walks, crew)
+
+        def work_off(replicates: Sequence[int]) -> None:
+            walks = [searches[r].walk(study, trainer, r) for r in replicates]
+            if walks and rewind is None and 0 not in own:
+                # The step to rewind to is that of the first replicate.
+                study.settle([searches[0].walk(study, trainer, 0)], crew)
+            if walks:
+                study.work_off(walks, crew)
+
+        work_off(own)
+        if looks.is_sequential and not judged(directory).is_settled:
+            more = range(looks.first, looks.last)
+            progress.say(
+                f"{looks.first} replicates do not decide: {len(more)} more."
+            )
+            progress.expect(len(more) * searches[0].networks * trainer.steps)
+            work_off(more)
     return directory
 
 
@@ -188,7 +207,27 @@ def open_run(
         "hardware": identity.hardware(),
     }
     determines = _identity(config, data_digest)
-    return RunDirectory(run_dir, determines, about, siblings, leases)
+    if store.is_run(run_dir):
+        begun = RunDirectory.open(run_dir).replicates
+        config.looks.require_continues(begun, str(run_dir))
+    return RunDirectory(
+        run_dir, determines, about, siblings, leases, config.replicates
+    )
+
+
+def judged(directory: RunDirectory) -> verdict.Judgment:
+    """Returns the verdicts on a run, as it was planned.
+
+    Args:
+        directory: The run.
+    """
+    settings = directory.config["about"].get("settings", {})
+    return verdict.judge(
+        directory.records(),
+        directory.replicates,
+        directory.diverged(),
+        settings.get("levels"),
+    )
 
 
 def _identity(config: Config, data_digest: str) -> dict[str, Any]:
@@ -208,7 +247,7 @@ def unfinished(config: Config, directory: RunDirectory) -> list[int]:
         kept.setdefault(row["replicate"], set()).add(place)
     return [
         replicate
-        for replicate in range(config.replicates)
+        for replicate in range(config.looks.last)
         if wanted - kept.get(replicate, set())
     ]
 
@@ -231,11 +270,7 @@ def prepare(
     Raises:
         ValueError: Settings are wrong or do not fit together.
     """
-    if config.replicates < 1:
-        raise ValueError(
-            f"`replicates` must be 1 or more; got {config.replicates}."
-        )
-    searches = [_search(config, r, strategy) for r in range(config.replicates)]
+    searches = [_search(config, r, strategy) for r in range(config.looks.last)]
     trainer = build_trainer(config, data_dir, strategy)
     return searches, trainer, searches[0].rewind(trainer)
 
@@ -268,7 +303,7 @@ def explain(
         strategy: As `run_experiment` takes it.
     """
     trainer = build_trainer(config, data_dir, strategy)
-    replicates = len(shard.own(config.replicates))
+    replicates = len(shard.own(config.looks.first))
     chains = replicates * _chains(config)
     networks = replicates * _search(config, 0).networks
     steps = networks * trainer.steps

@@ -144,8 +144,8 @@ def run_sweep(
             )
             for label, config in configs.items()
         }
-    shards = shard.within({n: c.replicates for n, c in configs.items()})
-    left = [n for n, c in configs.items() if shards[n].own(c.replicates)]
+    shards = shard.within({n: c.looks.last for n, c in configs.items()})
+    left = [n for n, c in configs.items() if shards[n].own(c.looks.last)]
     with Leases(folder / ".leases") as leases:
         while left:
             # Workers on several hosts come to the runs in one order.

@@ -131,7 +131,7 @@ class Objective:
         self._result_names: list[str] = []
         flat = nested.arrays_of(outputs)
         self.has_output_masks = any(
-            _mask(output) is not None for output in flat
+            mask_of(output) is not None for output in flat
         )
         self.compiled_metrics = self._compiled_metrics()
         self.deciding = self._deciding()
@@ -289,6 +289,15 @@ class Objective:
         self._result_names = list(found)
         return found
 
+    def result(self, totals: Sequence[tf.Tensor], name: str) -> tf.Tensor:
+        """Returns one metric.
+
+        Args:
+            totals: Values of `variables`.
+            name: As `results` names it.
+        """
+        return self._results(totals)[name]
+
     def scope(self, totals: Sequence[Any]) -> keras.StatelessScope:
         """Returns a scope in which `variables` have values."""
         pairs = zip(self.variables, totals, strict=True)
@@ -303,14 +312,14 @@ class Objective:
             examples: A batch.
             outputs: What the model returns for it, with Keras' masks.
         """
-        masks = nested.map_arrays(_mask, outputs)
+        masks = nested.map_arrays(mask_of, outputs)
         _, parts = replicas.part()
 
         def one(example: Any) -> tf.Tensor:
             y, weight, output, mask = nested.map_arrays(
                 lambda array: array[tf.newaxis], example
             )
-            _put_masks(output, mask)
+            put_masks(output, mask)
             alone = Examples(None, y, weight)
             with self.scope(self.zeros()):
                 if self.deciding == LOSS:
@@ -391,12 +400,18 @@ def _mapped(function: Callable[[Any], tf.Tensor], parts: Any) -> tf.Tensor:
         return tf.map_fn(one, flat, fn_output_signature=tf.float32)
 
 
-def _mask(tensor: Any) -> Any:
+def mask_of(tensor: Any) -> Any:
     """Returns which entries of a tensor count, as Keras keeps it, or None."""
     return getattr(tensor, "_keras_mask", None)
 
 
-def _put_masks(outputs: Any, masks: Any) -> None:
+def put_masks(outputs: Any, masks: Any) -> None:
+    """Marks entries of outputs as counting or not, as Keras does.
+
+    Args:
+        outputs: What a model returns.
+        masks: As `mask_of` returns, nested alike.
+    """
     pairs = zip(
         keras.tree.flatten(outputs), keras.tree.flatten(masks), strict=True
     )

@@ -154,6 +154,11 @@ class Trainer:
         return recipe.validation_batch_size or recipe.batch_size
 
     @property
+    def deciding(self) -> str:
+        """The name of the metric that a verdict looks at."""
+        return self._deciding
+
+    @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training data."""
         return self._feed.steps_per_epoch

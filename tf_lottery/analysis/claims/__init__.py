@@ -1,4 +1,4 @@
-"""This package knows the paper's claims, and whether a run bears them out.
+"""The paper's claims, and whether a run bears them out.
 
 One file per family of networks, and one line in `CLAIMS` for each setting that
 the paper claims something of.
@@ -15,7 +15,7 @@ from tf_lottery.analysis.claims.claim import (
     Measure,
     hold,
 )
-from tf_lottery.analysis.replicates import Replicated
+from tf_lottery.analysis.network import Network
 
 _LENET = {"model": "lenet_300_100", "dataset": "mnist"}
 _CONV_2, _CONV_4, _CONV_6 = (
@@ -47,7 +47,7 @@ CLAIMS: tuple[tuple[Mapping[str, Any], tuple[Claim, ...]], ...] = (
 
 
 def check(
-    networks: Sequence[Replicated],
+    networks: Sequence[Network],
     settings: Mapping[str, Any],
     published: bool,
 ) -> list[Finding]:
@@ -73,11 +73,7 @@ def tally(findings: Sequence[Finding]) -> str:
         (outcome, sum(f.outcome == outcome for f in findings))
         for outcome in OUTCOMES
     ]
-    parts = ", ".join(
-        f"{count} {outcome}"
-        for outcome, count in counts
-        if count or outcome != OUTCOMES[-1]
-    )
+    parts = ", ".join(f"{n} {outcome}" for outcome, n in counts if n)
     return f"Of {len(findings)} claims of the paper: {parts}."
 
 

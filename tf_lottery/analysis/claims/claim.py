@@ -1,4 +1,9 @@
-"""This module knows what a claim is, and whether a run bears it out."""
+"""Claims of the paper, and what a run says of each: two questions.
+
+Is the direction shown, that tickets are faster, or more accurate? Is the
+paper's number one that five new trials could come to, if they are like those of
+the run? The second is asked only at the paper's own settings.
+"""
 
 import dataclasses
 import math
@@ -6,15 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tf_lottery.analysis import draws
-from tf_lottery.analysis.replicates import Estimate, Replicated, estimate
+from tf_lottery.analysis.estimate import Estimate, estimate
+from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.verdict import TOO_SHORT
 
-OUTCOMES = (
-    "reproduced",
-    "not reproduced",
-    "not enough runs",
-    "trained too short",
-)
-"""What can come of a claim; the last if a validation loss still fell."""
+SHOWN, CONTRADICTED, NOT_SHOWN = "shown", "contradicted", "not shown"
+AGREES, DIFFERS = "agrees", "differs"
+TOO_FEW, SHORT = "too few replicates", "trained too short"
+OUTCOMES = (SHOWN, CONTRADICTED, NOT_SHOWN, AGREES, DIFFERS, TOO_FEW, SHORT)
+"""Outcomes of a claim: of its direction, or of a number without one."""
+
+TRIALS = 5
+"""Of how many trials the paper's numbers are means (Sec. 2: "five trials")."""
 
 Row = Mapping[str, Any]
 
@@ -86,10 +94,11 @@ class Claim:
         of: The variant measured, or `"dense"`.
         against: What it is compared with; `"dense"`: the dense network.
         measure: How.
-        low: The smallest number that agrees.
-        high: The largest.
-        direction: The smallest that agrees at other settings; None: at other
-            settings nothing is claimed.
+        low: The paper's number, or the lowest that it can be read as.
+        high: The highest that it can be read as; infinity for "at least".
+        direction: The measure is claimed to be above this, at any settings.
+            None: no direction is claimed at other settings than the paper's;
+            at those, an open `high` makes `low` the direction.
     """
 
     text: str
@@ -109,58 +118,70 @@ class Finding:
 
     Attributes:
         claim: The claim.
-        outcome: One of `OUTCOMES`.
-        measured: The number, over replicates.
-        low: The smallest number that agrees with the claim here.
-        high: The largest.
+        outcome: One of `OUTCOMES`: whether the direction is shown; of a claim
+            without one, whether the number agrees.
+        number: Whether the paper's number agrees, `"agrees"` or `"differs"`;
+            None where it is not asked: at other settings than the paper's, or
+            with too few replicates.
+        measured: The measure over replicates, on the scale of its mean.
+        low: The paper's number is at least this: see `Claim`.
+        high: It is at most this.
+        ends: Ends of the 95 % interval of the measured mean.
     """
 
     claim: Claim
     outcome: str
+    number: str | None
     measured: Estimate
     low: float
     high: float
+    ends: tuple[float, float]
 
     @property
-    def number(self) -> str:
-        """What was measured, with its interval if there is one."""
+    def mean(self) -> float:
+        """What was measured, on the scale that is claimed."""
+        return self.claim.measure.shown(self.measured.mean)
+
+    @property
+    def value(self) -> str:
+        """What was measured, as text, with its interval if there is one."""
         form = self.claim.measure.form.format
-        text = form(self.measured.mean)
+        text = form(self.mean)
         if self.measured.has_interval:
-            low, high = form(self.measured.low), form(self.measured.high)
-            text += f" ({low} to {high})"
+            text += f" ({' to '.join(form(end) for end in self.ends)})"
         return text
 
     @property
     def band(self) -> str:
-        """What is claimed."""
+        """The paper's number."""
         form = self.claim.measure.form.format
         if self.high == math.inf:
             return f"at least {form(self.low)}"
+        if form(self.low) == form(self.high):
+            return form(self.low)
         return f"{form(self.low)} to {form(self.high)}"
 
     def __str__(self) -> str:
+        paper = f"; the paper: {self.band}" if self.number else ""
+        if self.number and self.claim.direction is not None:
+            paper += f", which {self.number}"
         return (
-            f"{self.outcome}: {self.claim.text}: {self.number}, n = "
-            f"{self.measured.replicates}; claimed {self.band} "
-            f"({self.claim.source})"
+            f"{self.outcome}: {self.claim.text}: {self.value}, n = "
+            f"{self.measured.n}{paper} ({self.claim.source})"
         )
 
 
 def hold(
-    networks: Sequence[Replicated], claims: Sequence[Claim], published: bool
+    networks: Sequence[Network], claims: Sequence[Claim], published: bool
 ) -> list[Finding]:
     """Returns what a run says of each claim that it has networks for.
 
-    The mean over replicates has a two-sided 95 % interval of Student's t. A
-    claim is reproduced if that lies within the claimed numbers, not
-    reproduced if it lies outside, and else there are not enough runs. So
-    whatever the truth is, a claim that is false is called reproduced, and one
-    that is true not reproduced, in at most 2.5 % of runs each if it has one
-    end ("at least"), as many again for a second end. Each claim stands alone:
-    of many, some outcome may be wrong by chance. Draws of a control are
-    averaged within their replicate. Where a network stops at its last step, its
-    validation loss still fell, and when it would stop is not known.
+    A direction is shown, or contradicted, by a one-sided t test over
+    replicates at 2.5 %. A number agrees if it lies in the 95 % prediction
+    interval of the mean of five new trials, mean +- t * sd * sqrt(1/n + 1/5):
+    the paper's mean of five trials has an error of its own. Each claim stands
+    alone: of many, some outcome may be wrong by chance. Draws of a control are
+    averaged within their replicate.
 
     Args:
         networks: Records of all replicates.
@@ -171,42 +192,54 @@ def hold(
     networks = draws.pool(networks)
     findings = []
     for claim in claims:
-        low, high = claim.low, claim.high
-        if not published:
-            if claim.direction is None:
-                continue
-            low, high = claim.direction, math.inf
+        if not published and claim.direction is None:
+            continue
         pairs = _pairs(networks, claim)
         values = [_value(claim.measure, *pair) for pair in pairs]
         known = [value for value in values if value is not None]
         if known:
-            measured = _shown(estimate(known), claim.measure)
-            outcome = _outcome(measured, low, high)
-            if claim.measure.of_stop and any(map(_still_fell, pairs)):
-                outcome = "trained too short"
-            findings.append(Finding(claim, outcome, measured, low, high))
+            still_fell = claim.measure.of_stop and any(map(_still_fell, pairs))
+            findings.append(_finding(claim, known, published, still_fell))
     return findings
 
 
-def _shown(measured: Estimate, measure: Measure) -> Estimate:
-    """Returns an estimate on the scale that is claimed and printed."""
-    mean = measure.shown(measured.mean)
+def _finding(
+    claim: Claim, values: Sequence[float], published: bool, still_fell: bool
+) -> Finding:
+    measured, shown = estimate(values), claim.measure.shown
+    direction = claim.direction
+    if direction is None and claim.high == math.inf:
+        direction = claim.low
+    ends = measured.low, measured.high
+    if measured.has_interval:
+        ends = shown(ends[0]), shown(ends[1])
+    outcome = number = None
+    if direction is not None:
+        outcome = NOT_SHOWN
+        if ends[0] > direction:
+            outcome = SHOWN
+        elif ends[1] < direction:
+            outcome = CONTRADICTED
+    if published and measured.has_interval:
+        low, high = map(shown, measured.prediction(TRIALS))
+        number = AGREES if low <= claim.high and high >= claim.low else DIFFERS
     if not measured.has_interval:
-        return dataclasses.replace(measured, mean=mean)
-    low, high = measure.shown(measured.low), measure.shown(measured.high)
-    return dataclasses.replace(measured, mean=mean, low=low, high=high)
-
-
-def _outcome(measured: Estimate, low: float, high: float) -> str:
-    if low <= measured.low and measured.high <= high:
-        return "reproduced"
-    if measured.high < low or measured.low > high:
-        return "not reproduced"
-    return "not enough runs"
+        outcome = TOO_FEW
+    if still_fell:
+        outcome, number = SHORT, None
+    return Finding(
+        claim,
+        outcome or number or TOO_FEW,
+        number,
+        measured,
+        claim.low,
+        claim.high,
+        ends,
+    )
 
 
 def _pairs(
-    networks: Sequence[Replicated], claim: Claim
+    networks: Sequence[Network], claim: Claim
 ) -> list[tuple[Row | None, Row | None]]:
     """Returns the rows of both networks, of each replicate."""
     level = _level_at(networks, claim.density)
@@ -226,7 +259,7 @@ def _pairs(
 
 def _still_fell(pair: tuple[Row | None, Row | None]) -> bool:
     return any(
-        row.get("early_stop_step", 0) == row.get("steps")
+        row.get("early_stop_step", 0) > TOO_SHORT * row.get("steps", math.inf)
         for row in pair
         if row is not None
     )
@@ -245,9 +278,7 @@ def _value(
         return None
 
 
-def _level_at(
-    networks: Sequence[Replicated], density: float | None
-) -> int | None:
+def _level_at(networks: Sequence[Network], density: float | None) -> int | None:
     """Returns the level nearest to a density, if one is within a tenth."""
     if density is None:
         return 0

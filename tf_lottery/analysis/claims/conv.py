@@ -1,4 +1,4 @@
-"""This module knows what is claimed of Conv-2, Conv-4, Conv-6 on CIFAR-10.
+"""Claims about Conv-2, Conv-4, Conv-6 on CIFAR-10.
 
 Frankle & Carbin 2019, Sec. 3. Densities are those of the level meant: the
 paper's labels for Conv-6 belong to slightly fewer weights than it has.

@@ -1,4 +1,4 @@
-"""This module knows what is claimed of the paper's two deep networks.
+"""Claims about the paper's two deep networks.
 
 Frankle & Carbin 2019, Sec. 4 and 5: "Resnet-18" and VGG-19 on CIFAR-10, by
 learning rate. Its figures' values are not in the text, so these are its

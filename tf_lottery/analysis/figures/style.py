@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,7 +14,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
 
-from tf_lottery.analysis.replicates import Replicated
+from tf_lottery.analysis.network import Network
+
+Drawn = Network
 
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -29,14 +31,6 @@ _RC = {
     "svg.hashsalt": "tf_lottery",
 }
 _DPI = 160
-
-
-class Drawn(Replicated, Protocol):
-    """A trained network with its learning curve."""
-
-    @property
-    def curve(self) -> Mapping[str, Sequence[float]]:
-        """Column to values over its evaluations."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,11 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_lottery.analysis import draws, replicates, winning
+from tf_lottery.analysis import conclusion, draws, verdict
 from tf_lottery.analysis.claims import Finding
 from tf_lottery.analysis.figures import Drawing
 from tf_lottery.analysis.report import origin, page, tables
+from tf_lottery.analysis.verdict import Judgment
 
 
 def render(
@@ -20,6 +21,7 @@ def render(
     config: Mapping[str, Any],
     findings: Sequence[Finding] = (),
     command: str = "",
+    judgment: Judgment | None = None,
 ) -> str:
     """Returns the report as HTML, figures within.
 
@@ -31,11 +33,13 @@ def render(
             of it (`"about"`): settings, versions, hardware.
         findings: What the run says of the paper's claims.
         command: The command that makes the run; empty if none does.
+        judgment: The verdicts. None: on these networks, as they are.
     """
+    judgment = judgment or verdict.judge(networks)
     pooled = draws.pool(networks)
     verdicts = [
         f'<p class="verdict">{html.escape(line)}</p>'
-        for line in sentences(networks)
+        for line in conclusion.sentences(judgment, networks)
     ]
     return page.page(
         title,
@@ -45,7 +49,7 @@ def render(
             tables.claims(findings),
             page.figures(figures),
             tables.levels(pooled),
-            tables.comparisons(pooled),
+            tables.comparisons(networks, judgment),
             origin.section(networks, config, command),
         ],
     )
@@ -71,18 +75,4 @@ def render_sweep(
     return page.page(title, [*rows, page.figures(figures)])
 
 
-def sentences(networks: Sequence[Any]) -> list[str]:
-    """Returns the verdict on the run, or why there is none.
-
-    Several replicates are judged together; of one alone, what its two trained
-    networks differ by is said.
-    """
-    if len({n.replicate for n in networks}) > 1:
-        return [replicates.sentence(networks)]
-    try:
-        return [winning.sentence(networks)]
-    except ValueError as error:
-        return [f"No verdict: {error}"]
-
-
-__all__ = ["render", "render_sweep", "sentences"]
+__all__ = ["render", "render_sweep"]

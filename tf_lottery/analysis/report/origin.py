@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tf_lottery.analysis.looks import Looks
 from tf_lottery.analysis.report import page
 
 _KNOWN = ("preset", "digest", "settings", "deterministic", "hardware")
@@ -21,9 +22,8 @@ def extent(networks: Sequence[Any], config: Mapping[str, Any]) -> str:
     settings = config.get("about", {}).get("settings", {})
     if {"replicates", "levels", "controls"} <= settings.keys():
         drawn = [int(c.partition("*")[2] or 1) for c in settings["controls"]]
-        planned = settings["replicates"] * (
-            1 + settings["levels"] * (1 + sum(drawn))
-        )
+        replicates = Looks.parse(settings["replicates"]).at(count)
+        planned = replicates * (1 + settings["levels"] * (1 + sum(drawn)))
         if len(networks) < planned:
             text += f" The run is under way: {planned:,} are planned."
     return text

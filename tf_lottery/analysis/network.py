@@ -1,0 +1,54 @@
+"""What an analysis reads of a trained network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Network(Protocol):
+    """A trained network: a record of a run directory."""
+
+    @property
+    def replicate(self) -> int:
+        """Its replicate."""
+
+    @property
+    def level(self) -> int:
+        """Its level."""
+
+    @property
+    def variant(self) -> str:
+        """`"ticket"`, or the control's name."""
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """Its row of results.csv, and its other metrics."""
+
+    @property
+    def curve(self) -> Mapping[str, Sequence[float]]:
+        """Column to values over its evaluations."""
+
+    @property
+    def per_example(self) -> Mapping[str, np.ndarray]:
+        """Split to the deciding metric of each example at early stop."""
+
+
+class Missing(Protocol):
+    """A network without results: its loss became nan or infinite."""
+
+    @property
+    def replicate(self) -> int:
+        """Its replicate."""
+
+    @property
+    def level(self) -> int:
+        """Its level."""
+
+    @property
+    def variant(self) -> str:
+        """`"ticket"`, or the control's name."""
+
+    @property
+    def step(self) -> int:
+        """The step at which that was seen."""

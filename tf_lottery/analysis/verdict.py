@@ -1,0 +1,318 @@
+"""Which tickets win: the rule, with its error rate.
+
+A ticket wins at a level if new trainings of it are shown to
+
+(a) reach the dense network's lowest validation loss in fewer steps than the
+    dense network takes: the mean over replicates of log(dense early-stop step
+    / ticket's catch-up step) is above 0; and
+(b) be no worse at early stop: the mean gain of the deciding metric is above
+    the negative margin of `deciding`,
+
+each by a one-sided t test at 2.5 % (Frankle & Carbin 2019, Sec. 1: "at most as
+many steps", "the same accuracy"). Both must hold, so a level that fails one of
+them is named in at most 2.5 % of runs.
+
+Levels are tested in a sequence that the data do not choose: first the level
+nearest to `ANCHOR`, then the sparser ones, then the denser ones. The first
+failure ends the sequence. So the error rate holds for all levels together
+without any other correction (fixed-sequence test, Maurer et al. 1995).
+
+Differs from the paper, which compares early-stop steps: the step of the lowest
+validation loss is the place of a minimum of a flat and noisy curve, and the
+same training stops at 6,600 or 5,200 on other validation examples. The step at
+which a curve falls to a given loss is far steadier. Early-stop steps are
+reported beside it, and stay a claim of their own (`claims`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+from tf_lottery.analysis import wording
+from tf_lottery.analysis.comparison import STOP, Comparison, compare
+from tf_lottery.analysis.deciding import Deciding, deciding
+from tf_lottery.analysis.estimate import FEWEST
+from tf_lottery.analysis.looks import Looks
+from tf_lottery.analysis.network import Missing, Network
+
+ANCHOR = 0.211
+"""The density at which the sequence of levels begins: that of the paper's
+fastest LeNet tickets (Frankle & Carbin 2019, Sec. 2)."""
+
+TOO_SHORT = 0.95
+"""A dense network that stops after this share of its steps would have gone on
+learning: when it would have stopped is not known. There is no verdict if that
+holds for more than half of the replicates."""
+
+WINNING, LOSING, UNDECIDED = "winning", "not winning", "undecided"
+NOT_TESTED, SHORT = "not tested", "trained too short"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The verdict on the tickets of one level.
+
+    Attributes:
+        comparison: The tickets against the dense networks.
+        outcome: `"winning"`; `"not winning"`: shown to be slower, or worse by
+            more than the margin, with 95 % confidence for all levels
+            together; `"undecided"`; `"not tested"`: a level before it in the
+            sequence failed, or replicates are missing; `"trained too short"`.
+        reason: Why it is not winning, in words; empty if it is.
+    """
+
+    comparison: Comparison
+    outcome: str
+    reason: str = ""
+
+    @property
+    def level(self) -> int:
+        """Its level."""
+        return self.comparison.level
+
+    @property
+    def density(self) -> float:
+        """Its density."""
+        return self.comparison.density
+
+    @property
+    def is_winning(self) -> bool:
+        """Whether it is shown to win."""
+        return self.outcome == WINNING
+
+
+_Level = TypeVar("_Level", Verdict, Comparison)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgment:
+    """The verdicts on a run.
+
+    Attributes:
+        metric: The metric that decides.
+        comparisons: Tickets against dense networks, by level.
+        verdicts: Verdicts by level; empty if there is none.
+        replicates: Number of replicates that were compared.
+        looks: When the run is judged.
+        problem: Why there is no verdict, in words; empty if there is one.
+        notes: Sentences on what is missing, or known in part.
+    """
+
+    metric: Deciding
+    comparisons: tuple[Comparison, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    replicates: int = 0
+    looks: Looks = Looks()  # noqa: RUF009 - it is frozen
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def winner(self) -> Verdict | None:
+        """The verdict on the smallest winning ticket; None if none wins."""
+        winning = [v for v in self.verdicts if v.is_winning]
+        return max(winning, key=lambda v: v.level, default=None)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether more replicates could not change what is named first."""
+        first = sequence(self.verdicts)[:1]
+        return any(v.outcome in (WINNING, LOSING, SHORT) for v in first)
+
+
+def judge(
+    networks: Sequence[Network],
+    looks: Looks | int | str | None = None,
+    missing: Sequence[Missing] = (),
+    levels: int | None = None,
+) -> Judgment:
+    """Returns the verdicts on a run. Test data decide nothing.
+
+    Args:
+        networks: Records of all replicates.
+        looks: At how many replicates the run is judged, as it was planned.
+            None: at those that there are.
+        missing: Networks whose loss became nan or infinite.
+        levels: How many levels are planned. A run under way has no verdict.
+            None: those that there are.
+    """
+    dense = [n for n in networks if not n.level and n.variant == "ticket"]
+    metric = deciding([n.row for n in dense])
+    begun = {n.replicate for n in dense} | {n.replicate for n in missing}
+    looks = Looks.parse(looks or max(len(begun), 1))
+    due = sorted(begun)[: looks.at(len(begun))]
+    networks = [n for n in networks if n.replicate in due]
+    dense = [n for n in dense if n.replicate in due]
+    has_validation = all(STOP in n.row for n in dense)
+    judgment = Judgment(
+        metric,
+        comparisons=tuple(compare(networks, "ticket", "dense")),
+        replicates=len(dense),
+        looks=looks,
+        notes=_notes(dense, missing) if has_validation else (),
+    )
+    planned = None if missing else levels
+    problem = _problem(networks, metric, looks, len(begun), planned)
+    if problem:
+        return dataclasses.replace(judgment, problem=problem)
+    comparisons = judgment.comparisons
+    if short := _too_short(dense):
+        verdicts = [Verdict(c, SHORT, short) for c in comparisons]
+    else:
+        verdicts = _in_sequence(comparisons, dense, metric, looks.alpha)
+    verdicts.sort(key=lambda v: v.level)
+    return dataclasses.replace(judgment, verdicts=tuple(verdicts))
+
+
+def sequence(levels: Sequence[_Level]) -> Sequence[_Level]:
+    """Returns levels in the order in which they are tested.
+
+    Args:
+        levels: Verdicts or comparisons, one a level.
+    """
+    if not levels:
+        return []
+    ordered: list[_Level] = sorted(levels, key=lambda c: c.level)
+    distances = [abs(math.log(c.density / ANCHOR)) for c in ordered]
+    start = distances.index(min(distances))
+    return ordered[start:] + ordered[:start][::-1]
+
+
+def _in_sequence(
+    comparisons: Sequence[Comparison],
+    dense: Sequence[Network],
+    metric: Deciding,
+    alpha: float,
+) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    failed: Comparison | None = None
+    for comparison in sequence(comparisons):
+        verdict = _incomplete(comparison, dense) or _tested(
+            comparison, metric, alpha, len(comparisons)
+        )
+        if failed is not None and verdict.outcome != LOSING:
+            reason = f"level {failed.level}, tested before it, does not win"
+            verdict = Verdict(comparison, NOT_TESTED, reason)
+        if not verdict.is_winning:
+            failed = failed or comparison
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _incomplete(
+    comparison: Comparison, dense: Sequence[Network]
+) -> Verdict | None:
+    lacking = {n.replicate for n in dense} - {*comparison.replicates}
+    if not lacking:
+        return None
+    names = ", ".join(map(str, sorted(lacking)))
+    plural = "s"[: len(lacking) > 1]
+    reason = f"replicate{plural} {names} lack{'' if plural else 's'} it"
+    return Verdict(comparison, NOT_TESTED, reason)
+
+
+def _tested(
+    comparison: Comparison, metric: Deciding, alpha: float, levels: int
+) -> Verdict:
+    speed, gain = comparison.speed, comparison.gain
+    # Bonferroni: a level that wins is denied in at most 5 % of runs, which
+    # have two ways to deny it.
+    is_slower = speed.is_below(0, alpha / levels)
+    is_worse = gain.is_below(-metric.margin, alpha / levels)
+    reasons = []
+    if is_slower:
+        share = wording.steps_share(speed, is_shown_slower=True)
+        reasons.append(
+            f"reaches the dense network's lowest validation loss {share}"
+        )
+    elif not speed.is_above(0, alpha):
+        reasons.append(
+            "is not shown to reach the dense network's lowest validation loss "
+            f"sooner ({wording.steps_share(speed)})"
+        )
+    if is_worse:
+        reasons.append(f"is worse: {wording.gain(comparison, metric)}")
+    elif not gain.is_above(-metric.margin, alpha):
+        reasons.append(
+            f"is not shown to be as good: {wording.gain(comparison, metric)}"
+        )
+    if not reasons:
+        return Verdict(comparison, WINNING)
+    outcome = LOSING if is_slower or is_worse else UNDECIDED
+    return Verdict(comparison, outcome, "; ".join(reasons))
+
+
+def _problem(
+    networks: Sequence[Network],
+    metric: Deciding,
+    looks: Looks,
+    begun: int,
+    levels: int | None,
+) -> str:
+    """Returns why there is no verdict; empty if there is one."""
+    dense = [n for n in networks if not n.level and n.variant == "ticket"]
+    if not dense:
+        return "no dense network (level 0) is trained"
+    needed = STOP, metric.column("validation")
+    if any(name not in n.row for name in needed for n in dense):
+        return (
+            "a verdict needs validation data: fit(..., validation_split=0.1) "
+            "or fit(..., validation_data=(x, y))"
+        )
+    deepest = max(n.level for n in networks if n.variant == "ticket")
+    if not deepest:
+        return "only the dense network is trained"
+    due = looks.at(begun)
+    if begun < due:
+        return f"{begun} of {due} replicates are begun"
+    if levels is not None and deepest < levels:
+        return f"training is at level {deepest} of {levels}"
+    if len(dense) < FEWEST:
+        return (
+            f"a verdict takes {FEWEST} replicates or more, for trainings "
+            "differ by chance"
+        )
+    return ""
+
+
+def _late(dense: Sequence[Network]) -> list[Network]:
+    """Returns the dense networks that were still learning at the end."""
+    return [
+        n
+        for n in dense
+        if n.row[STOP] > TOO_SHORT * n.row.get("steps", math.inf)
+    ]
+
+
+def _too_short(dense: Sequence[Network]) -> str:
+    """Returns that most dense networks were still learning, else nothing.
+
+    One of several may stop late by chance, for its curve is flat there. That
+    names no ticket wrongly: its early-stop step is taken as too low.
+    """
+    late = _late(dense)
+    if 2 * len(late) <= len(dense):
+        return ""
+    steps = max(int(n.row["steps"]) for n in late)
+    return (
+        "the dense network's validation loss was lowest in the last 5 % of its "
+        f"{steps:,} steps ({len(late)} of {len(dense)} replicates): train "
+        "longer"
+    )
+
+
+def _notes(
+    dense: Sequence[Network], missing: Sequence[Missing]
+) -> tuple[str, ...]:
+    notes = [
+        f"Replicate {network.replicate} lacks {network.variant} of level "
+        f"{network.level}: its loss was not finite at step {network.step:,}."
+        for network in missing
+    ]
+    late = _late(dense)
+    if 0 < 2 * len(late) <= len(dense):
+        notes.append(
+            f"{len(late)} of {len(dense)} dense networks stopped in the last 5 "
+            "% of their steps: tickets may be faster than measured."
+        )
+    return tuple(notes)

@@ -1,0 +1,142 @@
+"""Effects and their bounds as text."""
+
+import math
+from collections.abc import Sequence
+
+from tf_lottery.analysis.comparison import Comparison
+from tf_lottery.analysis.deciding import Deciding
+from tf_lottery.analysis.estimate import Estimate
+
+_Z = 1.96  # of a 95 % interval over examples
+
+
+def steps_share(speed: Estimate, is_shown_slower: bool = False) -> str:
+    """Returns in which share of the dense network's steps a ticket catches up.
+
+    Args:
+        speed: Of a `Comparison` with the dense network.
+        is_shown_slower: Whether to give the lower bound of the share and not
+            its upper one.
+
+    Example:
+        >>> steps_share(Estimate(math.log(2), 0.0, 3))
+        'in 50 % of its steps (at most 50 %)'
+    """
+    text = f"in {_percent(-speed.mean)} of its steps"
+    if not speed.has_interval:
+        return text
+    if is_shown_slower:
+        return f"{text} (at least {_percent(-speed.high)})"
+    return f"{text} (at most {_percent(-speed.low)})"
+
+
+def _percent(logarithm: float) -> str:
+    return f"{100 * math.exp(min(logarithm, 12)):,.0f} %"
+
+
+def stops(sooner: Estimate) -> str:
+    """Returns by how much earlier than the dense network a ticket stops.
+
+    Args:
+        sooner: Of a `Comparison` with the dense network.
+
+    Example:
+        >>> stops(Estimate(math.log(2), 0.0, 3))
+        'stops 50 % earlier (at least 50 %)'
+        >>> stops(Estimate(-math.log(2), 0.0, 1))
+        'stops 100 % later'
+    """
+    share = math.exp(-sooner.mean)
+    how = "earlier" if share <= 1 else "later"
+    text = f"stops {100 * abs(1 - share):.0f} % {how}"
+    if not sooner.has_interval:
+        return text
+    ends = (
+        (sooner.low, sooner.high) if share <= 1 else (sooner.high, sooner.low)
+    )
+    bound = 1 - math.exp(-ends[0])
+    sign = 1 if share <= 1 else -1
+    if sign * bound > 0:
+        return f"{text} (at least {100 * abs(bound):.0f} %)"
+    return f"{text} (not shown: 95 % interval {_span(sooner)})"
+
+
+def _span(sooner: Estimate) -> str:
+    def side(logarithm: float) -> str:
+        share = math.exp(-logarithm)
+        how = "earlier" if share <= 1 else "later"
+        return f"{100 * abs(1 - share):.0f} % {how}"
+
+    return f"{side(sooner.low)} to {side(sooner.high)}"
+
+
+def gain(comparison: Comparison, metric: Deciding) -> str:
+    """Returns by how much the deciding metric is better, with a bound.
+
+    Args:
+        comparison: The comparison. Of fewer than three replicates the
+            interval is over validation examples, and says nothing of new
+            trainings.
+        metric: The deciding metric.
+    """
+    found = comparison.gain
+    text = metric.difference(found.mean)
+    if not metric.is_fraction:
+        text += f" of {metric.title}"
+    if found.has_interval:
+        return f"{text} on validation data ({metric.bound(found.low)})"
+    if math.isnan(comparison.examples):
+        return f"{text} on validation data"
+    half = _Z * comparison.examples
+    ends = (found.mean - half, found.mean + half)[:: metric.sign]
+    low, high = map(metric.difference, ends)
+    return (
+        f"{text} on validation data (95 % interval over its examples {low} to "
+        f"{high})"
+    )
+
+
+def against(comparison: Comparison, control: str, metric: Deciding) -> str:
+    """Returns how a control compares with its ticket.
+
+    Args:
+        comparison: The ticket against the control.
+        control: The control's name.
+        metric: The deciding metric.
+    """
+    slower, lost = comparison.sooner, comparison.gain
+    times = f"{math.exp(slower.mean):.2g} times the steps"
+    points = metric.difference(-lost.mean)
+    if not slower.has_interval:
+        return f"{control} stops after {times}, with {points}"
+    is_later, is_worse = slower.is_above(0), lost.is_above(0)
+    times += f" (at least {math.exp(slower.low):.2g})" if is_later else ""
+    side = "at most" if metric.sign > 0 else "at least"
+    points += f" ({side} {metric.difference(-lost.low)})" if is_worse else ""
+    text = f"{control} stops after {times}, with {points}"
+    # A copy in another order of the data lacks nothing that a ticket has.
+    if not (is_later or is_worse) and control != "data_order":
+        text += ", and is not shown to be worse than the ticket"
+    return text
+
+
+def levels(numbers: Sequence[int]) -> str:
+    """Returns rising levels as text.
+
+    Example:
+        >>> levels([1, 3, 4, 6, 7, 8])
+        'levels 1, 3, 4, 6 to 8'
+        >>> levels([2])
+        'level 2'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = [
+        f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run))
+        for run in runs
+    ]
+    return f"level{'s'[: len(numbers) > 1]} {', '.join(parts)}"
