@@ -93,7 +93,7 @@ def test_a_claim_is_held_against_its_direction_and_number(
         for f in claims.check(networks, studies.LENET, is_published)
     }
     assert (found[EARLIER].outcome, found[EARLIER].number) == (outcome, number)
-    assert found[EARLIER].mean == pytest.approx(1 - share, abs=0.15)
+    assert found[EARLIER].mean == pytest.approx(100 - 100 * share, abs=15)
 
 
 @pytest.mark.parametrize("which", ["dense", "ticket"])

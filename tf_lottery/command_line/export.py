@@ -23,12 +23,19 @@ TICKETS = {"ticket": True, "seed_ticket": False}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the ticket, the formats, and how they are measured."""
     parser.add_argument("run_dir", metavar="DIR", help="the run's directory")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
         "--level",
         type=int,
-        required=True,
         metavar="L",
         help="pruning rounds of the ticket; 0: the dense network",
+    )
+    which.add_argument(
+        "--max_drop",
+        type=float,
+        metavar="D",
+        help="the smallest ticket that is shown to lose at most this much of "
+        "the run's metric on validation data: 0.005 is half a point",
     )
     parser.add_argument(
         "--replicate",
@@ -95,6 +102,10 @@ def execute(arguments: argparse.Namespace) -> None:
             "out --shrink and --dtype, or write them apart."
         )
     directory = RunDirectory.open(arguments.run_dir)
+    if arguments.max_drop is not None:
+        arguments.level = _smallest(
+            directory, arguments.replicate, arguments.max_drop
+        )
     ticket = directory.ticket(arguments.replicate, arguments.level)
     paths = {name: pathlib.Path(arguments.output) for name in names}
     if len(names) > 1:
@@ -107,6 +118,35 @@ def execute(arguments: argparse.Namespace) -> None:
         print(paths[name])
     if formats:
         _serve(arguments, directory, export.plain(ticket), formats, paths)
+
+
+def _smallest(
+    directory: "RunDirectory", replicate: int, max_drop: float
+) -> int:
+    """Returns the level of the smallest ticket that loses little."""
+    from tf_lottery.analysis import smallest
+    from tf_lottery.analysis.deciding import deciding
+
+    records = [r for r in directory.records() if r.replicate == replicate]
+    if not any(r.level == 0 for r in records):
+        raise ValueError(
+            f"{directory.address!r} has no replicate {replicate}: results.csv "
+            "lists what it has."
+        )
+    drops = smallest.drops(records, max_drop, smallest.CONFIDENCE)
+    chosen = smallest.choose(drops, max_drop)
+    metric = deciding([r.row for r in records if not r.level])
+    if chosen is None:
+        raise ValueError(
+            smallest.refusal(drops, metric, max_drop, smallest.CONFIDENCE)
+        )
+    print(
+        f"Level {chosen.level}, {100 * chosen.density:.1f} % of the weights: "
+        f"{metric.difference(-chosen.drop)} of validation {metric.title} "
+        f"({metric.bound(-chosen.most)}, 97.5 % confidence over "
+        f"{chosen.examples:,} examples)."
+    )
+    return chosen.level
 
 
 def _serve(

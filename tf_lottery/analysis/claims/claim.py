@@ -52,8 +52,8 @@ def _sooner(one: Row, other: Row) -> float:
 # Steps are compared by ratios, and the mean of ratios is taken of logarithms:
 # 1 - one / other would weigh a dense network that stopped early by chance many
 # times more than one that stopped late.
-EARLIER = Measure(_sooner, "{:.0%}", lambda x: 1 - math.exp(-x), True)
-"""The share of the other's steps that the one stops earlier by."""
+EARLIER = Measure(_sooner, "{:.0f} %", lambda x: 100 - 100 * math.exp(-x), True)
+"""By how many percent of the other's steps the one stops earlier."""
 
 TIMES_AS_FAST = Measure(_sooner, "{:.2f}", math.exp, True)
 """The other's early-stop step over the one's."""

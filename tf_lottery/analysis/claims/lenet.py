@@ -47,8 +47,8 @@ ITERATIVE = (
         "ticket",
         "dense",
         EARLIER,
-        0.25,
-        0.38,
+        25,
+        38,
     ),
     # The text has "more than 0.3".
     Claim(
