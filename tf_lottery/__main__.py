@@ -19,7 +19,7 @@ commands, of each of which `tf-lottery COMMAND --help` says more:
 _EPILOG = """examples:
   tf-lottery run lenet_mnist --run_dir runs/lenet
   tf-lottery report runs/lenet
-  tf-lottery export runs/lenet --level 3 --output served
+  tf-lottery export runs/lenet --max_drop 0.005 --output served
 
 exit status: 0 done; 1 a fault in tf-lottery; 2 bad input, said in one line;
 130 interrupted by Ctrl-C
