@@ -208,6 +208,14 @@ def test_a_network_replaced_while_it_is_read_is_read_whole(at, server):
     assert test_store.toy.same(found.trained, better.trained)
 
 
+def test_what_diverged_is_known_on_another_machine(at):
+    def opened():
+        another_machine()
+        return test_store.directory(at)
+
+    test_store.diverges_and_comes_back(test_store.directory(at), opened)
+
+
 def folder_of(path, text):
     path.mkdir()
     for name in ("data", "index"):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 
 import numpy as np
@@ -12,6 +13,7 @@ import toy
 
 from tf_lottery import search, store
 from tf_lottery.store import RunDirectory
+from tf_lottery.training import Diverged
 
 IDENTITY = {"rate": 0.2, "optimizer": {"name": "adam", "beta": [0.9]}}
 
@@ -266,3 +268,46 @@ def tree(path):
         for p in sorted(path.rglob("*"))
         if p.is_file()
     }
+
+
+def diverges_and_comes_back(kept, opened):
+    """Holds what a run keeps of a network that diverged, and then did not.
+
+    `opened` opens the directory as a process that knows nothing of it.
+    """
+    (dense, run), (ticket, other), *_ = found_tickets()
+    kept.save(0, dense, run)
+    kept.save(0, ticket, other)
+    outcome = Diverged(20, 30, math.inf)
+    kept.save_diverged(0, ticket, outcome)
+    (network,) = opened().diverged()
+    place = network.replicate, network.level, network.variant, network.step
+    assert place == (0, 1, "ticket", 30)
+    assert opened().load_diverged(0, ticket) == outcome == network.outcome
+    assert opened().load(0, ticket) is None
+    assert [row["level"] for row in opened().rows()] == [0]
+    assert [record.level for record in opened().records()] == [0]
+    # What came out differently did not diverge.
+    unlike = dataclasses.replace(ticket, data_seed=5)
+    assert opened().load_diverged(0, unlike) is None
+    assert opened().load_diverged(1, ticket) is None
+    kept.save(0, ticket, other)
+    assert opened().diverged() == []
+    assert opened().load_diverged(0, ticket) is None
+    assert [row["level"] for row in opened().rows()] == [0, 1]
+
+
+def test_what_diverged_is_kept_in_place_of_a_record(tmp_path):
+    kept = directory(tmp_path / "run")
+    diverges_and_comes_back(kept, lambda: directory(tmp_path / "run"))
+
+
+def test_a_siblings_divergence_is_taken_over(tmp_path):
+    theirs = directory(tmp_path / "theirs")
+    (dense, _), *_ = found_tickets()
+    theirs.save_diverged(0, dense, Diverged(0, 10, math.nan))
+    kept = RunDirectory(
+        tmp_path / "own", IDENTITY, {"preset": "toy"}, siblings=[theirs]
+    )
+    assert kept.load_diverged(0, dense).last == 10
+    assert len(directory(tmp_path / "own").diverged()) == 1

@@ -8,6 +8,7 @@ from typing import Any
 import tqdm
 
 from tf_lottery.tickets import Ticket
+from tf_lottery.training import Diverged
 
 
 class Progress:
@@ -119,8 +120,29 @@ class Progress:
         seconds = f"{metrics['seconds']:.1f} s"
         self._write(replicate, ticket, metrics, seconds)
 
+    def diverged(
+        self,
+        replicate: int,
+        ticket: Ticket,
+        outcome: Diverged,
+        untrained: str = "",
+    ) -> None:
+        """Says that a network diverged, and what will be missing for it.
+
+        Args:
+            replicate: The replicate it belongs to.
+            ticket: What was trained.
+            outcome: How it ended.
+            untrained: Which networks are not trained because of it.
+        """
+        name = f"Level {ticket.level} {ticket.variant}"
+        if self._replicates > 1:
+            name += f" of replicate {replicate}"
+        ends = f"Not trained because of it: {untrained or 'nothing else'}."
+        self.say(f"{name} diverged. {outcome} {ends}")
+
     def expect(self, steps: int) -> None:
-        """Says that there is more to do than was known."""
+        """Says that there is more to do than was known, or less: < 0."""
         self._bar.total += steps
         self._bar.refresh()
 

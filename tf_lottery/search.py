@@ -20,7 +20,7 @@ from tf_lottery.masks import Masks
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import schedule as schedules
 from tf_lottery.tickets import Ticket
-from tf_lottery.training import Run, State
+from tf_lottery.training import Diverged, Outcome, Run, State
 
 
 def _is_random(path: str) -> bool:
@@ -75,13 +75,19 @@ class Pruning:
         lookup.find(REWINDS, self.rewinds, "value of `rewinds`")
 
 
-def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
+def find_tickets(
+    dense: Ticket, how: Pruning
+) -> Generator[Ticket, Outcome, None]:
     """Yields the ticket of each level, and is sent the run that trained it.
 
     The one place that holds the algorithm. It trains nothing itself: whoever
     drives it trains each ticket from `ticket.start` under `ticket.masks` and
     sends the record back, with the state at step k captured in that of level
     0. So one search, many at once, and one resumed are the same search.
+
+    Whoever drives it sends `Diverged` of a ticket whose loss became nan. Such
+    a ticket has no scores: the search ends there, unless the schedule scores
+    the dense network alone.
 
     Args:
         dense: The ticket of level 0: all weights, and the initial state θ0.
@@ -96,13 +102,19 @@ def find_tickets(dense: Ticket, how: Pruning) -> Generator[Ticket, Run, None]:
     criterion = pruning.find_criterion(how.criterion)
     schedule = schedules.find(how.schedule)
     _require_survivors(dense, how)
-    run = dense_run = yield dense
+    run: Outcome = yield dense
+    if isinstance(run, Diverged):
+        return
+    dense_run = run
     theta_k = run.captured[0] if run.captured else dense.origin
     masks = dense.masks
     for level in range(1, how.levels + 1):
-        scored, within = run, masks
         if schedule.from_dense:
             scored, within = dense_run, dense.masks
+        elif isinstance(run, Diverged):
+            return
+        else:
+            scored, within = run, masks
         scores = criterion(
             {path: scored.trained[path] for path in masks},
             {path: theta_k.weights[path] for path in masks},
@@ -221,7 +233,7 @@ def _require_survivors(dense: Ticket, how: Pruning) -> None:
 
 
 def follow(
-    tickets: Generator[Ticket, Run, None], train: Callable[[Ticket], Run]
+    tickets: Generator[Ticket, Outcome, None], train: Callable[[Ticket], Run]
 ) -> Iterator[tuple[Ticket, Run]]:
     """Yields each ticket of a search with the run that trained it.
 

@@ -32,7 +32,8 @@ class Line:
         errors: Split to the fraction of examples classified wrong at each
             point, in [0, 1].
         distance: The Euclidean distance between the two networks' weights,
-            BatchNorm's moving statistics left out.
+            BatchNorm's moving statistics left out; infinite if one of them
+            diverged, and then there are no points and no errors.
     """
 
     alphas: tuple[float, ...]
@@ -42,7 +43,8 @@ class Line:
     def barrier(self, split: str) -> float:
         """Returns how far the highest error lies above the mean of the ends.
 
-        Frankle et al. 2020 call it error barrier, or instability.
+        Frankle et al. 2020 call it error barrier, or instability. It is
+        infinite if one of the networks diverged.
 
         Args:
             split: A split that was evaluated.
@@ -53,6 +55,8 @@ class Line:
             ... )
             0.25
         """
+        if math.isinf(self.distance):
+            return math.inf
         errors = self.errors[split]
         return max(errors) - (errors[0] + errors[-1]) / 2
 
@@ -137,7 +141,8 @@ def first_stable(
 
     Args:
         steps: Candidates, rising.
-        barrier: Measures the barrier of two copies that part at a step.
+        barrier: Measures the barrier of two copies that part at a step;
+            infinite if one of them diverged.
 
     Raises:
         ValueError: Even the last is not stable.
@@ -154,9 +159,13 @@ def first_stable(
 
     place = bisect.bisect_left(steps, True, key=is_stable)
     if place == len(steps):
+        last = measured[steps[-1]]
+        apart = f"two copies are {100 * last:.1f} points of error apart"
+        if math.isinf(last):
+            apart = "a copy diverged"
         raise ValueError(
-            f"Training is not stable from step {steps[-1]} on: two copies are "
-            f"{100 * measured[steps[-1]]:.1f} points of error apart, "
-            f"{100 * STABLE:g} would do. Give `rewind` a step of your own."
+            f"Training is not stable from step {steps[-1]} on: {apart}, "
+            f"{100 * STABLE:g} points would do. Give `rewind` a step of your "
+            "own."
         )
     return steps[place], measured

@@ -14,6 +14,8 @@
       ticket                      its ticket file
       trained                     its trained weights; what it classified right
       record.json                 figures, learning curve, digests
+  replicate_0/level_3/reinit/     of a network that diverged, in place of these:
+      diverged.json               when its loss became nan, digests
 
 Whatever is there is whole: files and folders are written beside their place
 and renamed into it. So any number of processes work on one directory.
@@ -41,7 +43,7 @@ from tf_lottery.bucket import Bucket, BucketError
 from tf_lottery.leases import Leases
 from tf_lottery.masks import Masks
 from tf_lottery.tickets import Ticket, pack, unpack
-from tf_lottery.training import Run
+from tf_lottery.training import Diverged, Run
 from tf_lottery.training.state import digest
 
 COLUMNS = (
@@ -67,6 +69,7 @@ Rows = dict[tuple[pathlib.Path, object], Mapping[str, Any]]
 
 _RECORD = "record.json"  # the last file of a trained network's
 _RECORDS = "replicate_*/level_*/*/record.json"
+_DIVERGED = "diverged.json"  # in place of a record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,28 @@ class Record:
     curve: Mapping[str, list[float]]
     digests: Mapping[str, str]
     per_example: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class DivergedNetwork:
+    """What is known of one network whose training diverged.
+
+    Attributes:
+        replicate: Which replicate it belongs to.
+        level: Its level.
+        variant: `"ticket"` or the control's name.
+        outcome: When its loss became nan or infinite.
+    """
+
+    replicate: int
+    level: int
+    variant: str
+    outcome: Diverged
+
+    @property
+    def step(self) -> int:
+        """The first step at which the loss was seen not to be finite."""
+        return self.outcome.last
 
 
 class RunDirectory:
@@ -281,9 +306,81 @@ class RunDirectory:
         archive.write_folder(folder, write, unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
         if self._bucket:
+            self._bucket.remove(self._name(folder / _DIVERGED))
             self._bucket.put_folder(self._name(folder), folder, _RECORD)
             self._bucket.remove_folder(self._name(unfinished))
         self._write_results()
+
+    def save_diverged(
+        self, replicate: int, ticket: Ticket, outcome: Diverged
+    ) -> None:
+        """Keeps that a network diverged, in place of what was kept of it."""
+        content = _as_json(
+            {
+                "replicate": replicate,
+                "level": ticket.level,
+                "variant": ticket.variant,
+                "first_step": outcome.first,
+                "last_step": outcome.last,
+                # JSON has neither nan nor infinity.
+                "loss": str(outcome.loss),
+                "digests": started_from(ticket),
+            }
+        )
+        folder = self._cell(replicate, ticket.level, ticket.variant)
+        unfinished = self.unfinished(replicate, ticket)
+        archive.write_folder(
+            folder,
+            lambda beside: archive.write_bytes(beside / _DIVERGED, content),
+            unfinished,
+        )
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if self._bucket:
+            self._bucket.remove(self._name(folder / _RECORD))
+            self._bucket.write(self._name(folder / _DIVERGED), content)
+            self._bucket.remove_folder(self._name(unfinished))
+        self._write_results()
+
+    def load_diverged(self, replicate: int, ticket: Ticket) -> Diverged | None:
+        """Returns how the training of this very ticket diverged, if it did.
+
+        If a sibling keeps it, it is taken over.
+        """
+        own = self._divergence_of(replicate, ticket)
+        if own is not None:
+            return own
+        for sibling in self._siblings:
+            theirs = sibling._divergence_of(replicate, ticket)
+            if theirs is not None:
+                self.save_diverged(replicate, ticket, theirs)
+                return theirs
+        return None
+
+    def _divergence_of(self, replicate: int, ticket: Ticket) -> Diverged | None:
+        cell = self._cell(replicate, ticket.level, ticket.variant)
+        content = self._json(self._name(cell / _DIVERGED))
+        if content is None or content["digests"] != started_from(ticket):
+            return None
+        return _diverged_network(content).outcome
+
+    def diverged(self) -> list[DivergedNetwork]:
+        """Returns the networks whose training diverged, in order.
+
+        They have no record and no row of results.csv.
+        """
+        form = f"replicate_*/level_*/*/{_DIVERGED}"
+        if self._bucket:
+            files = self._bucket.files()
+            names = [n for n in files if pathlib.PurePath(n).match(form)]
+        else:
+            names = [self._name(path) for path in self.path.glob(form)]
+        contents = []
+        for name in names:
+            # Another process may be replacing it.
+            with contextlib.suppress(FileNotFoundError):
+                contents.append(self._json(name))
+        found = [content for content in contents if content is not None]
+        return [_diverged_network(c) for c in sorted(found, key=_order)]
 
     def unfinished(self, replicate: int, ticket: Ticket) -> pathlib.Path:
         """Returns the folder for what is kept while a ticket trains."""
@@ -376,7 +473,7 @@ class RunDirectory:
         """
         folder = self._cell(replicate, level, variant)
         self._bring_folder(folder, _RECORD)
-        if not folder.exists():
+        if not (folder / _RECORD).exists():
             raise FileNotFoundError(
                 f"{self.address!r} has no {variant} of replicate "
                 f"{replicate}, level {level}: results.csv lists what it has."
@@ -417,10 +514,6 @@ class RunDirectory:
         self._bring_cells()
         found = [self._record(folder) for folder in self._cells()]
         return sorted(found, key=lambda record: _order(record.row))
-
-    def diverged(self) -> list[Any]:
-        """Stub until the merge."""
-        return []
 
     def rows(self) -> list[Mapping[str, Any]]:
         """Returns the rows of results.csv, of all networks trained so far."""
@@ -661,6 +754,13 @@ def _order(row: Mapping[str, Any]) -> tuple[int, int, bool, str]:
     """Sorts by replicate and level, tickets before controls."""
     variant = row["variant"]
     return row["replicate"], row["level"], variant != "ticket", variant
+
+
+def _diverged_network(content: Mapping[str, Any]) -> DivergedNetwork:
+    first, last = content["first_step"], content["last_step"]
+    outcome = Diverged(first, last, float(content["loss"]))
+    place = content["replicate"], content["level"], content["variant"]
+    return DivergedNetwork(*place, outcome)
 
 
 def started_from(ticket: Ticket) -> dict[str, str]:

@@ -7,19 +7,29 @@ another one trains is waited for.
 """
 
 import dataclasses
+import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_lottery import controls, seeds, stability
+from tf_lottery import controls, plan, seeds, stability
 from tf_lottery.controls import Control
 from tf_lottery.crews import Crew
+from tf_lottery.plan import Plan
 from tf_lottery.progress import Progress
 from tf_lottery.search import Pruning, find_tickets
 from tf_lottery.store import RunDirectory
 from tf_lottery.tickets import Ticket
-from tf_lottery.training import Job, Run, State, Trainer, checkpoint
+from tf_lottery.training import (
+    Diverged,
+    Job,
+    Outcome,
+    Run,
+    State,
+    Trainer,
+    checkpoint,
+)
 from tf_lottery.training.state import Arrays
 
 
@@ -34,6 +44,8 @@ class Task:
             itself is trained.
         seed: Seed of its training, and of the control.
         keeps_slots: Whether what follows needs the optimizer at the end.
+        dependents: Level and variant of the networks that are trained only if
+            this one is.
     """
 
     replicate: int
@@ -41,6 +53,7 @@ class Task:
     control: Control | None
     seed: int
     keeps_slots: bool = False
+    dependents: frozenset[plan.Name] = frozenset()
 
     def ticket(self) -> Ticket:
         """Returns what is trained: made anew each time, for many may wait."""
@@ -80,13 +93,20 @@ class Walk:
         self._pruning, self._seed, self._found = pruning, seed, found
         self._of_tickets = tuple(variants.values())
         self._of_dense = tuple(controls.of_dense(variants).values())
+        self._plan = Plan(pruning.levels, variants, pruning.schedule)
         self._search = find_tickets(dense, pruning)
         self.dense = self._task(next(self._search))
 
-    def after(self, task: Task, run: Run) -> list[Task]:
-        """Returns what can be trained now that a network of the walk is."""
+    def after(self, task: Task, run: Outcome) -> list[Task]:
+        """Returns what can be trained now that a network of the walk is.
+
+        Of a ticket that diverged there are no controls, and the next level
+        only if it does not depend on that ticket.
+        """
         if task.control is not None:
             return []
+        if isinstance(run, Diverged):
+            return self._next(run)
         goes_on = True
         if self._found:
             goes_on = self._found(
@@ -102,16 +122,24 @@ class Walk:
             tasks = [self._task(at_k, control) for control in self._of_dense]
         else:
             tasks = [self._task(task.of, made) for made in self._of_tickets]
-        if not goes_on:
-            return tasks
+        return [*self._next(run), *tasks] if goes_on else tasks
+
+    def _next(self, run: Outcome) -> list[Task]:
+        """Returns the ticket of the next level, if there is one."""
         try:
-            return [self._task(self._search.send(run)), *tasks]
+            return [self._task(self._search.send(run))]
         except StopIteration:
-            return tasks
+            return []
 
     def _task(self, ticket: Ticket, control: Control | None = None) -> Task:
-        needs_slots = self._pruning.rewinds == "nothing" and control is None
-        return Task(self.replicate, ticket, control, self._seed, needs_slots)
+        task = Task(self.replicate, ticket, control, self._seed)
+        if control is not None:
+            return task
+        return dataclasses.replace(
+            task,
+            keeps_slots=self._pruning.rewinds == "nothing",
+            dependents=self._plan.dependents(ticket.level),
+        )
 
 
 def parting(dense: Ticket, theta_k: State) -> Ticket:
@@ -132,7 +160,7 @@ class _Desk:
         has_told: Whether the user knows that others are waited for.
     """
 
-    after: Callable[[Task, Run], list[Task]]
+    after: Callable[[Task, Outcome], list[Task]]
     new: list[Task]
     waiting: list[Task] = dataclasses.field(default_factory=list)
     under_way: dict[Job, tuple[Task, Ticket, str]] = dataclasses.field(
@@ -149,7 +177,7 @@ class _Desk:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything is trained."""
+        """Whether everything is trained that can be."""
         at_hand = self.new or self.waiting or self.under_way
         return not self.elsewhere and not at_hand
 
@@ -182,7 +210,7 @@ class Study:
             stability.candidates(trainer.steps) if rewind is None else (rewind,)
         )
         self._captures = tuple(sorted({*self._candidates, *captures}))
-        self._settled: dict[int, Run] = {}
+        self._settled: dict[int, Outcome] = {}
 
     def theta_0(self, replicate: int, initial: State) -> State:
         """Returns θ0: the run directory's, if it keeps one."""
@@ -190,18 +218,27 @@ class Study:
             self._keep(replicate, initial)
         return self._restored(replicate, 0)
 
-    def settle(self, walks: Sequence[Walk], crew: Crew) -> None:
+    def settle(
+        self,
+        walks: Sequence[Walk],
+        crew: Crew,
+        order: Iterable[Walk] | None = None,
+    ) -> None:
         """Finds the step that tickets restart from, if it is not given.
 
         It is the first from which the dense network of the first search is
         stable, judged on validation data (else on training data), never on
-        test data. Differs from Frankle et al. 2020 (arXiv:1912.05671), who
-        look at each sparse subnetwork too: in their Table of networks those
-        are stable no later than the dense ones, and cost a search each.
+        test data; of the next search, if that network diverged. Differs from
+        Frankle et al. 2020 (arXiv:1912.05671), who look at each sparse
+        subnetwork too: in their Table of networks those are stable no later
+        than the dense ones, and cost a search each. If every dense network
+        diverged there is nothing to find, and nothing that needs it.
 
         Args:
-            walks: The searches.
+            walks: The searches, whose dense networks are trained together.
             crew: Who trains.
+            order: All searches of the run, those of other processes too, in
+                the order in which they are asked. None: `walks`.
 
         Raises:
             ValueError: No step is stable.
@@ -210,7 +247,9 @@ class Study:
             return
         found = self._directory.rewind
         if found is None:
-            found = self._first_stable(walks, crew)
+            found = self._first_stable(walks, crew, order or walks)
+            if found is None:
+                return
             # Another process may have found it first, and restarted there.
             found = self._directory.rewind or found
             self._directory.rewind = found
@@ -222,13 +261,33 @@ class Study:
         )
 
     def _first_stable(
-        self, walks: Sequence[Walk], crew: Crew
+        self, walks: Sequence[Walk], crew: Crew, order: Iterable[Walk]
+    ) -> dict[str, Any] | None:
+        """Returns how the step was found; None: all dense networks diverged."""
+        outcomes = self._train([walk.dense for walk in walks], crew)
+        for walk, outcome in zip(walks, outcomes, strict=True):
+            self._settled[walk.replicate] = outcome
+        for walk in order:
+            if walk.replicate not in self._settled:
+                self._settled[walk.replicate] = self._of_others(walk, crew)
+            dense = self._settled[walk.replicate]
+            if isinstance(dense, Run):
+                return self._stable_from(walk.dense, dense.trained, crew)
+        return None
+
+    def _of_others(self, walk: Walk, crew: Crew) -> Outcome:
+        """Trains the dense network of a search of another process."""
+        steps = self._trainer.steps
+        self._progress.expect(steps)
+        (outcome,) = self._train([walk.dense], crew)
+        if isinstance(outcome, Diverged):
+            # What depends on it was never this process's to train.
+            self._progress.expect(steps * len(walk.dense.dependents))
+        return outcome
+
+    def _stable_from(
+        self, task: Task, dense: Arrays, crew: Crew
     ) -> dict[str, Any]:
-        runs = self._train([walk.dense for walk in walks], crew)
-        self._settled = {
-            walk.replicate: run for walk, run in zip(walks, runs, strict=True)
-        }
-        task, dense = walks[0].dense, runs[0].trained
         has_validation = self._trainer.data.validation is not None
         split = "validation" if has_validation else "train"
 
@@ -246,6 +305,8 @@ class Study:
             copy = Task(task.replicate, at_k, probe, task.seed)
             self._progress.expect(self._trainer.steps)
             (run,) = self._train([copy], crew)
+            if isinstance(run, Diverged):
+                return math.inf
             line = stability.connect(dense, run.trained, errors)
             return line.barrier(split)
 
@@ -253,15 +314,19 @@ class Study:
         return {
             "step": step,
             "split": split,
-            "barriers": {str(k): barriers[k] for k in sorted(barriers)},
+            # JSON has no infinity: null is that of a copy that diverged.
+            "barriers": {
+                str(k): barriers[k] if math.isfinite(barriers[k]) else None
+                for k in sorted(barriers)
+            },
             "steps_trained": sum(self._trainer.steps - k for k in barriers),
         }
 
-    def _train(self, tasks: Sequence[Task], crew: Crew) -> list[Run]:
+    def _train(self, tasks: Sequence[Task], crew: Crew) -> list[Outcome]:
         """Trains what nothing else waits for."""
-        runs: dict[Task, Run] = {}
+        runs: dict[Task, Outcome] = {}
 
-        def done(task: Task, run: Run) -> list[Task]:
+        def done(task: Task, run: Outcome) -> list[Task]:
             runs[task] = run
             return []
 
@@ -269,7 +334,11 @@ class Study:
         return [runs[task] for task in tasks]
 
     def work_off(self, walks: Sequence[Walk], crew: Crew) -> None:
-        """Trains everything, or what of it is not done yet."""
+        """Trains everything, or what of it is not done yet.
+
+        A network that diverges ends nothing but what depends on it: see
+        `Task.dependents`.
+        """
         self.settle(walks, crew)
         by_replicate = {walk.replicate: walk for walk in walks}
         self._work(
@@ -282,7 +351,7 @@ class Study:
         self,
         new: list[Task],
         crew: Crew,
-        after: Callable[[Task, Run], list[Task]],
+        after: Callable[[Task, Outcome], list[Task]],
     ) -> None:
         desk = _Desk(after, new)
 
@@ -360,12 +429,14 @@ class Study:
         )
         return job, ticket
 
-    def _kept(self, task: Task) -> Run | None:
+    def _kept(self, task: Task) -> Outcome | None:
         if task.is_dense and task.replicate in self._settled:
             return self._with_theta_k(task, self._settled[task.replicate])
         ticket = task.ticket()
         run = self._directory.load(task.replicate, ticket)
-        if run is None or (task.keeps_slots and not run.slots):
+        if run is None:
+            return self._kept_diverged(task, ticket)
+        if task.keeps_slots and not run.slots:
             return None
         found = self._directory.find_checkpoint
         if task.is_dense and not all(
@@ -375,7 +446,20 @@ class Study:
         self._progress.kept(task.replicate, ticket, run.metrics)
         return self._with_theta_k(task, run)
 
-    def _save(self, task: Task, ticket: Ticket, run: Run) -> Run:
+    def _kept_diverged(self, task: Task, ticket: Ticket) -> Diverged | None:
+        outcome = self._directory.load_diverged(task.replicate, ticket)
+        if outcome is not None:
+            self._progress.expect(-self._trainer.steps)
+            self._tell_diverged(task, ticket, outcome)
+        return outcome
+
+    def _save(self, task: Task, ticket: Ticket, run: Outcome) -> Outcome:
+        if isinstance(run, Diverged):
+            self._directory.save_diverged(task.replicate, ticket, run)
+            self._progress.advance(task.replicate, ticket, run.last, {})
+            self._progress.expect(run.last - self._trainer.steps)
+            self._tell_diverged(task, ticket, run)
+            return run
         for state in run.captured:
             if state.step:
                 self._keep(task.replicate, state)
@@ -386,8 +470,17 @@ class Study:
         self._progress.end(task.replicate, ticket, run.metrics)
         return self._with_theta_k(task, run)
 
-    def _with_theta_k(self, task: Task, run: Run) -> Run:
+    def _tell_diverged(
+        self, task: Task, ticket: Ticket, outcome: Diverged
+    ) -> None:
+        untrained = plan.described(ticket.level, task.dependents)
+        self._progress.diverged(task.replicate, ticket, outcome, untrained)
+        self._progress.expect(-self._trainer.steps * len(task.dependents))
+
+    def _with_theta_k(self, task: Task, run: Outcome) -> Outcome:
         """Gives the dense network's run θk, as it is kept, once k is known."""
+        if isinstance(run, Diverged):
+            return run
         if not task.is_dense or self._rewind is None:
             return run
         theta_k = self._restored(task.replicate, self._rewind)

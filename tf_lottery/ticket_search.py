@@ -95,7 +95,7 @@ class TicketSearch:
     Attributes:
         coverage: A line for each kernel: masked or not, and why not.
         tickets: After `fit`: the tickets, by level; level 0 is the dense
-            network.
+            network. They end before the first level whose ticket diverged.
         records: What is known of every trained network, controls included.
     """
 
@@ -294,7 +294,9 @@ class TicketSearch:
 
         Raises:
             ValueError: Settings, model and data do not fit together, the loss
-                became nan, or the directory holds another run.
+                of the dense network became nan, or the directory holds
+                another run. If a later ticket diverges, a line says so and
+                `tickets` ends before it; of a control, a line says so.
         """
         _require_from_scratch(initial_epoch, validation_freq)
         dataset = data.from_arrays(
@@ -375,6 +377,8 @@ class TicketSearch:
             bridge.level_begin(0)
 
             def found(ticket: Ticket) -> bool:
+                if ticket.level > len(self.tickets):
+                    return True  # One before it diverged: one-shot goes on.
                 self.tickets.append(ticket)
                 judged = ticket.trained if ticket.best is None else ticket.best
                 goes_on = bridge.level_end(
@@ -386,6 +390,9 @@ class TicketSearch:
 
             walk = self.walk(study, trainer, 0, found)
             study.work_off([walk], crew)
+            if not self.tickets:
+                dense, *_ = directory.diverged()
+                raise ValueError(f"{dense.outcome}")
             bridge.train_end()
             self.records = directory.records()
             if isinstance(crew, Chief):

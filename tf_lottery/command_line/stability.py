@@ -25,6 +25,9 @@ def execute(arguments: argparse.Namespace) -> None:
         arguments.data_dir,
     )
     for replicate, level, line in lines:
+        if not line.errors:
+            print(f"replicate {replicate}  level {level:>2}  the copy diverged")
+            continue
         barriers = "  ".join(
             f"{split} {100 * line.barrier(split):6.2f}" for split in line.errors
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from tf_lottery.training import Job, Run
+from tf_lottery.training import Job, Outcome
 
 Progress = Callable[[Job, int, Mapping[str, float]], None]
 
@@ -17,8 +17,8 @@ class Crew(Protocol):
     def take(self, job: Job) -> None:
         """Starts on a job, for which there is room."""
 
-    def finished(self, progress: Progress) -> list[tuple[Job, Run]]:
-        """Waits until jobs are done, and returns them with their records.
+    def finished(self, progress: Progress) -> list[tuple[Job, Outcome]]:
+        """Waits until jobs are done, and returns what became of them.
 
         Args:
             progress: Called with a job, the step, and the latest figures.

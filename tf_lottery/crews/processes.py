@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_lottery.crews.crew import Progress
-from tf_lottery.training import Job, Run, Trainer
+from tf_lottery.training import Job, Outcome, Trainer
 
 # Processes need seconds to start; less work than this is done sooner here.
 _WORTH_IT = 20_000  # steps
@@ -77,9 +77,9 @@ class Processes:
     def _free(self) -> "list[_Worker]":
         return [worker for worker in self._workers if worker.job is None]
 
-    def finished(self, progress: Progress) -> list[tuple[Job, Run]]:
+    def finished(self, progress: Progress) -> list[tuple[Job, Outcome]]:
         """Waits until a process is done."""
-        done: list[tuple[Job, Run]] = []
+        done: list[tuple[Job, Outcome]] = []
         while not done:
             busy = {w.connection: w for w in self._workers if w.job}
             for ready in multiprocessing.connection.wait(list(busy)):

@@ -30,11 +30,11 @@ def main(descriptor: int) -> None:
 
             try:
                 trainer = trainer or build()
-                (run,) = trainer.train([job], tell)
+                (outcome,) = trainer.train([job], tell)
             except Exception as error:  # noqa: BLE001 - for whoever started it
                 connection.send(("error", error))
             else:
-                connection.send(("run", run))
+                connection.send(("done", outcome))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # whoever started it is gone
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.crews.crew import Progress
-from tf_lottery.training import Job, Run, Trainer, interim
+from tf_lottery.training import Job, Outcome, Trainer, interim
 
 _WORDS = 1 << 20  # of 4 bytes, that are sent at a time
 
@@ -88,7 +88,7 @@ class Chief:
         """Takes the next job."""
         self._taken.append(job)
 
-    def finished(self, progress: Progress) -> list[tuple[Job, Run]]:
+    def finished(self, progress: Progress) -> list[tuple[Job, Outcome]]:
         """Trains it."""
         (job,), self._taken = self._taken, []
         kept = interim.found([(job.folder, job.digest)])
@@ -100,13 +100,13 @@ class Chief:
             self._is_alone = False
 
         try:
-            (run,) = _together(lambda: self._trainer.train([job], tell))
+            (outcome,) = _together(lambda: self._trainer.train([job], tell))
         except ValueError:
             raise  # The others come to it too, unless it is of `progress`.
         except BaseException:
             self._is_alone = True
             raise
-        return [(job, run)]
+        return [(job, outcome)]
 
 
 def follow(trainer: Trainer, identity: Any) -> Any:

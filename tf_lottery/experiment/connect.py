@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 
 from tf_lottery import data, lookup, stability
@@ -23,7 +24,9 @@ def connect(
 
     The instability analysis of Frankle et al. 2020 (arXiv:1912.05671, Alg. 1)
     of every level; that of the dense network from the step on that tickets
-    restart from. Lines are kept in the run directory, and measured once.
+    restart from. Lines are kept in the run directory, and measured once. A
+    copy that diverged has no error: its line has no points and an infinite
+    distance, and is not kept.
 
     Args:
         directory: A run of an experiment, with the control `data_order`.
@@ -51,6 +54,9 @@ def connect(
     for (replicate, at), between in pairs.items():
         if level not in (None, at):
             continue
+        if not between:
+            yield replicate, at, Line((), {}, math.inf)
+            continue
         line = _kept(directory, replicate, at, between)
         if line is None:
             line = _measured(directory, replicate, at, trainer())
@@ -60,22 +66,30 @@ def connect(
 
 
 def _pairs(directory: RunDirectory) -> dict[tuple[int, int], list[str]]:
-    """Returns, by replicate and level, what tells the two networks."""
+    """Returns, by replicate and level, what tells the two networks.
+
+    Nothing tells them where the copy diverged.
+    """
     found: dict[tuple[int, int], dict[str, Record]] = {}
     for record in directory.records():
         place = found.setdefault((record.replicate, record.level), {})
         place[record.variant] = record
     pairs = {
         place: [by[name].digests["trained"] for name in ("ticket", _COPY)]
-        for place, by in sorted(found.items())
+        for place, by in found.items()
         if _COPY in by
+    }
+    pairs |= {
+        (network.replicate, network.level): []
+        for network in directory.diverged()
+        if network.variant == _COPY
     }
     if not pairs:
         raise ValueError(
             f"{directory.address!r} has no copies in another data order. "
             "Run the same again with --controls data_order added."
         )
-    return pairs
+    return dict(sorted(pairs.items()))
 
 
 def _kept(

@@ -39,6 +39,7 @@ from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.optimizer import optimizer
 from tf_lottery.experiment.shard import Shard
 from tf_lottery.leases import Leases
+from tf_lottery.plan import Name, Plan
 from tf_lottery.progress import Progress
 from tf_lottery.store import RunDirectory
 from tf_lottery.study import Study
@@ -98,8 +99,11 @@ def run_experiment(
         one alone keeps the run.
 
     Raises:
-        ValueError: Settings are wrong or do not fit together, the directory
-            holds another run, or a loss became nan.
+        ValueError: Settings are wrong or do not fit together, or the directory
+            holds another run.
+        AllDivergedError: The loss of every replicate's dense network became
+            nan. What else diverges ends itself and what depends on it:
+            `RunDirectory.diverged` lists it.
     """
     searches, trainer, rewind = prepare(config, data_dir, strategy)
     if strategy is not None and (workers or 1) > 1:
@@ -116,7 +120,7 @@ def run_experiment(
         )
     determines = _identity(config, trainer.data.digest)
     if not is_chief(strategy):
-        follow(trainer, determines)
+        _require_trained(follow(trainer, determines))
         return None
     looks = config.looks
     if looks.is_sequential and shard.count > 1:
@@ -155,10 +159,10 @@ def run_experiment(
 
         def work_off(replicates: Sequence[int]) -> None:
             walks = [searches[r].walk(study, trainer, r) for r in replicates]
-            if walks and rewind is None and 0 not in own:
-                # The step to rewind to is that of the first replicate.
-                study.settle([searches[0].walk(study, trainer, 0)], crew)
             if walks:
+                every = range(looks.last)
+                order = (searches[r].walk(study, trainer, r) for r in every)
+                study.settle(walks, crew, order)
                 study.work_off(walks, crew)
 
         work_off(own)
@@ -169,7 +173,37 @@ def run_experiment(
             )
             progress.expect(len(more) * searches[0].networks * trainer.steps)
             work_off(more)
+        diverged = _all_diverged(config, directory)
+        if isinstance(crew, Chief):
+            crew.end_with(diverged)
+    _require_trained(diverged)
     return directory
+
+
+class AllDivergedError(ValueError):
+    """The dense network of every replicate diverged: nothing can be pruned."""
+
+
+def _all_diverged(config: Config, directory: RunDirectory) -> str:
+    """Returns how every dense network diverged; empty if one did not."""
+    outcomes = {
+        network.replicate: network.outcome
+        for network in directory.diverged()
+        if (network.level, network.variant) == (0, "ticket")
+    }
+    if not outcomes.keys() >= set(range(config.looks.last)):
+        return ""
+    if config.replicates == 1:
+        return f"{outcomes[0]}"
+    return (
+        f"All {config.replicates} replicates' dense networks diverged. "
+        f"{outcomes[0]}"
+    )
+
+
+def _require_trained(diverged: str) -> None:
+    if diverged:
+        raise AllDivergedError(diverged)
 
 
 def open_run(
@@ -236,20 +270,21 @@ def _identity(config: Config, data_digest: str) -> dict[str, Any]:
 
 
 def unfinished(config: Config, directory: RunDirectory) -> list[int]:
-    """Returns the replicates of an experiment that lack trained networks."""
+    """Returns the replicates of an experiment that lack trained networks.
+
+    A network that diverged is none of these, nor is what depends on it.
+    """
     variants = controls.variants(config.controls)
-    wanted = {(0, name) for name in ("ticket", *controls.of_dense(variants))}
-    for level in range(1, config.levels + 1):
-        wanted |= {(level, name) for name in ("ticket", *variants)}
-    kept: dict[int, set[tuple[int, str]]] = {}
+    plan = Plan(config.levels, variants, config.schedule)
+    done: dict[int, set[Name]] = {r: set() for r in range(config.looks.last)}
     for row in directory.rows():
         place = row["level"], row["variant"]
-        kept.setdefault(row["replicate"], set()).add(place)
-    return [
-        replicate
-        for replicate in range(config.looks.last)
-        if wanted - kept.get(replicate, set())
-    ]
+        done.setdefault(row["replicate"], set()).add(place)
+    for network in directory.diverged():
+        place = network.level, network.variant
+        own = done.setdefault(network.replicate, set())
+        own |= {place, *plan.dependents(*place)}
+    return [r for r in range(config.looks.last) if plan.networks - done[r]]
 
 
 def prepare(

@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +15,12 @@ import tensorflow as tf
 from tf_lottery import store
 from tf_lottery.crews import Chief, follow, has_workers, is_chief
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.runner import open_run, prepare, run_experiment
+from tf_lottery.experiment.runner import (
+    AllDivergedError,
+    open_run,
+    prepare,
+    run_experiment,
+)
 from tf_lottery.experiment.shard import Shard
 from tf_lottery.leases import Leases
 from tf_lottery.store import RunDirectory
@@ -98,6 +103,9 @@ def run_sweep(
     Of several processes each begins with a run that no other one works on;
     when there is none left, it helps with the others'.
 
+    A run in which every dense network diverged does not end the sweep: of
+    several learning rates one may be too high.
+
     Args:
         configs: Label to settings, as `expand` returns.
         run_dir: The folder of the run directories, named by label; or its
@@ -124,7 +132,8 @@ def run_sweep(
     if not is_chief(strategy):
         follow(trainer, digests)
         for label, config in configs.items():
-            run_experiment(config, folder / label, strategy=strategy, **how)
+            with contextlib.suppress(AllDivergedError):
+                run_experiment(config, folder / label, strategy=strategy, **how)
         return []
     deterministic = how.get("deterministic", False)
     with contextlib.ExitStack() as stack:
@@ -161,23 +170,33 @@ def run_sweep(
                 for name, other in configs.items()
                 if other.training() == config.training()
             }
-            made = run_experiment(
-                config,
-                folder / label,
-                preset,
-                verbose,
-                siblings=[runs[name] for name in alike if name != label],
-                captures=sorted({c.rewind for c in alike.values()}),
-                # Unlike runs train the same start in ways of their own.
-                leases=Leases(folder / ".leases" / _way(config)),
-                shard=shards[label],
-                strategy=strategy,
-                **how,
-            )
-            runs[label] = made or runs[label]
+            with _saying_what_diverged(verbose):
+                made = run_experiment(
+                    config,
+                    folder / label,
+                    preset,
+                    verbose,
+                    siblings=[runs[name] for name in alike if name != label],
+                    captures=sorted({c.rewind for c in alike.values()}),
+                    # Unlike runs train the same start in ways of their own.
+                    leases=Leases(folder / ".leases" / _way(config)),
+                    shard=shards[label],
+                    strategy=strategy,
+                    **how,
+                )
+                runs[label] = made or runs[label]
             if free:
                 leases.release(free)
     return list(runs.values())
+
+
+@contextlib.contextmanager
+def _saying_what_diverged(verbose: bool) -> Iterator[None]:
+    try:
+        yield
+    except AllDivergedError as error:
+        if verbose:
+            print(error, file=sys.stderr, flush=True)
 
 
 def _require_one_sweep(

@@ -6,8 +6,17 @@ levels.
 
 from tf_lottery.training.job import Job
 from tf_lottery.training.recipe import Recipe
-from tf_lottery.training.run import Run
+from tf_lottery.training.run import Diverged, Outcome, Run
 from tf_lottery.training.state import State
 from tf_lottery.training.trainer import Progress, Trainer
 
-__all__ = ["Job", "Progress", "Recipe", "Run", "State", "Trainer"]
+__all__ = [
+    "Diverged",
+    "Job",
+    "Outcome",
+    "Progress",
+    "Recipe",
+    "Run",
+    "State",
+    "Trainer",
+]

@@ -1,5 +1,6 @@
 """Networks on their way from the start of training to its end."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from tf_lottery.training.feed import Batch, Window
 from tf_lottery.training.job import Job
 from tf_lottery.training.log import Log
 from tf_lottery.training.objective import LOSS, EvalResult
-from tf_lottery.training.run import Run
+from tf_lottery.training.run import Diverged, Outcome, Run
 from tf_lottery.training.state import Arrays, State
 
 SECONDS_BETWEEN_FILES = 30
@@ -67,6 +68,9 @@ class Networks(Protocol):
 class Course:
     """Networks that train side by side, and what is known of them so far.
 
+    One whose loss becomes nan or infinite has diverged. It stays in its place,
+    for the program is compiled for so many, but nothing of it is kept.
+
     Args:
         networks: The networks, where `jobs` or `kept` start.
         jobs: What is trained.
@@ -90,7 +94,9 @@ class Course:
         self._deciding = deciding
         self._splits, self._curves = splits, curves
         self.step = kept[0].state.step if kept else jobs[0].start.step
+        self._before = self.step  # the last stretch
         self.logs = [Log() for _ in jobs]
+        self._diverged: set[int] = set()
         self._best: Any = None
         self._captured: list[tuple[State, ...]] = [
             (job.start,) if job.start.step in job.capture else ()
@@ -110,13 +116,18 @@ class Course:
         self.networks.count_from([k.totals for k in kept])
         self._seconds = max(k.seconds for k in kept)
 
-    def advance(self, window: Window, stop: int) -> np.ndarray:
+    @property
+    def alive(self) -> list[int]:
+        """Which networks have not diverged."""
+        return [i for i in range(len(self._jobs)) if i not in self._diverged]
+
+    def advance(self, window: Window, stop: int) -> dict[int, Diverged]:
         """Trains to a step of the window.
 
         Returns:
-            Of each network the sum of the losses since its last evaluation.
+            The networks that diverged on the way, by index.
         """
-        first = window.first
+        self._before, first = self.step, window.first
         losses = self.networks.run(window, self.step - first, stop - first)
         self.step = stop
         if any(stop in job.capture for job in self._jobs):
@@ -124,18 +135,21 @@ class Course:
             for i, job in enumerate(self._jobs):
                 if stop in job.capture:
                     self._captured[i] += (states[i],)
-        return losses
+        diverged = {
+            i: Diverged(self._before, stop, float(losses[i]))
+            for i in self.alive
+            if not np.isfinite(losses[i])
+        }
+        self._diverged |= diverged.keys()
+        return diverged
 
     def evaluate(self) -> None:
         """Evaluates the networks as they are."""
         results = self._results(self.networks.values, self._curves)
         trained = self.networks.training_metrics()
-        improved = [
-            log.add(self.step, metrics, splits)
-            for log, metrics, splits in zip(
-                self.logs, trained, results, strict=True
-            )
-        ]
+        improved = [False] * len(self._jobs)
+        for i in self.alive:
+            improved[i] = self.logs[i].add(self.step, trained[i], results[i])
         self.networks.count_from(None)
         if any(improved):
             self._best = self.networks.better(improved, self._best)
@@ -154,7 +168,8 @@ class Course:
         best: Sequence[State | None] = [None] * len(states)
         if self._best is not None:
             best = self.networks.states(self._best, 0)
-        for i, job in enumerate(self._jobs):
+        for i in self.alive:
+            job = self._jobs[i]
             if job.folder is None:
                 continue
             kept = interim.Interim(
@@ -169,8 +184,13 @@ class Course:
             interim.save(job.folder, kept)
         self._written = time.perf_counter()
 
-    def runs(self) -> list[Run]:
-        """Returns the records of the networks, whose training has ended."""
+    def outcomes(self) -> dict[int, Outcome]:
+        """Returns what became of the networks, whose training has ended.
+
+        Returns:
+            Index to record, or to `Diverged` if the last step spoilt the
+            weights. Networks that `advance` returned are left out.
+        """
         values = self.networks.values
         last = self._results(values, list(self._splits))
         held_out = [name for name in self._splits if name != "train"]
@@ -180,27 +200,40 @@ class Course:
             stopped = self._results(self._best, held_out, per_example=True)
             best = list(self.networks.states(self._best, 0))
         trained = self.networks.states(values, self.step)
-        return [
-            Run(
-                trained=trained[i].weights,
-                best=None if (one := best[i]) is None else one.weights,
-                metrics={
-                    "steps": self.step,
-                    "deciding_metric": self._deciding,
-                    **log.summary(stopped[i], last[i]),
-                    "seconds": self._elapsed / len(self._jobs),
-                },
-                curve=tuple(log.curve),
-                per_example={
-                    split: result.per_example
-                    for split, result in stopped[i].items()
-                    if result.per_example is not None
-                },
-                slots=trained[i].slots if self._jobs[i].keeps_slots else {},
-                captured=self._captured[i],
-            )
-            for i, log in enumerate(self.logs)
-        ]
+        return {
+            i: self._run(i, trained[i], best[i], stopped[i], last[i])
+            if _stayed_finite(self._jobs[i].start, trained[i])
+            else Diverged(self._before, self.step, math.nan)
+            for i in self.alive
+        }
+
+    def _run(
+        self,
+        i: int,
+        trained: State,
+        best: State | None,
+        stopped: Mapping[str, EvalResult],
+        last: Mapping[str, EvalResult],
+    ) -> Run:
+        """Returns the record of one network."""
+        return Run(
+            trained=trained.weights,
+            best=None if best is None else best.weights,
+            metrics={
+                "steps": self.step,
+                "deciding_metric": self._deciding,
+                **self.logs[i].summary(stopped, last),
+                "seconds": self._elapsed / len(self._jobs),
+            },
+            curve=tuple(self.logs[i].curve),
+            per_example={
+                split: result.per_example
+                for split, result in stopped.items()
+                if result.per_example is not None
+            },
+            slots=trained.slots if self._jobs[i].keeps_slots else {},
+            captured=self._captured[i],
+        )
 
     @property
     def _elapsed(self) -> float:
@@ -219,3 +252,15 @@ class Course:
             {name: results[i] for name, results in each.items()}
             for i in range(len(self._jobs))
         ]
+
+
+def _stayed_finite(start: State, trained: State) -> bool:
+    """Returns whether every weight that was finite at the start still is.
+
+    A loss is that of the weights before its step, so none tells of the last.
+    """
+    return all(
+        np.isfinite(value).all()
+        for path, value in trained.weights.items()
+        if np.isfinite(start.weights[path]).all()
+    )

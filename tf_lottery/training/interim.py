@@ -95,6 +95,16 @@ def found(jobs: Sequence[tuple[pathlib.Path | None, str]]) -> list[Interim]:
     return []
 
 
+def is_begun(folder: pathlib.Path | None, job: str) -> bool:
+    """Returns whether an earlier process left files of a job.
+
+    Args:
+        folder: The job's folder.
+        job: The job's digest.
+    """
+    return folder is not None and bool(_steps(folder, job))
+
+
 def _load(path: pathlib.Path) -> Interim | None:
     try:
         header, arrays = archive.read(path, _KIND)

@@ -1,4 +1,4 @@
-"""What training one network gave."""
+"""What training one network gave: a record, or that it diverged."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -39,3 +39,29 @@ class Run:
     best: Arrays | None = None
     slots: Arrays = dataclasses.field(default_factory=dict)
     captured: tuple[State, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Diverged:
+    """The end of a training that diverged.
+
+    Attributes:
+        first: The last step at which the training loss was known to be finite.
+        last: The first step at which it was seen not to be.
+        loss: What it was there: nan or infinite. Also nan if the last step
+            left weights that are nan or infinite, so that no loss showed it.
+    """
+
+    first: int
+    last: int
+    loss: float
+
+    def __str__(self) -> str:
+        return (
+            f"The training loss became {self.loss} between steps {self.first} "
+            f"and {self.last}. Lower the learning rate, or clip gradients."
+        )
+
+
+Outcome = Run | Diverged
+"""What training one network gave."""

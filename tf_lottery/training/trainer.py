@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ from tf_lottery.training.network import Network
 from tf_lottery.training.objective import LOSS, Objective
 from tf_lottery.training.own_steps import OwnNetworks, OwnSteps
 from tf_lottery.training.recipe import Recipe
-from tf_lottery.training.run import Run
+from tf_lottery.training.run import Outcome
 from tf_lottery.training.sparse import SparseNetwork
 from tf_lottery.training.split import SplitPrograms
 from tf_lottery.training.spread import SpreadNetworks
@@ -217,7 +216,7 @@ class Trainer:
 
     def train(
         self, jobs: Sequence[Job], progress: Progress | None = None
-    ) -> list[Run]:
+    ) -> list[Outcome]:
         """Trains networks side by side, to the end of the recipe's length.
 
         A network trained beside others is the network trained alone, but for
@@ -229,24 +228,43 @@ class Trainer:
                 figures: at the beginning, and after every evaluation.
 
         Returns:
-            The record of each run.
+            The record of each network, or `Diverged` if its loss became nan
+            or infinite, which ends no other network.
 
         Raises:
-            ValueError: A state does not obey its masks, or a loss became nan
-                or infinite.
+            ValueError: A state does not obey its masks.
+        """
+        outcomes = dict(self.outcomes(jobs, progress))
+        return [outcomes[i] for i in range(len(jobs))]
+
+    def outcomes(
+        self, jobs: Sequence[Job], progress: Progress | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Trains networks as `train` does, and tells at once which diverged.
+
+        Args:
+            jobs: The networks.
+            progress: As `train` takes it.
+
+        Yields:
+            The job's index and what became of it, in the order in which that
+            is known: a network that diverges before those that train on.
+
+        Raises:
+            ValueError: A state does not obey its masks.
         """
         for job in jobs:
             job.require_obedience()
-        kinds: dict[tuple[str | None, int], dict[int, Job]] = {}
+        kinds: dict[tuple[str | None, int, bool], dict[int, Job]] = {}
         for i, job in enumerate(jobs):
-            kind = job.architecture, job.start.step
+            # Beside one that begins, one that is under way would begin again.
+            is_begun = interim.is_begun(job.folder, job.digest)
+            kind = job.architecture, job.start.step, is_begun
             kinds.setdefault(kind, {})[i] = job
-        runs: dict[int, Run] = {}
-        for (architecture, _), together in kinds.items():
+        for (architecture, *_), together in kinds.items():
             trainer = self._of(architecture)
             trainer._follow(next(iter(together.values())).start)
-            runs |= trainer._train_together(together, progress)
-        return [runs[i] for i in range(len(jobs))]
+            yield from trainer._train_together(together, progress)
 
     def _of(self, architecture: str | None) -> "Trainer":
         """Returns what trains a model in the same way; the last one is kept."""
@@ -327,30 +345,35 @@ class Trainer:
 
     def _train_together(
         self, jobs: Mapping[int, Job], progress: Progress | None
-    ) -> dict[int, Run]:
+    ) -> Iterator[tuple[int, Outcome]]:
+        left = dict(jobs)
         try:
-            runs = self._train_stack(list(jobs.values()), [*jobs], progress)
-            return dict(zip(jobs, runs, strict=True))
+            names = list(jobs)
+            stack = self._train_stack(list(jobs.values()), names, progress)
+            for place, outcome in stack:
+                del left[names[place]]
+                yield names[place], outcome
+            return
         except tf.errors.ResourceExhaustedError:
-            if len(jobs) == 1:
+            if len(left) <= 1:
                 raise
-        half = len(jobs) // 2
+        half = len(left) // 2
         _log.warning(
             "%d networks do not fit into memory together: %d and %d in turn.",
-            len(jobs),
+            len(left),
             half,
-            len(jobs) - half,
+            len(left) - half,
         )
-        parts = list(jobs.items())
-        first = self._train_together(dict(parts[:half]), progress)
-        return first | self._train_together(dict(parts[half:]), progress)
+        parts = list(left.items())
+        yield from self._train_together(dict(parts[:half]), progress)
+        yield from self._train_together(dict(parts[half:]), progress)
 
     def _train_stack(
         self,
         jobs: Sequence[Job],
         names: Sequence[int],
         progress: Progress | None,
-    ) -> list[Run]:
+    ) -> Iterator[tuple[int, Outcome]]:
         kept = interim.found([(job.folder, job.digest) for job in jobs])
         states = [k.state for k in kept] or [job.start for job in jobs]
         networks = self._networks(jobs, states)
@@ -365,17 +388,17 @@ class Trainer:
         for name in names:
             tell(name, course.step, {})
         for window, stop in self._stretches(course.step, jobs):
-            began = course.step
-            losses = course.advance(window, stop)
-            _require_finite(losses, began, stop)
+            yield from course.advance(window, stop).items()
+            if not course.alive:
+                return
             if stop % self.evaluate_every == 0 or stop == self.steps:
                 course.evaluate()
-                for i, log in enumerate(course.logs):
+                for i in course.alive:
                     self._evaluated = functools.partial(course.weights, i)
-                    tell(names[i], stop, log.curve[-1])
+                    tell(names[i], stop, course.logs[i].curve[-1])
             if stop < self.steps:
                 course.save_if_due()
-        return course.runs()
+        yield from course.outcomes().items()
 
     def _networks(
         self, jobs: Sequence[Job], states: Sequence[State]
@@ -452,12 +475,3 @@ class Trainer:
                 yield window, step
                 if step == self.steps:
                     return
-
-
-def _require_finite(losses: np.ndarray, start: int, stop: int) -> None:
-    for loss in losses:
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"The training loss became {loss} between steps {start} "
-                f"and {stop}. Lower the learning rate, or clip gradients."
-            )
