@@ -143,15 +143,15 @@ class Trainings:
 
     def __init__(self, monkeypatch, stop_at=None):
         self.count = 0
-        real = Trainer.train
+        real = Trainer.outcomes
 
-        def train(trainer, *args, **kwargs):
+        def outcomes(trainer, *args, **kwargs):
             self.count += 1
             if self.count == stop_at:
                 raise KeyboardInterrupt
             return real(trainer, *args, **kwargs)
 
-        monkeypatch.setattr(Trainer, "train", train)
+        monkeypatch.setattr(Trainer, "outcomes", outcomes)
 
 
 def test_the_second_launch_trains_nothing(tmp_path, monkeypatch):
