@@ -74,6 +74,10 @@ def momentum():
     return keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)
 
 
+def too_fast():
+    return keras.optimizers.SGD(1e30)
+
+
 def averaged():
     return keras.optimizers.AdamW(
         0.01,

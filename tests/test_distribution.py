@@ -308,12 +308,16 @@ def test_two_workers_one_dies_and_the_same_command_goes_on(tmp_path):
     runs = experiment.members(tmp_path / "s").values()
     assert [len(run.records()) for run in runs] == [3, 3]
     assert not (tmp_path / "none").exists()
+    # All workers come to the same end, and those of a sweep to the next run.
+    high = experiment.members(tmp_path / "high").values()
+    assert sorted(len(run.records()) for run in high) == [0, 1]
     one = replicas.outcome(
         replicas.search(replicas.momentum, None, length="240it")
     )
     for name in ("chief", "other"):
         together, said = pickle.loads((tmp_path / name).read_bytes())
         assert "holds a sweep under another setting of batch_size" in said
+        assert "Lower the learning rate, or clip gradients." in said
         require_alike(one, together, 1e-3)
         # Before 60 steps have made more of the rounding:
         for a, b in zip(one["curves"], together["curves"], strict=True):

@@ -24,8 +24,20 @@ def main(out):
         replicas.momentum, strategy, run_dir=out / "run", length="240it"
     )
     name = "chief" if crews.is_chief(strategy) else "other"
-    said = sweeps(strategy, out)
+    said = diverging(strategy, out) + sweeps(strategy, out)
     (out / name).write_bytes(pickle.dumps((replicas.outcome(found), said)))
+
+
+def diverging(strategy, out):
+    """Searches with a learning rate that is too high; returns what is wrong."""
+    import replicas
+
+    folder = out / "diverging"
+    try:
+        replicas.search(replicas.too_fast, strategy, "40it", folder)
+    except ValueError as error:
+        return f"{error}"
+    return ""
 
 
 def sweeps(strategy, out):
@@ -38,10 +50,16 @@ def sweeps(strategy, out):
     # Of the folder nothing is known to those that follow.
     own = out / ("s" if crews.is_chief(strategy) else "none")
     said = ""
-    for each in (config, config.replace({"batch_size": 50})):
-        configs = experiment.expand(each, {"rate": [0.2, 0.5]})
+    sweep = {"rate": [0.2, 0.5]}
+    high = {"learning_rate": [1e30, 1e-3]}
+    for each, axes, place in (
+        (config, sweep, own),
+        (config.replace({"batch_size": 50}), sweep, own),
+        (config.replace({"levels": 0}), high, out / "high"),
+    ):
+        configs = experiment.expand(each, axes)
         try:
-            experiment.run_sweep(configs, own, "", False, strategy=strategy)
+            experiment.run_sweep(configs, place, "", False, strategy=strategy)
         except ValueError as error:
             said += f"{error}"
     return said
