@@ -269,7 +269,7 @@ def test_an_experiment_runs_every_replicate_under_its_own_seed(tmp_path):
         ({"dataset": "mnits"}, "Did you mean 'mnist'"),
         ({"optimizer": "adamm"}, "Unknown optimizer 'adamm'"),
         ({"controls": "reinits"}, "Did you mean 'reinit'"),
-        ({"replicates": 0}, "`replicates` must be 1 or more"),
+        ({"replicates": 0}, "`replicates` must be a whole number of 1 or more"),
         ({"learning_rate": 0}, "`learning_rate` must be above 0"),
         ({"batch_size": 60_000}, "only 55000 training examples"),
         ({"theta_0": "/nowhere/w.keras"}, "No file '/nowhere/w.keras'"),
