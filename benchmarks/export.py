@@ -8,7 +8,7 @@ sparse kernels of TensorFlow, which lose to the dense one in batches, and of
 SciPy, which win and which no format can carry.
 
     tf-lottery run lenet_mnist --levels 6 --set rate=0.42 --steps 3000 \
-        --controls "" --run_dir runs/export
+        --controls "" --replicates 1 --run_dir runs/export
     python benchmarks/export.py runs/export --level 6
 
 Needs the extra `onnx`.

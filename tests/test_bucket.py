@@ -514,7 +514,8 @@ def run(address):
     ]
     return __main__.main(
         ["run", "lenet_mnist", "--run_dir", address, "--steps", "100"]
-        + ["--levels", "1", "--controls", "", "--set", "rates={}", *settings]
+        + ["--replicates", "1", "--levels", "1", "--controls", ""]
+        + ["--set", "rates={}", *settings]
     )
 
 

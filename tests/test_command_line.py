@@ -18,7 +18,8 @@ from tf_lottery.store import RunDirectory
 from tf_lottery.tickets import Ticket
 
 ROOT = pathlib.Path(__file__).parent.parent
-TINY = ("--steps", "40", "--levels", "1", "--set", "evaluate_every=20")
+TINY = ("--replicates", "1", "--levels", "1", "--steps", "40")
+TINY += ("--set", "evaluate_every=20")
 
 
 def tf_lottery(*arguments, **environment):
@@ -40,13 +41,15 @@ def run(tmp_path_factory):
     return path, result
 
 
-def test_a_run_ends_with_a_table_and_one_sentence(run):
+def test_a_run_ends_with_a_table_and_what_it_shows(run):
     path, result = run
     lines = result.stdout.splitlines()
-    assert lines[0].split()[:3] == ["level", "density", "ticket:"]
+    assert lines[0].split()[:3] == ["level", "density", "catches"]
     assert lines[1].split()[:3] == ["0", "100.00", "%"]
     assert lines[2].split()[:3] == ["1", "60.08", "%"]
-    assert lines[4].startswith(("Level 1 is a winning ticket", "No level is"))
+    assert lines[3].startswith("Means over n = 1 replicate;")
+    assert lines[5].startswith("No verdict on 1 replicate: ")
+    assert lines[6].startswith("Level 1 (60.1 % of the weights) as measured: ")
     assert lines[-1] == str(path / "report.html")
 
 
@@ -345,9 +348,9 @@ def test_a_missing_level_is_named(run, tmp_path):
 
 def test_ctrl_c_leaves_a_directory_that_the_same_command_continues(tmp_path):
     path = tmp_path / "run"
-    command = ("run", "lenet_mnist", "--run_dir", path, "--levels", "1")
+    command = ("run", "lenet_mnist", "--run_dir", path, "--replicates", "1")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tf_lottery", *map(str, command)],
+        [sys.executable, "-m", "tf_lottery", *map(str, command), "--levels=1"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -365,7 +368,7 @@ def test_ctrl_c_leaves_a_directory_that_the_same_command_continues(tmp_path):
     assert "Traceback" not in error
     assert not list(path.rglob("trained"))
     # The same run, cut short so that the test ends soon: it opens, and goes on.
-    again = tf_lottery("run", "lenet_mnist", "--run_dir", path, "--levels", "0")
+    again = tf_lottery(*command, "--levels=0")
     assert again.returncode == 0, again.stderr
 
 
@@ -496,15 +499,15 @@ def test_outcomes_of_claims_are_coloured_on_a_terminal(monkeypatch):
         def isatty(self):
             return True
 
-    lines = ["reproduced: a: b", "not reproduced: c", "not enough runs: d", ""]
+    lines = ["shown: a: b", "not shown: c", "too few replicates: d", ""]
     monkeypatch.setattr(reports, "write", lambda run_dir: lines)
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     report.execute(argparse.Namespace(run_dir="anywhere"))
     assert terminal.getvalue().splitlines() == [
-        "\x1b[32mreproduced\x1b[0m: a: b",
-        "\x1b[33mnot reproduced\x1b[0m: c",
-        "not enough runs: d",
+        "\x1b[32mshown\x1b[0m: a: b",
+        "\x1b[33mnot shown\x1b[0m: c",
+        "too few replicates: d",
         "",
     ]

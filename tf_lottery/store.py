@@ -203,7 +203,10 @@ class RunDirectory:
 
     @property
     def replicates(self) -> int | str:
-        """How many replicates the run is planned for: 5, or `"5:8"`."""
+        """The number of replicates that the run is planned for.
+
+        5, or `"5:8"`, as `analysis.looks` takes it.
+        """
         settings = self.config["about"].get("settings", {})
         return self.config.get("replicates", settings.get("replicates", 1))
 

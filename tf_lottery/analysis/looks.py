@@ -6,10 +6,11 @@ import re
 from tf_lottery.analysis.estimate import ALPHA, FEWEST
 
 TWO_LOOKS = 0.0147
-"""Error rate of each of two looks that err in 2.5 % of runs together: Pocock's
-bound (1977, Biometrika 64:191). It is exact for normal data and a first look at
-half of them; t tests need a first look at `_SHARE` of `_FIRST` replicates or
-more (tests/test_error_rates.py)."""
+"""Error rate of each of two looks that err in 2.5 % of runs together.
+
+Pocock's bound (1977, Biometrika 64:191). It is exact for normal data and a
+first look at half of them; t tests need a first look at `_SHARE` of `_FIRST`
+replicates or more (tests/test_error_rates.py)."""
 
 _FIRST, _SHARE = 5, 5 / 8
 

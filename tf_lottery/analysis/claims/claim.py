@@ -19,7 +19,7 @@ SHOWN, CONTRADICTED, NOT_SHOWN = "shown", "contradicted", "not shown"
 AGREES, DIFFERS = "agrees", "differs"
 TOO_FEW, SHORT = "too few replicates", "trained too short"
 OUTCOMES = (SHOWN, CONTRADICTED, NOT_SHOWN, AGREES, DIFFERS, TOO_FEW, SHORT)
-"""Outcomes of a claim: of its direction, or of a number without one."""
+"""Outcomes of a claim, of its direction or of a number without one."""
 
 TRIALS = 5
 """Of how many trials the paper's numbers are means (Sec. 2: "five trials")."""
