@@ -67,13 +67,21 @@ TABLE = {
     # hand-over
     "export": ("gaps", "lookup", "masking", "masks", "tickets"),
     "tfmot": ("masking", "masks", "tickets", "training"),
+    "starts": (
+        "controls",
+        "masking",
+        "masks",
+        "seeds",
+        "tickets",
+        "training",
+    ),
     # bookkeeping
     "bucket": ("archive",),
     "leases": ("bucket",),
     "store": ("archive", "bucket", "leases", "masks", "tickets", "training"),
     "identity": (),
     "progress": ("tickets",),
-    "crews": ("training",),
+    "crews": ("data", "duration", "masking", "training"),
     "study": (
         "controls",
         "crews",
@@ -101,6 +109,7 @@ TABLE = {
         "progress",
         "pruning",
         "search",
+        "starts",
         "store",
         "study",
         "tickets",
