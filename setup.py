@@ -34,6 +34,8 @@ setuptools.setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=1.4",
+        # Carries what users define to processes.
+        "cloudpickle>=3",
         # tensorflow-datasets 4.9.10 imports it and forgets to say so.
         "importlib_resources>=6.0",
         # Muon of 3.12 does not train on TensorFlow.

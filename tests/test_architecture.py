@@ -67,6 +67,14 @@ TABLE = {
     # hand-over
     "export": ("gaps", "lookup", "masking", "masks", "tickets"),
     "tfmot": ("masking", "masks", "tickets", "training"),
+    "starts": (
+        "controls",
+        "masking",
+        "masks",
+        "seeds",
+        "tickets",
+        "training",
+    ),
     # bookkeeping
     "bucket": ("archive",),
     "leases": ("bucket",),
@@ -74,7 +82,7 @@ TABLE = {
     "identity": (),
     "plan": ("controls", "pruning"),
     "progress": ("tickets", "training"),
-    "crews": ("training",),
+    "crews": ("data", "duration", "masking", "training"),
     "study": (
         "controls",
         "crews",
@@ -105,6 +113,7 @@ TABLE = {
         "progress",
         "pruning",
         "search",
+        "starts",
         "store",
         "study",
         "tickets",

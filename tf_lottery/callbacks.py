@@ -73,6 +73,8 @@ class CallbackBridge:
     nothing in the search, so that a change is an error that names who made
     it; but `stop_training`, set at the end of a level, ends the search there.
 
+    Of several replicates callbacks see the first, number 0, alone.
+
     Args:
         callbacks: The callbacks.
         model: The model that is searched; it stays as it is.

@@ -21,8 +21,8 @@ class Progress:
         steps: Steps of the whole run.
         verbose: Whether to show anything.
         replicates: How many there are; of one alone nobody need be told.
-        evaluated: Called with a ticket, the step and the figures of each
-            evaluation.
+        evaluated: Called with the replicate, a ticket, the step and the
+            figures of each evaluation.
         every: Seconds between the lines that stand for the bar.
         settles: Seconds of training after which the time of the whole run is
             estimated, and said if it is more than a minute.
@@ -33,7 +33,7 @@ class Progress:
         steps: int,
         verbose: bool = True,
         replicates: int = 1,
-        evaluated: Callable[[Ticket, int, Mapping[str, float]], None]
+        evaluated: Callable[[int, Ticket, int, Mapping[str, float]], None]
         | None = None,
         every: float = 60.0,
         settles: float = 5.0,
@@ -76,7 +76,7 @@ class Progress:
         self._steps[name] = step
         self._estimate()
         if self._evaluated and figures:
-            self._evaluated(ticket, step, figures)
+            self._evaluated(replicate, ticket, step, figures)
         if "validation_loss" in figures:
             self._bar.set_postfix_str(
                 f"validation loss {figures['validation_loss']:.4f}"

@@ -5,29 +5,43 @@ import dataclasses
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_lottery import controls as controls_
 from tf_lottery import data, identity, masking, metric_drops, pruning, search
 from tf_lottery.analysis import conclusion, smallest, verdict
 from tf_lottery.analysis.deciding import Deciding, deciding
+from tf_lottery.analysis.looks import Looks
 from tf_lottery.callbacks import CallbackBridge, require_supported
-from tf_lottery.crews import Chief, Crew, Here, follow, has_workers, is_chief
+from tf_lottery.crews import (
+    Chief,
+    Crew,
+    Here,
+    follow,
+    has_workers,
+    is_chief,
+    on_all_cores,
+)
 from tf_lottery.duration import Duration
 from tf_lottery.masking.coverage import Patterns
 from tf_lottery.progress import Progress
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import rates as rates_
 from tf_lottery.pruning import schedule as schedules
-from tf_lottery.store import Record, RunDirectory
+from tf_lottery.starts import Starts, weights_restored
+from tf_lottery.store import (
+    DivergedNetwork,
+    Record,
+    RunDirectory,
+    is_run,
+)
 from tf_lottery.study import Study, Walk
 from tf_lottery.tickets import Ticket
-from tf_lottery.training import Recipe, Trainer, checkpoint
+from tf_lottery.training import Recipe, State, Trainer
 
 _BATCH = 32  # as in keras.Model.fit
 _LEVELS = 15
@@ -87,6 +101,13 @@ class TicketSearch:
             `MultiWorkerMirroredStrategy` every worker calls `fit`; the chief
             writes, and all come to the same tickets. None: where TensorFlow
             computes.
+        replicates: How often the search is done, >= 1; a verdict over new
+            trainings takes 3 or more. Replicate 0 is the search without
+            others. Each of the others has a seed of its own, and initial
+            weights drawn anew from the layers' initializers; frozen layers
+            keep theirs. If the model was trained before, or `theta_0` is
+            given, all start from the same weights. On a CPU they train side
+            by side in processes, and come to the same bytes as in turn.
 
     Raises:
         TypeError: It is no Keras 3 model.
@@ -94,9 +115,11 @@ class TicketSearch:
 
     Attributes:
         coverage: A line for each kernel: masked or not, and why not.
-        tickets: After `fit`: the tickets, by level; level 0 is the dense
-            network. They end before the first level whose ticket diverged.
-        records: What is known of every trained network, controls included.
+        tickets: After `fit`: the tickets of replicate 0, by level; level 0 is
+            the dense network. They end before the first level whose ticket
+            diverged.
+        records: What is known of every trained network of all replicates,
+            controls included.
     """
 
     def __init__(
@@ -118,13 +141,20 @@ class TicketSearch:
         strategy: tf.distribute.Strategy | None = None,
         density: float | None = None,
         max_drop: float | None = None,
+        replicates: int = 1,
     ) -> None:
         _require_one_target(levels, density, max_drop)
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(
                 f"`seed` must be a whole number of 0 or more; got {seed!r}."
             )
+        if not isinstance(replicates, int) or replicates < 1:
+            raise ValueError(
+                "`replicates` must be a whole number of 1 or more; got "
+                f"{replicates!r}."
+            )
         kernels = masking.kernels(model, include, exclude)
+        self._criterion, self._replicates = criterion, replicates
         how = search.Pruning(
             _LEVELS if levels is None else levels,
             rates_.rates_by_path(kernels, rate, rates),
@@ -161,6 +191,7 @@ class TicketSearch:
         self._theta_0, self._strategy = theta_0, strategy
         self._compiled: dict[str, Any] | None = None
         self._validation: tuple[Recipe, data.Split] | None = None
+        self._diverged: list[DivergedNetwork] = []
         self.tickets: list[Ticket] = []
         self.records: list[Record] = []
 
@@ -259,9 +290,12 @@ class TicketSearch:
                 of the search, and progress.
             callbacks: Keras callbacks, to which a level is an epoch and an
                 evaluation the end of a batch: see
-                `callbacks.CallbackBridge`. What changes the training of a
-                network (`EarlyStopping`, `LearningRateScheduler`, …) is
-                refused, with the way instead.
+                `callbacks.CallbackBridge`. They see replicate 0 alone. If one
+                looks at networks while they train (`on_train_batch_end`), all
+                networks train in this process, in turn; if one ends the
+                search at a level, it ends there for all. What changes the
+                training of a network (`EarlyStopping`,
+                `LearningRateScheduler`, …) is refused, with the way instead.
             validation_split: Fraction of the examples, taken from their end,
                 to validate on, in [0, 1).
             validation_data: `(x, y)`, `(x, y, sample_weight)` or a stream, to
@@ -287,10 +321,11 @@ class TicketSearch:
                 it stopped. None: nowhere; the search lives in memory.
 
         Returns:
-            A Keras history with one epoch per level: `history.history` maps
-            `"density"`, `"loss"`, `"val_loss"`, `"val_accuracy"`,
-            `"early_stop_step"`, `"test_accuracy"`, … to a list over levels.
-            `val_` stands before metrics at the early-stop step.
+            A Keras history of replicate 0, with one epoch per level:
+            `history.history` maps `"density"`, `"loss"`, `"val_loss"`,
+            `"val_accuracy"`, `"early_stop_step"`, `"test_accuracy"`, … to a
+            list over levels. `val_` stands before metrics at the early-stop
+            step.
 
         Raises:
             ValueError: Settings, model and data do not fit together, the loss
@@ -326,21 +361,29 @@ class TicketSearch:
         rewind = self.rewind(trainer)
         callbacks = list(callbacks or ())
         require_supported(callbacks, trainer.logged)
+        starts = self._starts()
+        starts.require_different(recipe.shuffle)
         shows = verbose not in (0, False)
         if shows:
-            print(*self.coverage, self.cost(trainer), sep="\n")
+            lines = *self.coverage, self.cost(trainer), starts.line
+            print(*filter(None, lines), sep="\n")
         settings = self._settings(recipe, dataset)
         if not is_chief(self._strategy):
-            self.tickets, self.records = follow(trainer, settings)
+            self.tickets, self.records, self._diverged = follow(
+                trainer, settings
+            )
             self._know_source()
             return self._history()
-        self._train(trainer, rewind, settings, callbacks, run_dir, shows)
+        self._train(
+            trainer, starts, rewind, settings, callbacks, run_dir, shows
+        )
         self._know_source()
         return self._history()
 
     def _train(
         self,
         trainer: Trainer,
+        starts: Starts,
         rewind: int | None,
         settings: dict[str, Any],
         callbacks: Sequence[keras.callbacks.Callback],
@@ -354,29 +397,46 @@ class TicketSearch:
                 crew = stack.enter_context(Chief(trainer, settings))
             if run_dir is None:
                 run_dir = stack.enter_context(tempfile.TemporaryDirectory())
+            elif is_run(run_dir):
+                begun = RunDirectory.open(run_dir).replicates
+                looks = Looks.parse(self._replicates)
+                looks.require_continues(begun, str(run_dir))
             directory = RunDirectory(
                 run_dir,
                 settings,
                 {**identity.versions(), "hardware": identity.hardware()},
+                replicates=self._replicates,
             )
             bridge = self._bridge(callbacks, trainer)
 
-            def evaluated(ticket: Ticket, step: int, metrics: Any) -> None:
-                if ticket.variant == "ticket" and bridge.sees_training:
+            def evaluated(
+                replicate: int, ticket: Ticket, step: int, metrics: Any
+            ) -> None:
+                is_seen = replicate == 0 and ticket.variant == "ticket"
+                if is_seen and bridge.sees_training:
                     weights = trainer.weights_evaluated()
                     bridge.evaluated(step, weights, keras_logs(metrics))
 
             progress = Progress(
-                self.networks * trainer.steps, shows, evaluated=evaluated
+                self._replicates * self.networks * trainer.steps,
+                shows,
+                self._replicates,
+                evaluated=evaluated,
             )
             stack.callback(progress.close)
-            stack.enter_context(_weights_restored(self._model))
+            stack.enter_context(weights_restored(self._model))
+            if self._strategy is None and not bridge.sees_training:
+                crew = stack.enter_context(
+                    self._on_all_cores(trainer, starts, directory, progress)
+                )
             study = Study(trainer, directory, rewind, progress)
             self.tickets = []
+            last = self._pruning.levels
             bridge.train_begin()
             bridge.level_begin(0)
 
             def found(ticket: Ticket) -> bool:
+                nonlocal last
                 if ticket.level > len(self.tickets):
                     return True  # One before it diverged: one-shot goes on.
                 self.tickets.append(ticket)
@@ -384,19 +444,38 @@ class TicketSearch:
                 goes_on = bridge.level_end(
                     ticket.level, judged or {}, _level_logs(ticket)
                 ) and self._keeps_within(directory, ticket.level)
-                if goes_on and ticket.level < self._pruning.levels:
+                if not goes_on:
+                    last = ticket.level
+                if ticket.level < last:
                     bridge.level_begin(ticket.level + 1)
                 return goes_on
 
-            walk = self.walk(study, trainer, 0, found)
-            study.work_off([walk], crew)
+            def is_wanted(ticket: Ticket) -> bool:
+                return ticket.level < last
+
+            walks = [
+                self._walk(
+                    study,
+                    r,
+                    starts.initial(trainer, r),
+                    starts.seeds[r],
+                    is_wanted if r else found,
+                )
+                for r in range(self._replicates)
+            ]
+            study.work_off(walks, crew)
+            self._diverged = directory.diverged()
             if not self.tickets:
-                dense, *_ = directory.diverged()
+                dense = next(n for n in self._diverged if not n.replicate)
                 raise ValueError(f"{dense.outcome}")
             bridge.train_end()
-            self.records = directory.records()
+            self.records = [
+                record
+                for record in directory.records()
+                if record.replicate < self._replicates
+            ]
             if isinstance(crew, Chief):
-                crew.end_with((self.tickets, self.records))
+                crew.end_with((self.tickets, self.records, self._diverged))
 
     def _keeps_within(self, directory: RunDirectory, level: int) -> bool:
         """Returns whether a level is shown to lose at most `max_drop`."""
@@ -420,6 +499,29 @@ class TicketSearch:
         metric = deciding([{"deciding_metric": trainer.deciding}])
         smallest.require(self._max_drop, smallest.CONFIDENCE, metric)
 
+    def _on_all_cores(
+        self,
+        trainer: Trainer,
+        starts: Starts,
+        directory: RunDirectory,
+        progress: Progress,
+    ) -> contextlib.AbstractContextManager[Crew]:
+        """Returns who trains what the run directory does not hold."""
+        left = self._replicates * self.networks - len(directory.rows())
+        chains = 1 + (len(self._controls) if self._pruning.levels else 0)
+        rebuilds = any(
+            name.partition(".")[0] in controls_.OF_ARCHITECTURE
+            for name in self._controls
+        )
+        return on_all_cores(
+            trainer,
+            self._replicates * chains,
+            left * trainer.steps,
+            starts.initial(trainer, 0),
+            progress.say,
+            masking.architecture_of(self._model) if rebuilds else None,
+        )
+
     def _know_source(self) -> None:
         """Gives tickets the model that was searched, for what needs it."""
         self.tickets = [
@@ -432,18 +534,22 @@ class TicketSearch:
         epochs = trainer.steps / trainer.steps_per_epoch
         count = len(self._controls)
         controls = f" ({count} control{'s'[: count > 1]} at each level)"
+        several = ""
+        if self._replicates > 1:
+            several = f"{self._replicates} replicates of "
+        networks = self._replicates * self.networks
         return (
-            f"Trains {self.networks} networks"
+            f"Trains {several}{self.networks} networks"
             f"{controls if self._controls else ''}: levels 0 to "
             f"{self._pruning.levels}, each {trainer.steps:,} steps of "
             f"{trainer.recipe.batch_size} examples ({epochs:.3g} epochs), "
-            f"{self.networks * trainer.steps:,} steps in all. Fewer `levels` "
+            f"{networks * trainer.steps:,} steps in all. Fewer `levels` "
             "or `epochs` cost less."
         )
 
     @property
     def networks(self) -> int:
-        """How many networks a search trains, controls included."""
+        """How many networks a replicate trains, controls included."""
         beside = self._pruning.levels * len(self._controls)
         return (
             1
@@ -486,20 +592,38 @@ class TicketSearch:
             found: Called with the ticket of each level once it is trained;
                 returns whether to go on to the next.
         """
-        with _weights_restored(self._model):
-            if self._theta_0 is not None:
-                checkpoint.load_weights(self._model, self._theta_0)
-            initial = trainer.initial(self._model, self._seed)
+        initial = self._starts(1).initial(trainer, 0)
+        return self._walk(study, replicate, initial, self._seed, found)
+
+    def _starts(self, count: int | None = None) -> Starts:
+        return Starts(
+            self._model,
+            self._masks,
+            self._seed,
+            count or self._replicates,
+            self._theta_0,
+        )
+
+    def _walk(
+        self,
+        study: Study,
+        replicate: int,
+        initial: State,
+        seed: int,
+        found: Callable[[Ticket], bool] | None,
+    ) -> Walk:
         dense = Ticket(
             level=0,
             masks=self._masks,
             origin=study.theta_0(replicate, initial),
             architecture=masking.architecture_of(self._model),
-            provenance={"seed": self._seed, **identity.versions()},
+            provenance={"seed": seed, **identity.versions()},
         )
-        return Walk(
-            replicate, dense, self._pruning, self._controls, self._seed, found
+        how = dataclasses.replace(
+            self._pruning,
+            criterion=pruning.find_criterion(self._criterion, seed),
         )
+        return Walk(replicate, dense, how, self._controls, seed, found)
 
     def winning_ticket(self) -> Ticket:
         """Returns the smallest ticket that is shown to win.
@@ -523,7 +647,9 @@ class TicketSearch:
     def judgment(self) -> verdict.Judgment:
         """Returns the verdict on each level, with effects and their bounds."""
         self._require_tickets()
-        return verdict.judge(self._wanted_records(), 1, ())
+        return verdict.judge(
+            self._wanted_records(), self._replicates, self._diverged
+        )
 
     def smallest_ticket(
         self,
@@ -817,15 +943,3 @@ def _require_from_scratch(initial_epoch: int, validation_freq: int) -> None:
             "`validation_freq` must be 1: the early-stop step needs at least "
             "an evaluation an epoch. `evaluate_every` takes steps."
         )
-
-
-@contextlib.contextmanager
-def _weights_restored(model: keras.Model) -> Iterator[None]:
-    """Leaves the user's model as it was, whatever happens in between."""
-    before = [np.array(v.numpy()) for v in model.variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(model.variables, before, strict=True):
-            variable.assign(value)
-        masking.derive(model)

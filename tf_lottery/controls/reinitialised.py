@@ -86,7 +86,9 @@ def _taken(array: np.ndarray, to: np.ndarray, of: np.ndarray) -> np.ndarray:
     return flat.reshape(array.shape)
 
 
-def fresh(ticket: Ticket, seed: int, control: str) -> State:
+def fresh(
+    ticket: Ticket, seed: int, purpose: str, otherwise: str = ""
+) -> State:
     """Returns a state at step 0, drawn from the layers' initialisers.
 
     What does not train keeps its values: frozen layers, and variables that
@@ -95,8 +97,10 @@ def fresh(ticket: Ticket, seed: int, control: str) -> State:
 
     Args:
         ticket: Whose model is initialised.
-        seed: Seed of the draw, >= 0; levels and controls draw differently.
-        control: The control it is for.
+        seed: Seed of the draw, >= 0; levels and purposes draw differently.
+        purpose: What it is for: a control, by name, or `"replicate"`.
+        otherwise: What the user may do where a weight cannot be drawn. Empty:
+            leave out the control.
 
     Raises:
         ValueError: The model cannot be rebuilt, or has a weight without an
@@ -104,14 +108,17 @@ def fresh(ticket: Ticket, seed: int, control: str) -> State:
     """
     model = ticket.template()
     weights = dict(ticket.origin.weights)
-    owners = _owners(model)
+    owners = owners_of(model)
     for name, variable in masking.variables_by_path(model).items():
         if variable.name == "seed_generator_state":
             weights[name] = weights[name] * np.array([1, 0], "uint32")
         elif starts_again(owners[id(variable)], variable):
-            key = seeds.integer(seed, control, ticket.level, name)
+            key = seeds.integer(seed, purpose, ticket.level, name)
             initializer = _initializer(
-                owners[id(variable)], variable, name, control
+                owners[id(variable)],
+                variable,
+                name,
+                otherwise or f"Leave out the control {purpose!r}.",
             )
             weights[name] = _drawn(initializer, key, variable)
     return State(0, weights, {})
@@ -123,7 +130,7 @@ def kept(model: keras.Model) -> list[str]:
     Args:
         model: A built model.
     """
-    owners = _owners(model)
+    owners = owners_of(model)
     return [
         path
         for path, variable in masking.variables_by_path(model).items()
@@ -146,8 +153,12 @@ def starts_again(layer: keras.layers.Layer, variable: keras.Variable) -> bool:
     )
 
 
-def _owners(model: keras.Model) -> dict[int, keras.layers.Layer]:
-    """Returns the innermost layer of each variable, by the variable's id."""
+def owners_of(model: keras.Model) -> dict[int, keras.layers.Layer]:
+    """Returns the innermost layer of each variable, by the variable's id.
+
+    Args:
+        model: A built model.
+    """
     layers = {"": model, **layers_by_path(model)}.values()
     return {id(v): layer for layer in layers for v in layer.variables}
 
@@ -156,7 +167,7 @@ def _initializer(
     layer: keras.layers.Layer,
     variable: keras.Variable,
     name: str,
-    control: str,
+    otherwise: str,
 ) -> keras.initializers.Initializer:
     found = masking.initializer_of(layer, variable)
     if found is None:
@@ -164,7 +175,7 @@ def _initializer(
             f"No initialiser is known for {name!r} of a "
             f"{type(layer).__qualname__} layer (it would be the attribute "
             f"`{variable.name}_initializer`), so it cannot be drawn anew. "
-            f"Leave out the control {control!r}."
+            f"{otherwise}"
         )
     return found
 

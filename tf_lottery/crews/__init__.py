@@ -4,6 +4,7 @@ A crew takes jobs off a list, as many as it likes, and says which are done.
 """
 
 from tf_lottery.crews.crew import Crew, Progress
+from tf_lottery.crews.everywhere import on_all_cores
 from tf_lottery.crews.here import Here
 from tf_lottery.crews.processes import Processes, side_by_side
 from tf_lottery.crews.workers import Chief, follow, has_workers, is_chief
@@ -17,5 +18,6 @@ __all__ = [
     "follow",
     "has_workers",
     "is_chief",
+    "on_all_cores",
     "side_by_side",
 ]

@@ -42,16 +42,29 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads_here() -> int:
+    """Returns how many threads an operation of TensorFlow has here."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+
+
 class Processes:
     """Trains in processes of their own, one network in each at a time.
 
     Args:
         build: Returns the trainer; it travels to each process by pickle.
         count: How many processes.
+        threads: Of TensorFlow's in each. None: a fair share of the cores,
+            which is fastest. Sums over other numbers of threads are other
+            sums in their last bits; `threads_here` gives those of this process.
     """
 
-    def __init__(self, build: Callable[[], Trainer], count: int) -> None:
-        threads = max(1, _cores() // count)
+    def __init__(
+        self,
+        build: Callable[[], Trainer],
+        count: int,
+        threads: int | None = None,
+    ) -> None:
+        threads = threads or max(1, _cores() // count)
         self._workers = [_Worker(build, threads) for _ in range(count)]
 
     def __enter__(self) -> "Processes":
@@ -65,6 +78,19 @@ class Processes:
     ) -> None:
         for worker in self._workers:
             worker.stop()
+
+    def ask(self, question: Callable[[Trainer], Any]) -> None:
+        """Asks all processes something about their trainer.
+
+        Args:
+            question: It travels by pickle, and so does what it returns.
+        """
+        for worker in self._workers:
+            worker.ask(question)
+
+    def answers(self) -> list[Any]:
+        """Returns what they answer; raises what one of them raised."""
+        return [worker.receive()[1] for worker in self._workers]
 
     def room(self, waiting: int) -> int:
         """Returns how many of so many waiting jobs can be taken now."""
@@ -123,6 +149,10 @@ class _Worker:
         """Gives it a job."""
         self.job = job
         self._send(job)
+
+    def ask(self, question: Callable[[Trainer], Any]) -> None:
+        """Asks it something about its trainer."""
+        self._send(question)
 
     def _send(self, message: Any) -> None:
         try:

@@ -4,6 +4,7 @@ import multiprocessing.connection
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 
 def main(descriptor: int) -> None:
@@ -22,6 +23,7 @@ def main(descriptor: int) -> None:
         # To unpickle this may import code that uses TensorFlow.
         build = connection.recv()
         trainer = None
+        message: tuple[str, Any]
         while True:
             job = connection.recv()
 
@@ -30,13 +32,22 @@ def main(descriptor: int) -> None:
 
             try:
                 trainer = trainer or build()
-                (outcome,) = trainer.train([job], tell)
+                if callable(job):
+                    message = "answer", job(trainer)
+                else:
+                    message = "done", trainer.train([job], tell)[0]
             except Exception as error:  # noqa: BLE001 - for whoever started it
-                connection.send(("error", error))
-            else:
-                connection.send(("done", outcome))
+                message = "error", _that_travels(error)
+            connection.send(message)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # whoever started it is gone
+
+
+def _that_travels(error: Exception) -> Exception:
+    """Returns an error that is read wherever its class is not known."""
+    if type(error).__module__.partition(".")[0] in ("builtins", "tensorflow"):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

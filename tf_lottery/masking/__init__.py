@@ -8,10 +8,10 @@ from tf_lottery.masking.architecture import (
     layer_states,
     rebuilt,
 )
-from tf_lottery.masking.copies import copied
+from tf_lottery.masking.copies import copied, renewed
 from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
 from tf_lottery.masking.guard import MaskGuard
-from tf_lottery.masking.initializers import initializer_of
+from tf_lottery.masking.initializers import initializer_of, support
 from tf_lottery.masking.layer_state import carry, derive, derives, restore
 from tf_lottery.masking.models import (
     carried_masks,
@@ -44,9 +44,11 @@ __all__ = [
     "mask_model",
     "masked_optimizer",
     "rebuilt",
+    "renewed",
     "restore",
     "set_masks",
     "strip_masks",
     "summary",
+    "support",
     "variables_by_path",
 ]

@@ -4,6 +4,7 @@ import inspect
 import warnings
 
 import keras
+import numpy as np
 
 from tf_lottery import layers
 from tf_lottery.masking import layer_state, paths
@@ -22,9 +23,7 @@ def copied(model: keras.Model) -> keras.Model:
         ValueError: It cannot be rebuilt; the message says what to do.
     """
     try:
-        new = _cloned(model) if _is_graph(model) else _again(model)
-        if type(new) is not type(model):
-            new = _again(model)  # a graph under a configuration of its own
+        new = _rebuilt(model)
         _fill(new, model)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -35,6 +34,33 @@ def copied(model: keras.Model) -> keras.Model:
             "keras.config.enable_unsafe_deserialization(). Or mask the model "
             "itself: mask_model(model, copy=False)."
         ) from None
+    return new
+
+
+def renewed(model: keras.Model) -> keras.Model | None:
+    """Returns a copy whose weights are those of a model just built.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        The copy; None for a model that cannot be rebuilt.
+    """
+    try:
+        new = _rebuilt(model)
+        fresh = [np.array(variable.numpy()) for variable in new.variables]
+        _fill(new, model)
+    except Exception:  # noqa: BLE001 - a user's code
+        return None
+    for variable, value in zip(new.variables, fresh, strict=True):
+        variable.assign(value)
+    return new
+
+
+def _rebuilt(model: keras.Model) -> keras.Model:
+    new = _cloned(model) if _is_graph(model) else _again(model)
+    if type(new) is not type(model):
+        new = _again(model)  # a graph under a configuration of its own
     return new
 
 
