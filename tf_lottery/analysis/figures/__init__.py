@@ -1,18 +1,20 @@
-"""This package knows the figures of the paper, drawn of a run.
+"""The paper's figures, drawn from the records of a run.
 
 One file per kind of figure; `draw` is the table.
 """
 
 from collections.abc import Mapping, Sequence
 
-from tf_lottery.analysis import draws
+from tf_lottery.analysis import draws, table
 from tf_lottery.analysis.anatomy import Anatomy
 from tf_lottery.analysis.figures import (
     against_density,
+    catching_up,
     connectivity,
     fixed_steps,
     inside,
     learning_curves,
+    quantities,
     style,
 )
 from tf_lottery.analysis.figures.connectivity import Between
@@ -42,16 +44,17 @@ def draw(
         lines: What lies between networks and their copies.
         stable: The barrier below which a network is called stable.
     """
-    networks = draws.pool(networks)
+    metric = table.deciding_metric(networks)
+    networks = draws.pool(catching_up.timed(networks))
     with style.styled():
         drawn: dict[str, Drawing | None] = {
             name: against_density.draw(quantity, networks, bands, published)
-            for name, quantity in against_density.QUANTITIES.items()
+            for name, quantity in quantities.of(metric).items()
         }
         if tickets is not None:
             drawn["layer_densities"] = inside.densities(tickets)
-        drawn["learning_curves"] = learning_curves.draw(networks)
-        drawn["fixed_steps"] = fixed_steps.draw(networks)
+        drawn["learning_curves"] = learning_curves.draw(networks, metric)
+        drawn["fixed_steps"] = fixed_steps.draw(networks, metric)
         if tickets is not None:
             drawn["initial_weights"] = inside.initial_weights(tickets)
             drawn["distance_moved"] = inside.distance_moved(tickets)
@@ -67,10 +70,12 @@ def compare(networks: Sequence[Drawn]) -> dict[str, Drawing]:
     Args:
         networks: Records of all runs; the variant of each is its run.
     """
+    metric = table.deciding_metric(networks)
+    networks = catching_up.timed(networks)
     with style.styled():
         drawn = {
             name: against_density.draw(quantity, networks, (), False)
-            for name, quantity in against_density.QUANTITIES.items()
+            for name, quantity in quantities.of(metric).items()
         }
     return {name: d for name, d in drawn.items() if d is not None}
 
