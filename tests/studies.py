@@ -31,7 +31,6 @@ def study(draw, count, gain=0.0, share=1.0, levels=10, variant="ticket"):
             row = {
                 "density": 0.8**level,
                 "early_stop_step": stop,
-                "catch_up_step": stop * (0.8 if level else 1.0),
                 "validation_accuracy_at_early_stop": accuracy,
                 "test_accuracy_at_early_stop": accuracy,
                 "test_accuracy": accuracy,
@@ -61,6 +60,14 @@ def with_controls(draw, count, *names, levels=10, **settings):
     return networks
 
 
+def caught_up(networks):
+    """The networks, all but the dense ones as good as these soon before."""
+    for network in networks:
+        soon = 0.8 if network.level else 1.0
+        network.row["catch_up_step"] = soon * network.row["early_stop_step"]
+    return networks
+
+
 def drawn_again(networks, times):
     """The networks, each control drawn so often, unlike each time."""
     again = []
@@ -81,3 +88,25 @@ def drawn_again(networks, times):
                 dataclasses.replace(network, variant=name, row=row, curve=curve)
             )
     return [*networks, *again]
+
+
+def with_losses(networks, *never):
+    """The networks with validation losses on their learning curves.
+
+    The loss of each is lowest at its early stop. That of tickets is as low as
+    the dense network's, that of the variants `never` is not.
+    """
+    again = []
+    for network in networks:
+        stop = network.row["early_stop_step"]
+        steps = list(range(500, 50_001, 500))
+        lowest = 0.2 if network.variant in never and network.level else 0.1
+        losses = [lowest + 0.3 * abs(math.log(step / stop)) for step in steps]
+        losses[min(range(100), key=lambda n: losses[n])] = lowest
+        curve = {
+            "step": steps,
+            "validation_loss": losses,
+            "validation_accuracy": [1 - loss / 5 for loss in losses],
+        }
+        again.append(dataclasses.replace(network, curve=curve))
+    return again

@@ -1,9 +1,14 @@
 """The report in a real browser."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import studies
 
 from tf_lottery import experiment, reports
+from tf_lottery.analysis import figures
+from tf_lottery.analysis import report as analysis_report
 from tf_lottery.masks import Masks
 
 TINY = experiment.Config().replace(
@@ -37,7 +42,7 @@ def visible(page, selector):
 
 def test_every_figure_is_there_and_nothing_else_is_asked_for(report):
     figures = report.value("document.querySelectorAll('figure').length")
-    assert figures == visible(report, "figure > svg, figure > img") == 12
+    assert figures == visible(report, "figure > svg, figure img") == 13
     assert report.value(
         "[...document.images].every(image => image.naturalWidth > 100)"
     )
@@ -81,7 +86,78 @@ def test_a_curve_can_be_hidden(report):
     report.point_at("label[for=accuracy-show-1]", click=True)
 
 
-@pytest.mark.parametrize("width", [1200, 360])
+PHONE = 360
+FONT = 9  # points; the smallest letters of a figure are hardly smaller
+
+
+def test_a_figure_can_be_read_on_a_phone(report):
+    address = report.value("location.href")
+    report.open(address, PHONE)
+    column = report.value("document.querySelector('.figures').clientWidth")
+    assert 300 < column < PHONE
+    scales = report.value(
+        "[...document.querySelectorAll('figure > svg')].map(svg =>"
+        "svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)"
+    )
+    scales += report.value(
+        "[...document.querySelectorAll('figure img')].map(image =>"
+        "image.getBoundingClientRect().width / image.naturalWidth * 160 / 72)"
+    )
+    assert len(scales) == 13
+    assert all(FONT * scale > 8 for scale in scales)  # CSS pixels
+    widths = report.value(
+        "[...document.querySelectorAll('figure > svg, figure img')].map("
+        "element => element.getBoundingClientRect().width)"
+    )
+    assert max(widths) <= column
+    report.open(address)
+
+
+def test_wide_tables_scroll_inside_their_own_box(page, tmp_path):
+    networks = studies.with_controls(
+        np.random.default_rng(0), 3, "reinit", "shuffle", "random", levels=2
+    )
+    text = analysis_report.render("run", networks, {}, {})
+    (tmp_path / "report.html").write_text(text)
+    page.open((tmp_path / "report.html").as_uri(), PHONE)
+    assert page.value("document.documentElement.scrollWidth") <= PHONE
+    # [wider than its box, moves within it]
+    boxes = page.value(
+        "[...document.querySelectorAll('.scroll')].map(box =>"
+        "{ box.scrollLeft = 9; return ["
+        "box.scrollWidth > box.clientWidth + 9, box.scrollLeft == 9] })"
+    )
+    assert [True, True] in boxes
+    assert [True, False] not in boxes
+
+
+def test_a_sweep_with_long_names_is_as_wide_as_a_phone(page, tmp_path):
+    names = [
+        f"rate=0.{n},criterion=magnitude,rewind=500it,allocation=global"
+        for n in range(1, 9)
+    ]
+    networks = [
+        dataclasses.replace(network, variant=name)
+        for name in names
+        for network in studies.study(np.random.default_rng(0), 2, levels=2)
+    ]
+    text = analysis_report.render_sweep(
+        f"Sweep: {', '.join(names)}",
+        figures.compare(networks),
+        {name: ["No verdict."] for name in names},
+    )
+    (tmp_path / "report.html").write_text(text)
+    page.open((tmp_path / "report.html").as_uri(), PHONE)
+    assert page.value("document.documentElement.scrollWidth") <= PHONE
+    # A box and its name stay together.
+    assert page.value(
+        "[...document.querySelectorAll('.box')].every(box =>"
+        "box.children[1].offsetTop - box.children[0].offsetTop < 9 &&"
+        "box.children[1].offsetLeft > box.children[0].offsetLeft)"
+    )
+
+
+@pytest.mark.parametrize("width", [1200, PHONE])
 def test_the_page_is_as_wide_as_the_window(report, tmp_path, width):
     address = report.value("location.href")
     report.open(address, width)

@@ -1,14 +1,17 @@
 """Figures of a run: drawn of what was measured, alike for equal runs."""
 
 import dataclasses
+import itertools
+import re
+import struct
 import xml.etree.ElementTree
 
 import numpy as np
 import pytest
 import studies
 
-from tf_lottery.analysis import anatomy, figures, published
-from tf_lottery.analysis.figures import style
+from tf_lottery.analysis import anatomy, catch_up, figures, published
+from tf_lottery.analysis.figures import Between, curves, style
 
 FROM_RECORDS = {
     "early_stop_step",
@@ -113,6 +116,16 @@ def test_marks_lie_on_the_points_of_their_curves():
         "ticket at 100 %",
         f"{mean} steps [{low}–{high}], n = 3",
     )
+    # Moved sideways, and still true.
+    assert {m.text[0] for m in drawing.marks if m.curve == 1} == {
+        f"reinit at {percent} %"
+        for percent in ("100", "80.0", "64.0", "51.2", "41.0")
+    }
+    ticket, reinit = (
+        [m.x for m in drawing.marks if m.curve == curve] for curve in (0, 1)
+    )
+    assert ticket[0] == reinit[0]  # the dense network is one
+    assert (np.abs(np.subtract(ticket, reinit))[1:] > 3).all()
 
 
 def test_the_pixels_that_a_ticket_reads_are_pictured():
@@ -174,6 +187,7 @@ def test_curves_are_means_and_bars_from_lowest_to_highest(monkeypatch):
     ]
     figures.draw(networks)
     (x, mean), (low, high) = seen["ticket"]
+    # One curve alone stays on its densities.
     assert x.tolist() == [100, 50]
     assert mean.tolist() == [30, 50]
     assert low.tolist() == [20, 10]
@@ -238,7 +252,8 @@ def test_accuracy_after_a_third_is_of_the_last_evaluation_by_then():
     network = dataclasses.replace(run()[0], curve=curve)
     from tf_lottery.analysis.figures import fixed_steps
 
-    found = [fixed_steps._at(network, part / 3) for part in (1, 2, 3)]
+    column = "validation_accuracy"
+    found = [fixed_steps._at(network, column, part / 3) for part in (1, 2, 3)]
     assert found == [(300, 0.3), (600, 0.6), (1_000, 1.0)]
 
 
@@ -283,3 +298,322 @@ def test_of_many_layers_first_last_and_some_between_are_drawn():
     drawn = figures.draw(run(), tickets=tickets(layers=12))
     assert "6 of its 12 layers" in drawn["initial_weights"].caption
     assert "3 of its 12 layers" in drawn["connections"].caption
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((1, 1), "One replicate (n = 1)."),
+        ((3, 3), "Means over n = 3 replicates, "),
+        ((4, 2), "Means over n = 2 to 4 replicates, "),
+    ],
+)
+def test_every_caption_says_how_many_replicates_it_is_of(counts, said):
+    networks = [
+        n
+        for n in studies.with_losses(run(max(counts), 2, "reinit"))
+        if n.replicate < counts[n.level > 1]
+    ]
+    lines = [
+        Between(n.level, n.row["density"], [0, 0.5, 1], {"test": [0, 0.1, 0]})
+        for n in networks
+        if n.variant == "ticket"
+    ]
+    drawn = figures.draw(networks, tickets=tickets(), lines=lines)
+    assert set(drawn) == {
+        *FROM_RECORDS,
+        *FROM_WEIGHTS,
+        "catch_up_step",
+        "connectivity",
+    }
+    for name, drawing in drawn.items():
+        expected = "of replicate 0 alone (n = 1)"
+        assert (expected if name in FROM_WEIGHTS else said) in drawing.caption
+
+
+def test_every_figure_says_in_words_what_there_is_to_see():
+    drawn = figures.draw(
+        studies.with_losses(run(2, 2, "reinit")), tickets=tickets()
+    )
+    words = {name: drawing.alt for name, drawing in drawn.items()}
+    assert len(set(words.values())) == len(words)
+    for alt in words.values():
+        assert alt.endswith(".")
+        assert "chart" in alt or "Distribution" in alt
+        assert len(alt) > 60
+    mark = drawn["accuracy"].marks[0]
+    shown = mark.text[1].partition(" [")[0]
+    assert f"ticket: {shown} at 100 %" in words["accuracy"]
+    assert "; reinit: " in words["accuracy"]
+    many = figures.compare(sweep(8, str))["accuracy"].alt
+    assert many.endswith("and 2 curves more.")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["ticket"],
+        ["ticket", "a"],
+        ["ticket", "a", "b"],
+        ["ticket", *"abcdefgh"],
+        ["rate=0.1", "rate=0.2", "rate=0.4"],
+    ],
+)
+def test_curves_are_moved_apart_and_levels_stay_apart(names):
+    percents = [100 * 0.8**level for level in range(8)]
+    factors = curves.dodge({name: percents for name in names})
+    assert list(factors) == names
+    logs = np.log(list(factors.values()))
+    assert sorted(logs) == pytest.approx(sorted(-logs))
+    if len(names) % 2 and "ticket" in names:
+        assert factors["ticket"] == 1
+    if len(names) > 1:
+        nearest = np.diff(np.sort(logs)).min()
+        assert nearest > 0.01
+        # The last of a level is nearer to its own than to the next one's.
+        assert np.ptp(logs) + nearest < np.log(1 / 0.8) / 1.5
+    else:
+        assert logs.tolist() == [0]
+
+
+def test_a_caption_says_so_where_points_are_moved():
+    for controls, moved in (((), False), (("reinit",), True)):
+        drawn = figures.draw(run(2, 2, *controls))
+        for name in ("accuracy", "fixed_steps"):
+            assert (style.APART in drawn[name].caption) == moved
+
+
+def test_runs_of_a_sweep_have_a_dense_network_each(monkeypatch):
+    seen = watch(monkeypatch, "errorbar", lambda args, _: args[0])
+    figures.compare(sweep(3, str))
+    assert len({x[0] for x in seen.values()}) == 3
+    assert seen["1"][0] == pytest.approx(100)
+
+
+def timed(replicate, level, variant, *losses):
+    curve = {
+        "step": [100, 200, 300, 400],
+        "validation_loss": losses,
+    }
+    row = {"density": 0.5**level}
+    return studies.Network(replicate, level, variant, row, curve=curve)
+
+
+CAUGHT_UP = [
+    timed(0, 0, "ticket", 0.9, 0.5, 0.4, 0.6),  # 300
+    timed(1, 0, "ticket", 0.9, 0.2, 0.4, 0.6),  # 200
+    timed(0, 1, "ticket", 0.4, 0.1, 0.1, 0.1),  # 100
+    timed(1, 1, "ticket", 0.4, 0.3, 0.3, 0.2),  # 400
+    timed(0, 1, "reinit", 0.9, 0.9, 0.4, 0.9),  # 300
+    timed(1, 1, "reinit", 0.9, 0.9, 0.9, 0.3),  # never: 400
+]
+
+
+def test_catch_up_steps_are_those_of_the_same_replicates_dense_network(
+    monkeypatch,
+):
+    seen = watch(monkeypatch, "errorbar", lambda a, look: (a[1], look["yerr"]))
+    hollow = []
+    method = style.Axes.plot
+
+    def plot(self, *args, **look):
+        if look.get("markerfacecolor") == "white":
+            hollow.append(list(args[1]))
+        return method(self, *args, **look)
+
+    monkeypatch.setattr(style.Axes, "plot", plot)
+    drawing = figures.draw(CAUGHT_UP)["catch_up_step"]
+    mean, (low, high) = seen["ticket"]
+    assert mean.tolist() == [250, 250]
+    assert low.tolist() == [50, 150]
+    assert high.tolist() == [50, 150]
+    assert seen["reinit"][0].tolist() == [250, 350]
+    assert hollow == [[350]]
+    assert "Hollow points: at least one network never" in drawing.caption
+    assert drawing.marks[-1].text[1:] == (
+        "350 steps [300–400], n = 2",
+        "never in 1 of 2",
+    )
+    caught = [n for n in CAUGHT_UP if (n.replicate, n.variant) != (1, "reinit")]
+    assert "Hollow" not in figures.draw(caught)["catch_up_step"].caption
+
+
+def test_a_control_catches_up_when_its_draws_do_on_average(monkeypatch):
+    seen = watch(monkeypatch, "errorbar", lambda args, _: args[1])
+    draws = [
+        timed(0, 1, "reinit", 0.3, 0.9, 0.9, 0.9),  # 100
+        timed(0, 1, "reinit.2", 0.9, 0.9, 0.9, 0.1),  # 400
+    ]
+    figures.draw([CAUGHT_UP[0], *draws])
+    # Their mean curve catches up at no step that either of them does.
+    mean = timed(0, 1, "reinit", 0.6, 0.9, 0.9, 0.5)
+    assert catch_up.catch_up_step(mean, CAUGHT_UP[0]) is None
+    assert seen["reinit"].tolist() == [300, 250]
+
+
+def test_a_run_of_a_sweep_catches_up_with_its_own_dense_network(monkeypatch):
+    seen = watch(monkeypatch, "errorbar", lambda args, _: args[1])
+    easy = [
+        timed(0, 0, "rate=0.1", 9, 8, 8, 9),
+        timed(0, 1, "rate=0.1", *4 * [8]),
+    ]
+    hard = [
+        timed(0, 0, "rate=0.2", 9, 8, 7, 6),
+        timed(0, 1, "rate=0.2", 9, 9, 6, 9),
+    ]
+    figures.compare([*easy, *hard])
+    assert seen["rate=0.1"].tolist() == [200, 100]
+    assert seen["rate=0.2"].tolist() == [400, 300]
+
+
+def sweep(count, label):
+    return [
+        dataclasses.replace(network, variant=label(number))
+        for number in range(count)
+        for network in studies.study(np.random.default_rng(0), 2, levels=2)
+    ]
+
+
+DRAWN = ("density", "early_stop_step")
+LABELS = {
+    "short": lambda n: f"rate=0.{n:02}",
+    "long": lambda n: (
+        f"rate=0.{n:02},criterion=magnitude,allocation=global,"
+        "rewind=500it,optimizer=adam"
+    ),
+    "without a comma": lambda n: f"theta_0={n:02}_" + 90 * "w",
+}
+
+
+@pytest.fixture
+def finished(monkeypatch):
+    """The figures that were drawn, as they were left."""
+    kept, finish = [], style.finish
+
+    def keep(figure, *args):
+        kept.append(figure)
+        return finish(figure, *args)
+
+    monkeypatch.setattr(style, "finish", keep)
+    return kept
+
+
+@pytest.mark.parametrize("count", [2, 4, 8, 20])
+@pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
+def test_a_legend_names_every_run_within_the_figure(finished, count, label):
+    networks = [
+        dataclasses.replace(n, row={c: n.row[c] for c in DRAWN})
+        for n in sweep(count, label)
+    ]
+    drawn = figures.compare(networks)
+    assert len(drawn) == 1
+    for figure, drawing in zip(finished, drawn.values(), strict=True):
+        (legend,) = figure.legends
+        texts = legend.get_texts()
+        shown = ["".join(text.get_text().split()) for text in texts]
+        assert shown == [label(number) for number in range(count)]
+        edges = figure.bbox.padded(1)
+        boxes = [text.get_window_extent() for text in texts]
+        assert all(edges.x0 <= box.x0 and box.x1 <= edges.x1 for box in boxes)
+        assert all(edges.y0 <= box.y0 and box.y1 <= edges.y1 for box in boxes)
+        assert not any(
+            one.overlaps(other)
+            for one, other in itertools.combinations(boxes, 2)
+        )
+        # The legend takes nothing from the curves.
+        (axes,) = figure.axes
+        assert axes.get_window_extent().height > 2.3 * figure.dpi
+        names = re.findall(r"<!-- (.*?) -->", drawing.svg.decode())
+        whole = "".join("".join(names).split())
+        assert all(label(number) in whole for number in range(count))
+
+
+def test_panels_lie_below_each_other_on_a_narrow_screen(finished):
+    drawn = figures.draw(run(2, 2, "reinit"), tickets=tickets())
+    stacked = {name: d for name, d in drawn.items() if d.narrow}
+    assert set(stacked) == {
+        *FROM_WEIGHTS - {"layer_densities"},
+        "learning_curves",
+        "fixed_steps",
+    }
+    for drawing in stacked.values():
+        width, height = struct.unpack(">II", drawing.narrow[16:24])
+        assert width == 3.4 * 160
+        assert height > width
+    for figure in finished:
+        panels = [axes.get_position() for axes in figure.axes]
+        assert all(
+            upper.y0 > lower.y1 for upper, lower in itertools.pairwise(panels)
+        )
+
+
+def regression(count=2):
+    """A run of `study` that was decided by a loss, and has no accuracy."""
+    networks = []
+    for network in studies.with_losses(run(count, 3, "reinit")):
+        row = {
+            "deciding_metric": "loss",
+            "validation_loss_at_early_stop": 0.25,
+            "test_loss_at_early_stop": 0.5,
+            **{k: v for k, v in network.row.items() if "accuracy" not in k},
+        }
+        curve = {k: v for k, v in network.curve.items() if "accuracy" not in k}
+        networks.append(dataclasses.replace(network, row=row, curve=curve))
+    return networks
+
+
+def test_a_run_decided_by_a_loss_shows_losses():
+    drawn = figures.draw(regression())
+    assert set(drawn) == {
+        "early_stop_step",
+        "catch_up_step",
+        "loss",
+        "validation_loss",
+        "learning_curves",
+        "fixed_steps",
+    }
+    for name, drawing in drawn.items():
+        assert "percent" not in drawing.caption
+        if "step" not in name:
+            assert "oss " in drawing.caption
+    assert drawn["loss"].marks[0].text == (
+        "ticket at 100 %",
+        "0.5 [0.5–0.5], n = 2",
+    )
+    swept = [
+        dataclasses.replace(n, variant="rate=0.1")
+        for n in regression()
+        if n.variant == "ticket"
+    ]
+    assert {"loss", "validation_loss"} < set(figures.compare(swept))
+
+
+def test_an_accuracy_is_found_by_its_own_name():
+    networks = [
+        dataclasses.replace(
+            n,
+            row={
+                "deciding_metric": "head_accuracy",
+                **{
+                    k.replace("accuracy", "head_accuracy"): v
+                    for k, v in n.row.items()
+                },
+            },
+            curve={
+                k.replace("accuracy", "head_accuracy"): v
+                for k, v in n.curve.items()
+            },
+        )
+        for n in run()
+    ]
+    drawn = figures.draw(networks)
+    assert set(drawn) == FROM_RECORDS
+    assert "Test head accuracy" in drawn["accuracy"].caption
+
+
+def test_ticks_of_steps_are_whole_steps(finished):
+    row = {"density": 1.0, "early_stop_step": 200}
+    figures.draw([studies.Network(0, 0, "ticket", row)])
+    ticks = finished[0].axes[0].get_yticks()
+    assert len(ticks) > 2
+    assert all(tick == round(tick) for tick in ticks)

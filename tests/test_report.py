@@ -37,8 +37,10 @@ def page(networks, findings=(), config=CONFIG, title="study", made=""):
 
 
 def test_the_report_shows_verdicts_claims_figures_and_origin():
-    networks = studies.with_controls(
-        np.random.default_rng(0), 5, "reinit", gain=0.02, share=0.1
+    networks = studies.caught_up(
+        studies.with_controls(
+            np.random.default_rng(0), 5, "reinit", gain=0.02, share=0.1
+        )
     )
     findings = claims.check(networks, studies.LENET, True)
     shown = page(networks, findings, made="tf-lottery run <it>")
@@ -68,7 +70,9 @@ def test_the_report_stands_alone_and_escapes():
     drawn = figures.draw(networks)
     marked = sum(bool(drawing.marks) for drawing in drawn.values())
     assert shown.count("<svg") == marked > 0
-    assert shown.count("data:image/png;base64,") == len(drawn) - marked > 0
+    narrow = sum(bool(drawing.narrow) for drawing in drawn.values())
+    images = len(drawn) - marked + narrow
+    assert shown.count("data:image/png;base64,") == images > 0
     assert not re.search(r'(src|href)="(?!data:|#)', shown)
     assert "<script" not in shown
     ids = re.findall(r' id="([^"]+)"', shown)
@@ -76,6 +80,20 @@ def test_the_report_stands_alone_and_escapes():
     for name in re.findall(r'(?:href="#|url\(#|for=")([^")]+)', shown):
         assert name in ids
     assert all(html.escape(d.caption) in shown for d in drawn.values())
+
+
+def test_every_figure_has_its_words_in_reports_of_runs_and_sweeps():
+    networks = studies.study(np.random.default_rng(0), 2)
+    swept = figures.compare(
+        [dataclasses.replace(n, variant="rate=<1>") for n in networks]
+    )
+    pages = {
+        page(networks): figures.draw(networks),
+        report.render_sweep("sweep", swept, {}): swept,
+    }
+    for shown, drawn in pages.items():
+        said = re.findall(r'(?:aria-label|alt)="([^"]*)"', shown)
+        assert said == [html.escape(d.alt) for d in drawn.values()]
 
 
 def test_names_of_curves_are_escaped():

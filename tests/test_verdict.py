@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from studies import Network, drawn_again, study, with_controls
+import studies
+from studies import Network, caught_up, drawn_again
 
 from tf_lottery.analysis import conclusion, draws, table, verdict
 from tf_lottery.analysis.catch_up import catch_up_step, with_catch_up
@@ -15,6 +16,14 @@ from tf_lottery.analysis.estimate import estimate
 from tf_lottery.analysis.looks import Looks
 
 ACCURACY = "validation_accuracy_at_early_stop"
+
+
+def study(*arguments, **settings):
+    return caught_up(studies.study(*arguments, **settings))
+
+
+def with_controls(*arguments, **settings):
+    return caught_up(studies.with_controls(*arguments, **settings))
 
 
 def outcomes(networks, *arguments):

@@ -1,62 +1,96 @@
-"""The step at which a network has caught up with its dense network."""
+"""The catch-up step: when a network is as good as the dense one at its best."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from tf_lottery.analysis.network import Network
 
-CATCH_UP = "catch_up_step"
-_LOSS = "validation_loss"
+CATCH_UP, NEVER = "catch_up_step", "never_caught_up"
+_STEP, _LOSS = "step", "validation_loss"
+
+
+def is_measured(network: Network) -> bool:
+    """Returns whether a network was evaluated on validation data."""
+    return bool(len(network.curve.get(_LOSS, ())))
 
 
 def catch_up_step(network: Network, dense: Network) -> float | None:
-    """Returns the first step with at most the dense network's lowest loss.
+    """Returns the first step at which a network is as good as the dense one.
+
+    The first evaluation at which its validation loss is at or below the lowest
+    validation loss of the dense network. For the dense network itself that
+    is its early-stop step. The step is never 0, because verdicts take its
+    logarithm: a network as good before any training counts at its first
+    evaluation after step 0.
+
+    Several draws of a control have one catch-up step each. Their mean is the
+    mean of these steps, not the step of their mean curve: a mean of curves is
+    smoother than each of them and reaches another minimum.
 
     Args:
-        network: A network with validation data.
-        dense: The dense network of its replicate.
+        network: A network; its curve has `"step"` and `"validation_loss"`.
+        dense: The dense network of the same replicate, with the same columns.
 
     Returns:
-        The step of the first evaluation at which its validation loss is at or
-        below the minimum of the dense network's; for the dense network, its
-        early-stop step. None if it never is, or if a loss is unknown.
+        The step; None if the network never is as good. A loss that is not
+        finite is never a dense network's lowest.
+
+    Raises:
+        ValueError: One of them was not evaluated on validation data.
     """
-    losses, lowest = network.curve.get(_LOSS), dense.curve.get(_LOSS)
-    if not losses or not lowest:
-        return None
-    target = min(lowest)
-    steps = zip(network.curve["step"], losses, strict=True)
-    # Step 0 has no logarithm: whoever is as good there is after the first one.
-    return next((float(s) for s, v in steps if v <= target and s > 0), None)
+    for each in (network, dense):
+        if not is_measured(each):
+            raise ValueError(
+                "A catch-up step needs learning curves with "
+                f"{_LOSS!r}; got {sorted(each.curve)}. Train with validation "
+                "data."
+            )
+    lowest = min(filter(math.isfinite, dense.curve[_LOSS]), default=math.nan)
+    points = zip(network.curve[_STEP], network.curve[_LOSS], strict=True)
+    is_reached = False
+    for step, loss in points:
+        is_reached = is_reached or loss <= lowest
+        if is_reached and step > 0:
+            return float(step)
+    return None
 
 
-def with_catch_up(networks: Sequence[Any]) -> list[Any]:
-    """Returns networks with the column `catch_up_step` in their rows.
+def with_catch_up(networks: Sequence[Any], never: float = 2.0) -> list[Any]:
+    """Returns networks whose rows have the catch-up step.
 
-    A network that never catches up has twice the length of its training
-    there, for a comparison needs a number and this one does it no favour.
-    Networks without validation data, or without the dense network of their
-    replicate, stay as they are.
+    Each draw of a control gets its own, before draws are pooled.
 
     Args:
-        networks: Records, dataclasses with a field `row`.
+        networks: Records, dataclasses with a field `row`; draws not pooled. In
+            a sweep, where the variant is the run, each run has its own dense
+            network.
+        never: A network that never catches up gets this many times the length
+            of its training: a comparison needs a number, and twice the length
+            does such a network no favour.
+
+    Returns:
+        The networks in the same order, with `catch_up_step` and
+        `never_caught_up` (0 or 1) in their rows. Those without validation
+        loss, or without their dense network, stay as they are.
     """
-    dense = {
-        n.replicate: n
-        for n in networks
-        if n.level == 0 and n.variant == "ticket"
-    }
+    dense = {(n.replicate, n.variant): n for n in networks if not n.level}
     return [
-        _with_catch_up(n, dense[n.replicate]) if n.replicate in dense else n
+        _with_catch_up(
+            n,
+            dense.get((n.replicate, "ticket"))
+            or dense.get((n.replicate, n.variant)),
+            never,
+        )
         for n in networks
     ]
 
 
-def _with_catch_up(network: Any, dense: Network) -> Any:
-    if not network.curve.get(_LOSS) or not dense.curve.get(_LOSS):
+def _with_catch_up(network: Any, dense: Any, never: float) -> Any:
+    if dense is None or not all(map(is_measured, (network, dense))):
         return network
     step = catch_up_step(network, dense)
-    if step is None:
-        step = 2.0 * max(network.curve["step"])
-    return dataclasses.replace(network, row={**network.row, CATCH_UP: step})
+    found = never * network.curve[_STEP][-1] if step is None else step
+    more = {CATCH_UP: found, NEVER: float(step is None)}
+    return dataclasses.replace(network, row={**network.row, **more})

@@ -1,27 +1,30 @@
-"""This package knows the figures of the paper, drawn of a run.
+"""The paper's figures, drawn from the records of a run.
 
 One file per kind of figure; `draw` is the table.
 """
 
 from collections.abc import Mapping, Sequence
 
-from tf_lottery.analysis import draws
+from tf_lottery.analysis import draws, table
 from tf_lottery.analysis.anatomy import Anatomy
+from tf_lottery.analysis.catch_up import with_catch_up
 from tf_lottery.analysis.figures import (
     against_density,
     connectivity,
     fixed_steps,
     inside,
     learning_curves,
+    quantities,
     style,
 )
 from tf_lottery.analysis.figures.connectivity import Between
-from tf_lottery.analysis.figures.style import Drawing, Drawn
+from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.network import Network
 from tf_lottery.analysis.published import Band
 
 
 def draw(
-    networks: Sequence[Drawn],
+    networks: Sequence[Network],
     bands: Sequence[Band] = (),
     published: bool = False,
     tickets: Anatomy | None = None,
@@ -42,16 +45,17 @@ def draw(
         lines: What lies between networks and their copies.
         stable: The barrier below which a network is called stable.
     """
-    networks = draws.pool(networks)
+    metric = table.deciding_metric(networks)
+    networks = draws.pool(with_catch_up(networks, never=1.0))
     with style.styled():
         drawn: dict[str, Drawing | None] = {
             name: against_density.draw(quantity, networks, bands, published)
-            for name, quantity in against_density.QUANTITIES.items()
+            for name, quantity in quantities.of(metric).items()
         }
         if tickets is not None:
             drawn["layer_densities"] = inside.densities(tickets)
-        drawn["learning_curves"] = learning_curves.draw(networks)
-        drawn["fixed_steps"] = fixed_steps.draw(networks)
+        drawn["learning_curves"] = learning_curves.draw(networks, metric)
+        drawn["fixed_steps"] = fixed_steps.draw(networks, metric)
         if tickets is not None:
             drawn["initial_weights"] = inside.initial_weights(tickets)
             drawn["distance_moved"] = inside.distance_moved(tickets)
@@ -61,16 +65,18 @@ def draw(
     return {name: d for name, d in drawn.items() if d is not None}
 
 
-def compare(networks: Sequence[Drawn]) -> dict[str, Drawing]:
+def compare(networks: Sequence[Network]) -> dict[str, Drawing]:
     """Returns the figures of several runs' tickets, by name.
 
     Args:
         networks: Records of all runs; the variant of each is its run.
     """
+    metric = table.deciding_metric(networks)
+    networks = with_catch_up(networks, never=1.0)
     with style.styled():
         drawn = {
             name: against_density.draw(quantity, networks, (), False)
-            for name, quantity in against_density.QUANTITIES.items()
+            for name, quantity in quantities.of(metric).items()
         }
     return {name: d for name, d in drawn.items() if d is not None}
 
@@ -84,4 +90,4 @@ def files(drawn: Mapping[str, Drawing]) -> dict[str, bytes]:
     }
 
 
-__all__ = ["Between", "Drawing", "Drawn", "compare", "draw", "files"]
+__all__ = ["Between", "Drawing", "compare", "draw", "files"]

@@ -1,99 +1,25 @@
-"""This module knows the figures of one number a network, against density."""
+"""Figures of one number of every network, against density."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
 
 from tf_lottery.analysis import table
-from tf_lottery.analysis.figures import style
-from tf_lottery.analysis.figures.style import Drawing, Drawn, Mark
+from tf_lottery.analysis.figures import curves, legend, style
+from tf_lottery.analysis.figures.curves import Curve, Point
+from tf_lottery.analysis.figures.quantities import Quantity
+from tf_lottery.analysis.figures.style import Drawing, Mark
+from tf_lottery.analysis.network import Network
 from tf_lottery.analysis.published import Band
 
-Value = Callable[[Drawn], float | None]
-
-
-class Point(NamedTuple):
-    """One level of a curve.
-
-    Attributes:
-        percent: Weights remaining.
-        mean: Over replicates.
-        low: Of the lowest replicate.
-        high: Of the highest.
-        replicates: How many replicates there are.
-    """
-
-    percent: float
-    mean: float
-    low: float
-    high: float
-    replicates: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-    """What a figure shows of every network.
-
-    Attributes:
-        label: The name of its axis.
-        column: The column of results.csv that it is.
-        scale: What it is multiplied with.
-        caption: What is shown, and where the paper shows it.
-    """
-
-    label: str
-    column: str
-    scale: float
-    caption: str
-
-
-QUANTITIES = {
-    "early_stop_step": Quantity(
-        "early-stop step",
-        "early_stop_step",
-        1.0,
-        "Early-stop step, that of minimum validation loss, against weights "
-        "remaining (Figs. 1 left, 4a and 5).",
-    ),
-    "accuracy": Quantity(
-        "test accuracy at early stop (%)",
-        "test_accuracy_at_early_stop",
-        100.0,
-        "Test accuracy at the early-stop step (Figs. 1 right, 4a and 5).",
-    ),
-    "accuracy_at_end": Quantity(
-        "test accuracy at the end (%)",
-        "test_accuracy",
-        100.0,
-        "Test accuracy at the end of training (Fig. 4b).",
-    ),
-    "train_accuracy": Quantity(
-        "training accuracy at the end (%)",
-        "train_accuracy",
-        100.0,
-        "Training accuracy at the end of training (Figs. 5, 12 and 13): where "
-        "it is 100 % for all, what tickets gain on test data is "
-        "generalisation.",
-    ),
-    "validation_accuracy": Quantity(
-        "validation accuracy at early stop (%)",
-        "validation_accuracy_at_early_stop",
-        100.0,
-        "Validation accuracy at the early-stop step, by which tickets are "
-        "judged (as in App. G and H).",
-    ),
-}
-"""Every such figure by name."""
+_TOLD = 6  # An alternative text that names more curves is not listened to.
 
 
 def draw(
     quantity: Quantity,
-    networks: Sequence[Drawn],
+    networks: Sequence[Network],
     bands: Sequence[Band],
     published: bool,
 ) -> Drawing | None:
@@ -106,11 +32,15 @@ def draw(
         published: Whether the run has the paper's settings.
     """
 
-    def value(network: Drawn) -> float | None:
+    def value(network: Network) -> float | None:
         found = table.value(network, quantity.column)
         return None if found is None else quantity.scale * found
 
-    if all(value(n) is None for n in networks):
+    def is_bound(network: Network) -> bool:
+        return bool(table.value(network, quantity.bound))
+
+    found = curves.measured(networks, value, is_bound)
+    if not found:
         return None
     figure = style.figure()
     axes = figure.add_subplot()
@@ -126,93 +56,78 @@ def draw(
         if band_drawn is not None:
             number = names.index(band.variant)
             band_drawn.set_gid(f"curve-{number}-band-{part}")
-    marks = []
-    for name, (bars, points) in curves(axes, networks, value).items():
-        number = names.index(name)
-        for part, artist in enumerate(bars.get_children()):
-            artist.set_gid(f"curve-{number}-{part}")
-        marks += [_mark(point, number, name, quantity) for point in points]
+    for name, artists in curves.draw(axes, found, names).items():
+        for part, artist in enumerate(artists):
+            artist.set_gid(f"curve-{names.index(name)}-{part}")
+    curves.draw_axis(axes, found, networks)
     axes.set_ylabel(quantity.label)
-    if quantity.scale == 1:
+    if quantity.counts_steps:
         style.thousands(axes.yaxis)
-    style.legend(figure, axes, 2 if shown else 4)
-    caption = quantity.caption
-    if shown:
-        caption += (
-            " Shaded: the paper's means, as far as its figures can be read"
+    if quantity.scale == 100:
+        # Nothing is above 100 %.
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
+    legend.draw(figure, axes, 2 if shown else 4)
+    marks = [
+        _mark(point, names.index(name), name, quantity)
+        for name, curve in found.items()
+        for point in curve
+    ]
+    caption = _caption(quantity, found, bool(shown), published)
+    return style.finish(figure, caption, _alt(quantity, found), marks)
+
+
+def _caption(
+    quantity: Quantity,
+    found: Mapping[str, Curve],
+    has_bands: bool,
+    published: bool,
+) -> str:
+    points = [point for curve in found.values() for point in curve]
+    parts = [quantity.caption, style.over([p.replicates for p in points])]
+    if curves.is_apart(found):
+        parts.append(style.APART)
+    if any(point.bounds for point in points):
+        parts.append(quantity.bound_caption)
+    if has_bands:
+        whose = "" if published else ", at its settings, not this run's"
+        parts.append(
+            "Shaded: the paper's means, as far as its figures can be "
+            f"read{whose}."
         )
-        caption += "." if published else ", at its settings, not this run's."
-    return style.finish(figure, caption, marks)
+    return " ".join(parts)
+
+
+def _alt(quantity: Quantity, found: Mapping[str, Curve]) -> str:
+    told = [
+        f"{name}: {_ends(curve, quantity)}"
+        for name, curve in list(found.items())[:_TOLD]
+    ]
+    if len(found) > _TOLD:
+        told.append(f"and {len(found) - _TOLD} curves more")
+    return (
+        f"Line chart of {quantity.label} against weights remaining (%). "
+        f"{'; '.join(told)}."
+    )
+
+
+def _ends(curve: Curve, quantity: Quantity) -> str:
+    ends = [curve[0], *curve[-1:]] if len(curve) > 1 else curve
+    return ", ".join(
+        f"{quantity.text(p.mean)}{quantity.unit} at "
+        f"{style.percent(p.percent)} %"
+        for p in ends
+    )
 
 
 def _mark(point: Point, number: int, name: str, quantity: Quantity) -> Mark:
-    percent, accurate = style.percent(point.percent), quantity.scale == 100
-    mean, low, high = (
-        f"{v:.2f}" if accurate else f"{v:,.0f}"
-        for v in (point.mean, point.low, point.high)
-    )
-    spread = (
-        f" [{low}–{high}], n = {point.replicates}"
-        if point.replicates > 1
-        else ""
-    )
-    text = f"{mean}{' %' if accurate else ' steps'}{spread}"
-    where = f"{name} at {percent} %"
-    return Mark(point.percent, point.mean, number, name, (where, text))
-
-
-def curves(
-    axes: Axes, networks: Sequence[Drawn], value: Value, ticks: int = 9
-) -> dict[str, tuple[ErrorbarContainer, list[Point]]]:
-    """Draws a curve for each variant: means, bars from lowest to highest.
-
-    Every curve begins at the dense network: its own, if it has one, else that
-    which all share.
-
-    Returns:
-        What was drawn, by variant.
-    """
-    drawn = {}
-    names = table.variants(networks)
-    dense = [n for n in networks if not n.level and n.variant == "ticket"]
-    for name in names:
-        levels: dict[int, list[tuple[float, float]]] = {}
-        own = [n for n in networks if n.variant == name]
-        if all(n.level for n in own):
-            own = [*dense, *own]
-        for network in own:
-            found = value(network)
-            if found is not None:
-                point = 100 * network.row["density"], found
-                levels.setdefault(network.level, []).append(point)
-        if levels:
-            points = [_point(level) for level in levels.values()]
-            drawn[name] = _curve(axes, points, name, names), points
-    style.density_axis(axes, (n.row["density"] for n in networks), ticks)
-    return drawn
-
-
-def _point(replicates: Sequence[tuple[float, float]]) -> Point:
-    percent, mean = np.mean(replicates, axis=0).tolist()
-    values = [value for _, value in replicates]
-    return Point(percent, mean, min(values), max(values), len(values))
-
-
-def _curve(
-    axes: Axes, points: Sequence[Point], name: str, names: Sequence[str]
-) -> ErrorbarContainer:
-    x, mean, low, high, _ = np.array(points).T
-    return axes.errorbar(
-        x,
-        mean,
-        # Rounding could make a bar shorter than nothing.
-        yerr=np.maximum((mean - low, high - mean), 0),
-        label=name,
-        markersize=3.2,
-        elinewidth=0.9,
-        capsize=1.8,
-        **style.look(name, names),
-    )
+    mean, low, high = map(quantity.text, (point.mean, point.low, point.high))
+    text = f"{mean}{quantity.unit}"
+    if point.replicates > 1:
+        text += f" [{low}–{high}], n = {point.replicates}"
+    lines = [f"{name} at {style.percent(point.percent)} %", text]
+    if point.bounds:
+        lines.append(f"never in {point.bounds} of {point.replicates}")
+    return Mark(point.x, point.mean, number, name, tuple(lines))
 
 
 def _band(

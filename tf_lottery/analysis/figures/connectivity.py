@@ -1,11 +1,11 @@
-"""This module knows the figure of what lies between copies of a network."""
+"""The figure of the errors between two copies of a network."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from tf_lottery.analysis.figures import style
+from tf_lottery.analysis.figures import legend, style
 from tf_lottery.analysis.figures.style import Drawing
 
 _SPLITS = ("test", "validation", "train")
@@ -44,12 +44,13 @@ def draw(lines: Sequence[Between], stable: float) -> Drawing | None:
     densities = {level: own[0].density for level, own in levels.items()}
     figure, (left, right) = style.grid(2)
     shown = style.nearest(densities, _SHOWN)
+    labels = [f"{style.percent(100 * densities[n])} %" for n in shown]
     for place, level in enumerate(shown):
         errors = 100 * np.array([n.errors[split] for n in levels[level]])
         left.plot(
             levels[level][0].alphas,
             errors.mean(axis=0),
-            label=f"{style.percent(100 * densities[level])} %",
+            label=labels[place],
             color=style.COLOURS[place],
         )
     left.set_xlabel("from one copy (0) to the other (1)")
@@ -74,14 +75,27 @@ def draw(lines: Sequence[Between], stable: float) -> Drawing | None:
     right.axhline(100 * stable, color="#555", linewidth=0.8, linestyle=":")
     right.set_ylabel(f"barrier in {split} error (points)")
     style.density_axis(right, densities.values(), 5)
-    style.legend(figure, left, 5, "weights remaining")
+    legend.draw(figure, left, 5, "weights remaining")
     return style.finish(
         figure,
-        "Two copies trained under different orders of the data. Left: the "
-        "error on the straight line between them. Right: the barrier, how far "
+        "Two copies trained under different orders of the data. First: the "
+        "error on the straight line between them. Second: the barrier, how far "
         "the highest error lies above the mean of the ends; below the dotted "
-        "line Frankle et al. 2020 (arXiv:1912.05671) call a network stable.",
+        "line Frankle et al. 2020 (arXiv:1912.05671) call a network stable. "
+        + style.over(
+            map(len, barriers),
+            "bars on the barriers from the lowest to the highest",
+        ),
+        f"Two line charts. First: {split} error (%) from one copy to the "
+        f"other, at {', '.join(labels)} of the weights. Second: the barrier "
+        f"against weights remaining, {_ends(mean)} points.",
     )
+
+
+def _ends(means: np.ndarray) -> str:
+    if len(means) < 2:
+        return f"{means[0]:.2f}"
+    return f"from {means[0]:.2f} (densest) to {means[-1]:.2f} (sparsest)"
 
 
 def _barrier(errors: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""This module knows the figure of accuracy after so many steps.
+"""The figure of validation accuracy, or loss, after so many steps.
 
 The paper reads its deep networks at fixed steps (Frankle & Carbin 2019, Sec.
 4): with a schedule of learning rates the step of minimum loss says little.
@@ -6,45 +6,62 @@ The paper reads its deep networks at fixed steps (Frankle & Carbin 2019, Sec.
 
 from collections.abc import Sequence
 
-from tf_lottery.analysis.figures import against_density, style
-from tf_lottery.analysis.figures.style import Drawing, Drawn
+from tf_lottery.analysis import table
+from tf_lottery.analysis.deciding import Deciding
+from tf_lottery.analysis.figures import curves, legend, quantities, style
+from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.network import Network
 
-_ACCURACY = "validation_accuracy"
 _PARTS = ((1, "a third"), (2, "two thirds"), (3, "all"))
 
 
-def draw(networks: Sequence[Drawn]) -> Drawing | None:
-    """Returns accuracy after a third, two thirds and all of training.
+def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
+    """Returns the metric after a third, two thirds and all of training.
 
     Args:
         networks: Records, draws pooled. Those without a learning curve of
             three evaluations or more are not drawn.
+        metric: The metric that decides the run.
     """
-    networks = [n for n in networks if len(n.curve.get(_ACCURACY, ())) > 2]
+    column = f"validation_{metric.name}"
+    networks = [n for n in networks if len(n.curve.get(column, ())) > 2]
     if not networks:
         return None
     figure, panels = style.grid(len(_PARTS))
+    names = table.variants(networks)
     for axes, (part, name) in zip(panels, _PARTS, strict=True):
 
-        def value(network: Drawn, part: int = part) -> float:
-            return 100 * _at(network, part / len(_PARTS))[1]
+        def value(network: Network, part: int = part) -> float:
+            _, found = _at(network, column, part / len(_PARTS))
+            return quantities.scale(metric) * found
 
-        against_density.curves(axes, networks, value, ticks=5)
-        step, _ = _at(networks[0], part / len(_PARTS))
+        measured = curves.measured(networks, value, lambda _: False)
+        curves.draw(axes, measured, names)
+        curves.draw_axis(axes, measured, networks, ticks=5)
+        step, _ = _at(networks[0], column, part / len(_PARTS))
         axes.set_title(f"after {name}: step {step:,}")
-    panels[0].set_ylabel("validation accuracy (%)")
-    style.legend(figure, panels[0], 4)
+    panels[0].set_ylabel(quantities.label("validation", metric))
+    legend.draw(figure, panels[0], 4)
+    points = [point for curve in measured.values() for point in curve]
+    title = quantities.title("validation", metric)
+    caption = [
+        f"{title.capitalize()} after a third, two thirds and all of training, "
+        "the paper's measure for its deep networks (Figs. 7 and 8, there "
+        "accuracy on test data).",
+        style.over(point.replicates for point in points),
+        *([style.APART] if curves.is_apart(measured) else []),
+    ]
     return style.finish(
         figure,
-        "Validation accuracy after a third, two thirds and all of training, "
-        "the paper's measure for its deep networks (Figs. 7 and 8, there on "
-        "test data).",
+        " ".join(caption),
+        f"Line charts of {title} against weights remaining (%), after a "
+        f"third, two thirds and all of training, of {', '.join(names)}.",
     )
 
 
-def _at(network: Drawn, share: float) -> tuple[int, float]:
+def _at(network: Network, column: str, share: float) -> tuple[int, float]:
     """Returns the last evaluation within a share of training."""
     steps = list(network.curve["step"])
     # A third of the steps is no whole number of them.
     place = sum(step <= share * steps[-1] + 0.5 for step in steps) - 1
-    return int(steps[max(place, 0)]), network.curve[_ACCURACY][max(place, 0)]
+    return int(steps[max(place, 0)]), network.curve[column][max(place, 0)]

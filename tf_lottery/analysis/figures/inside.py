@@ -1,13 +1,14 @@
-"""This module knows the figures of what tickets are made of (App. F)."""
+"""Figures of the weights and connections of tickets (App. F)."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from tf_lottery.analysis import anatomy
 from tf_lottery.analysis.anatomy import Anatomy
-from tf_lottery.analysis.figures import style
+from tf_lottery.analysis.figures import legend, style
 from tf_lottery.analysis.figures.style import Drawing
 
 # Frankle & Carbin 2019, App. F: densities of Figs. 15, 16 and 21-24, and that
@@ -23,7 +24,7 @@ def densities(tickets: Anatomy) -> Drawing:
     """Returns each layer's density, level by level."""
     levels = sorted(tickets.masks)
     paths = tickets.layers
-    figure = style.figure(height=3.2 + 0.06 * len(paths))
+    figure = style.figure()
     axes = figure.add_subplot()
     for index, path in enumerate(paths):
         shares = [100 * tickets.layer_density(n, path) for n in levels]
@@ -37,13 +38,17 @@ def densities(tickets: Anatomy) -> Drawing:
     style.density_axis(axes, (tickets.density(n) for n in levels))
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda v, _: style.percent(v))
+    axes.yaxis.set_minor_formatter(LogFormatter())
     axes.set_ylabel("remaining in a layer (%)")
-    style.legend(figure, axes, 3)
+    legend.draw(figure, axes, 3)
     return style.finish(
         figure,
         "Weights remaining in each layer, against those in all of them, of "
-        f"replicate {tickets.replicate}. The rates are the settings' (Fig. 2); "
+        f"{_whose(tickets)}. The rates are the settings' (Fig. 2); "
         "under global pruning, what the scores made of them.",
+        "Line chart of the weights remaining in each layer (%) against those "
+        f"in all layers. At {_left(tickets, levels[-1])} of all weights: "
+        f"{_kept(tickets, levels[-1])}.",
     )
 
 
@@ -59,11 +64,15 @@ def initial_weights(tickets: Anatomy) -> Drawing:
         axes.set_title(_name(path))
         axes.set_xlabel("initial weight")
     panels[0].set_ylabel("probability density")
-    style.legend(figure, panels[0], 4, "weights remaining")
+    legend.draw(figure, panels[0], 4, "weights remaining")
     return style.finish(
         figure,
         "Initial weights of those that survive, by layer (App. F.1 and F.2, "
-        f"Figs. 15 and 16), of replicate {tickets.replicate}{_some(tickets)}.",
+        f"Figs. 15 and 16), of {_whose(tickets)}{_some(tickets)}.",
+        f"Distributions of initial weights in {_layers(paths)}, each with one "
+        "curve for the survivors at "
+        f"{', '.join(_left(tickets, n) for n, _ in _levels(tickets))} of the "
+        "weights.",
     )
 
 
@@ -92,13 +101,16 @@ def distance_moved(tickets: Anatomy) -> Drawing:
             axes.set_xlabel(label)
             axes.set_title(_name(path))
         row[0].set_ylabel("probability density")
-    style.legend(figure, panels[0], 2)
+    legend.draw(figure, panels[0], 2)
     return style.finish(
         figure,
         "How far weights move while the dense network trains, by whether they "
         f"survive at {_left(tickets, level)} (App. F.5, Figs. 19 and 20), of "
-        f"replicate {tickets.replicate}{_some(tickets, 3)}. θ0: initial "
+        f"{_whose(tickets)}{_some(tickets, 3)}. θ0: initial "
         "weights; θT: trained ones.",
+        "Distributions of how far weights move, and of how much their "
+        f"magnitudes grow, in {_layers(paths)}; one curve for weights that "
+        f"survive at {_left(tickets, level)}, one for those pruned.",
     )
 
 
@@ -121,8 +133,11 @@ def pixels(tickets: Anatomy) -> Drawing | None:
     return style.finish(
         figure,
         f"How many weights of {_name(tickets.reader)} read each pixel, by "
-        f"weights remaining, of replicate {tickets.replicate}; each picture "
+        f"weights remaining, of {_whose(tickets)}; each picture "
         "has its own scale, white where no weight is left.",
+        f"Pictures of {tickets.image[0]} by {tickets.image[1]} pixels, darker "
+        "where more weights read a pixel, at "
+        f"{', '.join(_left(tickets, n) for n in levels)} of the weights.",
     )
 
 
@@ -144,12 +159,16 @@ def connections(tickets: Anatomy) -> Drawing:
             axes.set_xlabel(label)
             axes.set_title(_name(path))
         row[0].set_ylabel("probability density")
-    style.legend(figure, panels[0], 3, "weights remaining")
+    legend.draw(figure, panels[0], 3, "weights remaining")
     return style.finish(
         figure,
         "Share of their connections that units keep (App. F.6, Figs. 21 to "
-        f"24), of replicate {tickets.replicate}{_some(tickets, 3)}. Above: of "
+        f"24), of {_whose(tickets)}{_some(tickets, 3)}. Above: of "
         "incoming ones; below: of outgoing ones.",
+        "Distributions of the share of connections that units keep in "
+        f"{_layers(paths)}, incoming and outgoing, at "
+        f"{', '.join(_left(tickets, n) for n, _ in _levels(tickets)[1:])} of "
+        "the weights.",
     )
 
 
@@ -158,6 +177,22 @@ def _shown(tickets: Anatomy, most: int = _PANELS) -> list[str]:
     paths = tickets.layers
     places = np.linspace(0, len(paths) - 1, min(most, len(paths)))
     return [paths[round(place)] for place in places]
+
+
+def _whose(tickets: Anatomy) -> str:
+    return f"replicate {tickets.replicate} alone (n = 1)"
+
+
+def _kept(tickets: Anatomy, level: int) -> str:
+    told = [
+        f"{_name(p)} {style.percent(100 * tickets.layer_density(level, p))} %"
+        for p in _shown(tickets)
+    ]
+    return ", ".join(told)
+
+
+def _layers(paths: Sequence[str]) -> str:
+    return ", ".join(map(_name, paths))
 
 
 def _some(tickets: Anatomy, most: int = _PANELS) -> str:

@@ -1,28 +1,37 @@
-"""This module knows the figure of accuracy while training goes on."""
+"""The figure of validation accuracy, or loss, while training goes on."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from tf_lottery.analysis import table
-from tf_lottery.analysis.figures import style
-from tf_lottery.analysis.figures.style import Drawing, Drawn
-
-_ACCURACY = "validation_accuracy"
+from tf_lottery.analysis.deciding import Deciding
+from tf_lottery.analysis.figures import quantities, style
+from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.network import Network
 
 # Frankle & Carbin 2019, Fig. 3.
 _TICKETS = (1.0, 0.513, 0.211, 0.07, 0.036, 0.019)
 _WITH_CONTROLS = 0.211
 
 
-def draw(networks: Sequence[Drawn]) -> Drawing | None:
+class _Mean(NamedTuple):
+    steps: np.ndarray
+    values: np.ndarray
+    replicates: int
+
+
+def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
     """Returns learning curves: tickets by density, one beside its controls.
 
     Args:
         networks: Records, draws pooled.
+        metric: The metric that decides the run.
     """
-    networks = [n for n in networks if len(n.curve.get(_ACCURACY, ())) > 1]
+    column = f"validation_{metric.name}"
+    networks = [n for n in networks if len(n.curve.get(column, ())) > 1]
     densities = {
         n.level: float(n.row["density"])
         for n in networks
@@ -38,46 +47,71 @@ def draw(networks: Sequence[Drawn]) -> Drawing | None:
     for level, colour in zip(levels, style.COLOURS, strict=False):
         label = f"{style.percent(100 * densities[level])} %"
         own = _of(networks, level, "ticket")
-        means.append(_curve(panels[0], own, label, colour, "-"))
+        means.append(_curve(panels[0], own, metric, label, colour, "-"))
     panels[0].set_title("tickets")
     for level in beside:
         names = table.variants(networks)
         dense = _of(networks, 0, "ticket")
-        _curve(panels[1], dense, "dense", "#444444", ":")
+        _curve(panels[1], dense, metric, "dense", "#444444", ":")
         for name in names:
             own = _of(networks, level, name)
             look = style.look(name, names)
             if own:
                 mean = _curve(
-                    panels[1], own, name, look["color"], look["linestyle"]
+                    panels[1],
+                    own,
+                    metric,
+                    name,
+                    look["color"],
+                    look["linestyle"],
                 )
                 means.append(mean)
         left = style.percent(100 * densities[level])
         panels[1].set_title(f"at {left} % of the weights")
     _limits(panels, means, networks)
-    panels[0].set_ylabel("validation accuracy (%)")
+    name = quantities.title("validation", metric)
+    panels[0].set_ylabel(quantities.label("validation", metric))
+    corner = "lower right" if metric.sign > 0 else "upper right"
     for axes in panels:
-        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+        axes.legend(frameon=False, fontsize=8.5, loc=corner)
+    over = style.over(
+        (mean.replicates for mean in means),
+        "shaded from the lowest to the highest",
+    )
     return style.finish(
         figure,
-        "Validation accuracy while training goes on (Fig. 3, there on test "
-        "data): tickets by weights remaining, and one level beside its "
-        "controls. Shaded from the lowest to the highest replicate; the steps "
-        "shown end at four times the dense network's early stop.",
+        f"{name.capitalize()} while training goes on (Fig. 3, there accuracy "
+        "on test data): tickets by weights remaining, and one level beside "
+        f"its controls. {over} The steps shown end at four times the dense "
+        "network's early stop.",
+        _alt(name, panels),
     )
 
 
-def _of(networks: Sequence[Drawn], level: int, variant: str) -> list[Drawn]:
+def _alt(name: str, panels: Sequence[Axes]) -> str:
+    told = []
+    for axes in panels:
+        _, labels = axes.get_legend_handles_labels()
+        told.append(f"{axes.get_title()}: {', '.join(labels)}")
+    return f"Line charts of {name} against training steps. {'. '.join(told)}."
+
+
+def _of(networks: Sequence[Network], level: int, variant: str) -> list[Network]:
     return [n for n in networks if (n.level, n.variant) == (level, variant)]
 
 
 def _curve(
-    axes: Axes, networks: Sequence[Drawn], label: str, colour: str, line: str
-) -> tuple[np.ndarray, np.ndarray]:
+    axes: Axes,
+    networks: Sequence[Network],
+    metric: Deciding,
+    label: str,
+    colour: str,
+    line: str,
+) -> _Mean:
     steps = np.array(networks[0].curve["step"])
-    curves = 100 * np.array(
+    curves = quantities.scale(metric) * np.array(
         [
-            n.curve[_ACCURACY]
+            n.curve[f"validation_{metric.name}"]
             for n in networks
             if list(n.curve["step"]) == steps.tolist()
         ]
@@ -92,13 +126,13 @@ def _curve(
         alpha=0.13,
         linewidth=0,
     )
-    return steps, mean
+    return _Mean(steps, mean, len(curves))
 
 
 def _limits(
     panels: Sequence[Axes],
-    means: Sequence[tuple[np.ndarray, np.ndarray]],
-    networks: Sequence[Drawn],
+    means: Sequence[_Mean],
+    networks: Sequence[Network],
 ) -> None:
     """Shows where curves part: not the first tenth, nor the long plateau."""
     stops = [
@@ -106,9 +140,11 @@ def _limits(
         for n in networks
         if n.level == 0 and "early_stop_step" in n.row
     ]
-    last = max(steps[-1] for steps, _ in means)
+    last = max(steps[-1] for steps, _, _ in means)
     end = min(last, 4 * float(np.mean(stops))) if stops else last
-    late = [mean[(steps >= end / 10) & (steps <= end)] for steps, mean in means]
+    late = [
+        mean[(steps >= end / 10) & (steps <= end)] for steps, mean, _ in means
+    ]
     seen = np.concatenate([values for values in late if len(values)])
     room = 0.06 * float(np.ptp(seen)) or 1.0
     for axes in panels:

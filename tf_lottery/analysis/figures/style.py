@@ -1,4 +1,4 @@
-"""This module knows what all figures look like, and their files."""
+"""The look of all figures, and their files."""
 
 import dataclasses
 import io
@@ -10,27 +10,36 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
-from tf_lottery.analysis.network import Network
-
-Drawn = Network
+from tf_lottery.analysis.figures import narrow
 
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LOOKS = [(colour, marker) for marker in "os^D" for colour in COLOURS]
 
 _RC = {
-    "font.size": 9.0,
+    # A telephone shows the figures at three quarters of their size.
+    "font.size": 10.0,
     "axes.linewidth": 0.8,
-    "axes.titlesize": 9.0,
+    "axes.titlesize": 10.0,
     "lines.linewidth": 1.4,
     # Ids in SVG files are drawn at random otherwise.
     "svg.hashsalt": "tf_lottery",
 }
 _DPI = 160
+
+APART = (
+    "Points at one density are moved apart sideways, so that none hides "
+    "another."
+)
+"""What a caption says of such points."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +67,24 @@ class Drawing:
     """One figure.
 
     Attributes:
-        caption: What it shows, and to which figure of the paper it
-            corresponds.
+        caption: What it shows, of how many replicates, and to which figure of
+            the paper it corresponds.
+        alt: What there is to see, for readers who do not see it.
         png: As PNG.
         svg: As SVG.
         width: Its width in CSS pixels, 96 an inch.
         marks: The points of its curves, where a reader may ask for them.
+        narrow: As PNG for a narrow screen, its panels below each other; empty
+            if it has no panels side by side.
     """
 
     caption: str
+    alt: str
     png: bytes
     svg: bytes
     width: int
     marks: tuple[Mark, ...] = ()
+    narrow: bytes = b""
 
     @property
     def wide(self) -> bool:
@@ -94,25 +108,36 @@ def grid(panels: int, most: int = 3) -> tuple[Figure, list[Axes]]:
     return drawn, axes[:panels]
 
 
-def finish(drawn: Figure, caption: str, marks: Sequence[Mark] = ()) -> Drawing:
+def finish(
+    drawn: Figure, caption: str, alt: str, marks: Sequence[Mark] = ()
+) -> Drawing:
     """Returns a figure as files, equal for equal figures.
 
     Args:
         drawn: The figure.
         caption: What it shows.
+        alt: What there is to see.
         marks: Points of its only axes, where its data are.
     """
-    png, svg = io.BytesIO(), io.BytesIO()
+    svg = io.BytesIO()
+    png = _png(drawn)
     # Without the date and version that matplotlib writes into files.
-    drawn.set_dpi(_DPI)
-    FigureCanvasAgg(drawn).print_png(png, metadata={"Software": None})
     FigureCanvasSVG(drawn).print_svg(
         svg, metadata={"Date": None, "Creator": None}
     )
     width = round(96 * drawn.get_figwidth())
     # Only now is it settled where things are.
     placed = tuple(_placed(drawn, mark) for mark in marks)
-    return Drawing(caption, png.getvalue(), svg.getvalue(), width, placed)
+    is_stacked = narrow.stack(drawn)
+    stacked = _png(drawn) if is_stacked else b""
+    return Drawing(caption, alt, png, svg.getvalue(), width, placed, stacked)
+
+
+def _png(drawn: Figure) -> bytes:
+    png = io.BytesIO()
+    drawn.set_dpi(_DPI)
+    FigureCanvasAgg(drawn).print_png(png, metadata={"Software": None})
+    return png.getvalue()
 
 
 def _placed(drawn: Figure, mark: Mark) -> Mark:
@@ -147,7 +172,8 @@ def layer_look(index: int, layers: int) -> dict[str, Any]:
 
 
 def thousands(axis: Axis) -> None:
-    """Writes the numbers of an axis of steps as 50,000."""
+    """Writes the numbers of an axis of steps as 50,000: whole ones."""
+    axis.set_major_locator(MaxNLocator("auto", integer=True))
     axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
@@ -158,18 +184,49 @@ def plain(axes: Axes) -> None:
 
 
 def density_axis(
-    axes: Axes, densities: Iterable[float], ticks: int = 9
+    axes: Axes, densities: Iterable[float], ticks: int = 9, room: float = 1.0
 ) -> None:
-    """Makes x the weights remaining in percent, dense to sparse."""
+    """Makes x the weights remaining in percent, dense to sparse.
+
+    Args:
+        axes: Whose x axis.
+        densities: In (0, 1].
+        ticks: About how many of them are written.
+        room: By what factor points are drawn beside their densities at most.
+    """
     percents = sorted({100 * density for density in densities}, reverse=True)
     axes.set_xscale("log")
     # A lone level would leave the axis without a length.
-    axes.set_xlim(percents[0] * 1.08, min(percents[-1] / 1.08, 90))
+    edge = 1.08 * room
+    axes.set_xlim(percents[0] * edge, min(percents[-1] / edge, 90))
     axes.set_xticks(_apart(percents, ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: percent(v)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("weights remaining (%)")
     plain(axes)
+
+
+def over(
+    counts: Iterable[int], spread: str = "bars from the lowest to the highest"
+) -> str:
+    """Returns how many replicates a figure's means are over, as a sentence.
+
+    Args:
+        counts: Of each mean.
+        spread: What shows how far replicates differ.
+
+    Example:
+        >>> over([1, 1])
+        'One replicate (n = 1).'
+        >>> over([5, 3], "bars to the highest")
+        'Means over n = 3 to 5 replicates, bars to the highest.'
+    """
+    known = sorted(counts)
+    fewest, most = known[0], known[-1]
+    if most == 1:
+        return "One replicate (n = 1)."
+    n = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return f"Means over n = {n} replicates, {spread}."
 
 
 def percent(value: float) -> str:
@@ -193,25 +250,6 @@ def nearest(
         for w in wanted
     ]
     return sorted(set(levels))
-
-
-def legend(drawn: Figure, axes: Axes, columns: int, title: str = "") -> None:
-    """Draws the legend of some axes below the figure, own curves first."""
-    entries = sorted(
-        zip(*axes.get_legend_handles_labels(), strict=True),
-        key=lambda entry: not isinstance(entry[0], ErrorbarContainer),
-    )
-    handles, labels = zip(*entries, strict=True)
-    drawn.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=max(1, min(columns, len(labels))),
-        frameon=False,
-        fontsize=8,
-        title=title or None,
-        title_fontsize=8,
-    )
 
 
 def _apart(ticks: Sequence[float], most: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""This module knows figures that answer to a pointer, without JavaScript.
+"""Figures that answer to a pointer, without JavaScript.
 
 A curve can be hidden, and a point says what it stands for: check boxes and
 `:hover`, so that a report works wherever HTML is shown, scripts or none.
@@ -14,17 +14,19 @@ _CURVES = 40
 """So many curves of a figure can be hidden."""
 
 STYLE = """
-.curves input { margin: 0 .3rem 0 .8rem; }
-.curves label { font-size: .85rem; }
+.box { display: inline-flex; align-items: baseline; margin-right: .8rem;
+  font-size: .85rem; }
+.box input { margin: 0 .3rem 0 0; flex: none; }
 .curves svg { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 .mark circle { fill: transparent; stroke: none; }
 .mark text { visibility: hidden; pointer-events: none; font: 8px system-ui,
   sans-serif; fill: #1b1b1b; paint-order: stroke; stroke: #fff;
   stroke-width: 5px; stroke-linejoin: round; }
+@media (max-width: 40rem) { .mark text { font-size: 11px; } }
 .mark:hover circle { stroke: #1b1b1b; }
 .mark:hover text { visibility: visible; }
 """ + "".join(
-    f".show-{n}:not(:checked) ~ svg .curve-{n} {{ display: none; }}\n"
+    f".curves:has(.show-{n}:not(:checked)) .curve-{n} {{ display: none; }}\n"
     for n in range(_CURVES)
 )
 
@@ -47,8 +49,8 @@ def figure(name: str, drawing: Drawing) -> str:
     drawn = re.sub(
         rf'id="{name}-curve-(\d+)-[\w-]+"', r'class="curve-\1"', drawn
     )
-    label = html.escape(name.replace("_", " "))
-    drawn = drawn.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    alt = html.escape(drawing.alt)
+    drawn = drawn.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
     return f"{_boxes(name, drawing)}\n{drawn}"
 
 
@@ -57,9 +59,9 @@ def _boxes(name: str, drawing: Drawing) -> str:
     if len(names) < 2:
         return ""
     return "".join(
-        f'<input type="checkbox" checked class="show-{curve}" '
-        f'id="{name}-show-{curve}"><label for="{name}-show-{curve}">'
-        f"{html.escape(shown)}</label>"
+        '<span class="box"><input type="checkbox" checked '
+        f'class="show-{curve}" id="{name}-show-{curve}">'
+        f'<label for="{name}-show-{curve}">{html.escape(shown)}</label></span>'
         for curve, shown in names.items()
         if curve < _CURVES
     )
@@ -69,9 +71,10 @@ def _mark(mark: Mark, width: float) -> str:
     # Texts stay within the figure.
     side = mark.x / width
     anchor = "start" if side < 0.3 else "end" if side > 0.7 else "middle"
-    top = mark.y - 20 if mark.y > 30 else mark.y + 16
+    height = 11 * len(mark.text)
+    top = mark.y - height if mark.y > height + 10 else mark.y + 16
     lines = " ".join(
-        f'<tspan x="{mark.x}" y="{top + 10 * place:.1f}">'
+        f'<tspan x="{mark.x}" y="{top + 11 * place:.1f}">'
         f"{html.escape(line)}</tspan>"
         for place, line in enumerate(mark.text)
     )

@@ -1,4 +1,4 @@
-"""This module knows how a report looks: its HTML."""
+"""The HTML of a report, and how it looks."""
 
 import base64
 import html
@@ -11,15 +11,17 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; margin: 2rem auto;
        max-width: 72rem; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: .2rem; }
+h1, p, figcaption, label { overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin-top: 2.4rem; }
 p { max-width: 46rem; }
 .verdict { border-left: 4px solid #0072B2; padding: .4rem 1rem;
            background: #f2f7fb; }
 .figures { display: grid; gap: 1.6rem 2rem;
-           grid-template-columns: repeat(auto-fill, minmax(28rem, 1fr)); }
-figure { margin: 0; }
+           grid-template-columns:
+             repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); }
+figure { margin: 0; min-width: 0; }
 figure.wide { grid-column: 1 / -1; }
-figure img { max-width: 100%; display: block; margin: 0 auto; }
+figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 figcaption, .note { font-size: .85rem; color: #444; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .8rem; white-space: nowrap;
@@ -35,8 +37,9 @@ td.not.reproduced { color: #a34700; }
 td.enough { color: #555; font-weight: 400; }
 pre, code { background: #f6f6f6; font-size: .85rem; }
 pre { padding: .8rem; overflow-x: auto; white-space: pre-wrap; }
-@media (max-width: 32rem) { .figures { grid-template-columns: 1fr; } }
 """
+_PHONE = "(max-width: 40rem)"
+"""Screens on which panels lie below each other."""
 
 
 def page(title: str, sections: Sequence[str]) -> str:
@@ -72,9 +75,8 @@ def figures(drawn: Mapping[str, Drawing]) -> str:
         for number, (name, drawing) in enumerate(drawn.items(), 1)
     ]
     return (
-        '<h2>Figures</h2>\n<p class="note">Means over replicates, bars from '
-        "the lowest to the highest; curves can be hidden, and points say what "
-        "they stand for. Numbers in brackets are the figures of "
+        '<h2>Figures</h2>\n<p class="note">Curves can be hidden, and points '
+        "say what they stand for. Numbers in brackets are the figures of "
         "Frankle &amp; Carbin 2019 (arXiv:1803.03635v5) that show the same. "
         "As PNG and SVG files in the folder figures.</p>\n"
         f'<div class="figures">\n{chr(10).join(parts)}\n</div>'
@@ -84,7 +86,7 @@ def figures(drawn: Mapping[str, Drawing]) -> str:
 def _figure(name: str, drawing: Drawing, number: int) -> str:
     kinds = [("wide", drawing.wide), ("curves", bool(drawing.marks))]
     kind = " ".join(name for name, holds in kinds if holds)
-    shown = _image(name, drawing)
+    shown = _image(drawing)
     if drawing.marks:
         shown = interactive.figure(name, drawing)
     return (
@@ -94,12 +96,21 @@ def _figure(name: str, drawing: Drawing, number: int) -> str:
     )
 
 
-def _image(name: str, drawing: Drawing) -> str:
-    source = base64.b64encode(drawing.png).decode()
-    return (
-        f'<img alt="{html.escape(name.replace("_", " "))}"'
-        f' width="{drawing.width}" src="data:image/png;base64,{source}">'
+def _image(drawing: Drawing) -> str:
+    image = (
+        f'<img alt="{html.escape(drawing.alt)}" width="{drawing.width}" '
+        f'src="{_data(drawing.png)}">'
     )
+    if not drawing.narrow:
+        return image
+    return (
+        f'<picture><source media="{_PHONE}" srcset="{_data(drawing.narrow)}">'
+        f"{image}</picture>"
+    )
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def table(

@@ -1,0 +1,105 @@
+"""Legends that name every curve within the figure's edges."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+_INCH = 0.3
+"""So high is the legend of one row that figures have room for."""
+
+_FONT = 9
+_FITS = 0.97  # Files at another resolution round the width of letters anew.
+_WRAPPED = (40, 30, 20, 12)  # characters a line
+
+
+def draw(drawn: Figure, axes: Axes, columns: int, title: str = "") -> None:
+    """Draws the legend of some axes below the figure, own curves first.
+
+    As many columns as fit side by side; a label that is wider than the figure
+    is broken into lines. The figure grows by the rows, so its axes keep their
+    height.
+
+    Args:
+        drawn: The figure.
+        axes: Whose curves are named.
+        columns: At most so many columns.
+        title: What the labels are.
+    """
+    entries = sorted(
+        zip(*axes.get_legend_handles_labels(), strict=True),
+        key=lambda entry: not isinstance(entry[0], ErrorbarContainer),
+    )
+    handles, labels = map(list, zip(*entries, strict=True))
+    _fit(drawn, handles, labels, columns, title)
+
+
+def refit(drawn: Figure) -> None:
+    """Draws the legend of a figure anew, after its size was set anew.
+
+    Args:
+        drawn: A figure whose legend, if it has one, is that of its first axes.
+    """
+    for legend in drawn.legends.copy():
+        legend.remove()
+        title = legend.get_title().get_text()
+        draw(drawn, drawn.axes[0], len(legend.get_texts()), title)
+
+
+def _fit(
+    drawn: Figure,
+    handles: Sequence[Any],
+    labels: Sequence[str],
+    columns: int,
+    title: str,
+) -> None:
+    forms = list(_forms(labels, columns))
+    for names, count in forms:
+        legend = drawn.legend(
+            handles,
+            names,
+            loc="outside lower center",
+            ncols=count,
+            frameon=False,
+            fontsize=_FONT,
+            title=title or None,
+            title_fontsize=_FONT,
+        )
+        width, _ = _inches(drawn, legend)
+        is_last = (names, count) == forms[-1]
+        if is_last or width <= _FITS * drawn.get_figwidth():
+            break
+        legend.remove()
+    drawn.set_figheight(drawn.get_figheight() + _extra(drawn, legend))
+
+
+def _forms(
+    labels: Sequence[str], columns: int
+) -> Iterator[tuple[list[str], int]]:
+    """Returns labels and a number of columns, from wide to narrow."""
+    for count in range(min(columns, len(labels)), 0, -1):
+        yield list(labels), count
+    for width in _WRAPPED:
+        yield [_wrapped(label, width) for label in labels], 1
+
+
+def _wrapped(label: str, width: int) -> str:
+    """Returns a label in lines; those of a sweep break after their commas."""
+    return textwrap.fill(label.replace(",", ", "), width)
+
+
+def _extra(drawn: Figure, legend: Legend) -> float:
+    return max(0.0, _inches(drawn, legend)[1] - _INCH)
+
+
+def _inches(drawn: Figure, legend: Legend) -> tuple[float, float]:
+    renderer = FigureCanvasAgg(drawn).get_renderer()
+    extent = legend.get_tightbbox(renderer)
+    if extent is None:
+        return 0.0, 0.0
+    return extent.width / drawn.dpi, extent.height / drawn.dpi
