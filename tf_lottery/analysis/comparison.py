@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery.analysis import draws
-from tf_lottery.analysis.catch_up import CATCH_UP, with_catch_up
+from tf_lottery.analysis.catch_up import CATCH_UP, NEVER, with_catch_up
 from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.analysis.estimate import Estimate, estimate
 from tf_lottery.analysis.network import Network
@@ -30,6 +30,8 @@ class Comparison:
             catch-up step of the dense network is its early-stop step.
         sooner: Natural logarithm of the other's early-stop step over its own.
         replicates: The replicates in which both were trained.
+        never: In how many replicates the one never catches up with the dense
+            network.
         examples: Standard error of the mean gain that comes from the choice
             of validation examples, which all replicates share: more
             replicates do not reduce it. nan where it is unknown.
@@ -41,6 +43,7 @@ class Comparison:
     speed: Estimate
     sooner: Estimate
     replicates: tuple[int, ...]
+    never: int
     examples: float
 
 
@@ -104,6 +107,7 @@ def _comparison(
         _log_ratio(pairs, CATCH_UP),
         _log_ratio(pairs, STOP),
         tuple(one.replicate for one, _ in pairs),
+        sum(bool(one.get(NEVER)) for one, _ in rows),
         error,
     )
 

@@ -18,6 +18,7 @@ from tf_lottery.analysis.verdict import (
 )
 
 _ADVICE = 5  # replicates that a verdict usually takes
+_LOWEST = "the dense network's lowest validation loss"
 
 
 def sentences(judgment: Judgment, networks: Sequence[Network]) -> list[str]:
@@ -68,9 +69,14 @@ def _named(
 
 
 def _effects(found: Comparison, judgment: Judgment) -> str:
+    reaches = f"reaches {_LOWEST} {wording.steps_share(found.speed)}"
+    if found.never:
+        n = len(found.replicates)
+        reaches = f"never reaches {_LOWEST}" + (
+            f" in {found.never} of {n} replicates" if n > 1 else ""
+        )
     return (
-        "it reaches the dense network's lowest validation loss "
-        f"{wording.steps_share(found.speed)}, {wording.stops(found.sooner)}, "
+        f"it {reaches}, {wording.stops(found.sooner)}, "
         f"and is {wording.gain(found, judgment.metric)}"
     )
 

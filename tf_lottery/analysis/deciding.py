@@ -65,7 +65,8 @@ class Deciding:
             '-0.0032'
         """
         if self.is_fraction:
-            return f"{100 * gain:+.2f} points"
+            # No "-0.00": zero has no sign.
+            return f"{round(100 * gain, 2) + 0.0:+.2f} points"
         return f"{self.sign * gain:+.3g}"
 
     def bound(self, gain: float) -> str:

@@ -153,6 +153,8 @@ def judge(
     )
     planned = None if missing else levels
     problem = _problem(networks, metric, looks, len(begun), planned)
+    if not problem and not judgment.comparisons:
+        problem = "the learning curves hold no validation losses"
     if problem:
         return dataclasses.replace(judgment, problem=problem)
     comparisons = judgment.comparisons

@@ -56,7 +56,7 @@ def stops(sooner: Estimate) -> str:
     )
     bound = 1 - math.exp(-ends[0])
     sign = 1 if share <= 1 else -1
-    if sign * bound > 0:
+    if sign * bound >= 0.005:
         return f"{text} (at least {100 * abs(bound):.0f} %)"
     return f"{text} (not shown: 95 % interval {_span(sooner)})"
 
@@ -105,12 +105,13 @@ def against(comparison: Comparison, control: str, metric: Deciding) -> str:
         metric: The deciding metric.
     """
     slower, lost = comparison.sooner, comparison.gain
-    times = f"{math.exp(slower.mean):.2g} times the steps"
+    times = f"{math.exp(slower.mean):.1f} times the steps"
     points = metric.difference(-lost.mean)
     if not slower.has_interval:
         return f"{control} stops after {times}, with {points}"
     is_later, is_worse = slower.is_above(0), lost.is_above(0)
-    times += f" (at least {math.exp(slower.low):.2g})" if is_later else ""
+    if is_later:
+        times += f" (at least {math.exp(slower.low):.2f})"
     side = "at most" if metric.sign > 0 else "at least"
     points += f" ({side} {metric.difference(-lost.low)})" if is_worse else ""
     text = f"{control} stops after {times}, with {points}"
