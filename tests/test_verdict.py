@@ -112,6 +112,14 @@ def test_never_catching_up_counts_as_twice_the_length():
     assert found.speed.mean == pytest.approx(math.log(300 / 800))
 
 
+def test_a_sentence_says_who_never_catches_up():
+    falling, worse = [0.5, 0.3, 0.2, 0.4, 0.5], [0.5, 0.4, 0.3, 0.25, 0.3]
+    networks = [network(0, falling), network(1, worse)]
+    assert "it never reaches the dense network's lowest" in sentences(networks)
+    networks += [network(0, falling, 1), network(1, falling, 1)]
+    assert "(never in 1 of 2 replicates)" in sentences(networks)
+
+
 # --- the rule
 
 

@@ -541,6 +541,7 @@ class TicketSearch:
         return (
             f"Trains {several}{self.networks} networks"
             f"{controls if self._controls else ''}: levels 0 to "
+            f"{'at most ' if self._max_drop else ''}"
             f"{self._pruning.levels}, each {trainer.steps:,} steps of "
             f"{trainer.recipe.batch_size} examples ({epochs:.3g} epochs), "
             f"{networks * trainer.steps:,} steps in all. Fewer `levels` "

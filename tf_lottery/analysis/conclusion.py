@@ -70,11 +70,11 @@ def _named(
 
 def _effects(found: Comparison, judgment: Judgment) -> str:
     reaches = f"reaches {_LOWEST} {wording.steps_share(found.speed)}"
-    if found.never:
-        n = len(found.replicates)
-        reaches = f"never reaches {_LOWEST}" + (
-            f" in {found.never} of {n} replicates" if n > 1 else ""
-        )
+    count = len(found.replicates)
+    if found.never == count:
+        reaches = f"never reaches {_LOWEST}"
+    elif found.never:
+        reaches += f" (never in {found.never} of {count} replicates)"
     return (
         f"it {reaches}, {wording.stops(found.sooner)}, "
         f"and is {wording.gain(found, judgment.metric)}"
@@ -85,7 +85,6 @@ def _controls(
     found: Comparison, judgment: Judgment, networks: Sequence[Network]
 ) -> str:
     """Says how the controls of a level compare with its tickets."""
-    here = {n for n in range(judgment.looks.last)}
     names = sorted(
         {
             draws.control(n.variant)
@@ -93,7 +92,6 @@ def _controls(
             if n.level == found.level and n.variant != "ticket"
         }
     )
-    networks = [n for n in networks if n.replicate in here]
     parts = []
     for name in names:
         pairs = compare(networks, "ticket", name)
