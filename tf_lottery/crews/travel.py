@@ -7,6 +7,7 @@ they are to Python, a class and its attributes.
 """
 
 import collections
+import contextlib
 import copyreg
 import dataclasses
 import functools
@@ -64,9 +65,10 @@ def pack(trainer: Trainer, folder: pathlib.Path) -> Callable[[], Trainer]:
     Raises:
         Exception: Something cannot be pickled.
     """
+    settings = trainer.recipe, trainer.data, tuple(trainer.network.masked)
     luggage = _Luggage(
         trainer.model,
-        (trainer.recipe, trainer.data, tuple(trainer.network.masked)),
+        settings,
         dict(keras.saving.get_custom_objects()),
         (
             keras.config.floatx(),
@@ -76,12 +78,26 @@ def pack(trainer: Trainer, folder: pathlib.Path) -> Callable[[], Trainer]:
     )
     try:
         _write(luggage, folder)
-    except Exception:  # noqa: BLE001 - tables of words hold no values
-        architecture = masking.architecture_of(trainer.model)
-        if architecture is None:
-            raise
-        _write(dataclasses.replace(luggage, model=architecture), folder)
+    except Exception as error:  # noqa: BLE001 - a user's objects
+        if not _written_as_copy(luggage, folder):
+            raise error from None
     return functools.partial(_unpack, folder)
+
+
+def _written_as_copy(luggage: _Luggage, folder: pathlib.Path) -> bool:
+    """Writes it with a copy of the model, or its architecture, if it can.
+
+    A model that `fit` has trained holds compiled functions, which a copy does
+    not; tables of words pickle in neither.
+    """
+    model: Any = luggage.model
+    for form in (masking.copied, masking.architecture_of):
+        with contextlib.suppress(Exception):
+            made = form(model)
+            if made is not None:
+                _write(dataclasses.replace(luggage, model=made), folder)
+                return True
+    return False
 
 
 def _unpack(folder: pathlib.Path) -> Trainer:
@@ -91,11 +107,20 @@ def _unpack(folder: pathlib.Path) -> Trainer:
     keras.config.set_floatx(floatx)
     keras.config.set_epsilon(epsilon)
     keras.config.set_image_data_format(image_data_format)
-    keras.saving.get_custom_objects().update(luggage.objects)
+    for name, known in luggage.objects.items():
+        _register(name, known)
     model = luggage.model
     if isinstance(model, str):
         model = masking.rebuilt(model)
     return Trainer(model, *luggage.settings)
+
+
+def _register(name: str, known: Any) -> None:
+    """Has Keras find an object by its name, and the name by the object."""
+    package, separator, short = name.partition(">")
+    if separator:
+        keras.saving.register_keras_serializable(package, short)(known)
+    keras.saving.get_custom_objects()[name] = known
 
 
 def _write(luggage: _Luggage, folder: pathlib.Path) -> None:
