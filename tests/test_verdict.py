@@ -279,7 +279,9 @@ def test_a_loss_that_was_not_finite_is_missing_and_named():
     networks = [n for n in winners() if n.replicate != 3 or n.level < 7]
     lost = [Lost(3, 7, "ticket", 400)]
     assert outcomes(networks, 5, lost)[7] == "not tested"
+    lost.append(Lost(0, 0, "probe_16", 20))
     text = sentences(networks, 5, lost)
+    assert "probe" not in text
     assert (
         "Replicate 3 lacks ticket of level 7: its loss was not finite at step "
         "400." in text
