@@ -501,7 +501,7 @@ def test_a_killed_run_of_two_processes_ends_in_the_same_tickets(tmp_path):
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = launch(whole)
-    assert b"level 1" in process.communicate()[0]
+    assert b"level  1" in process.communicate()[0]
     for lines in (1, 2):
         process = launch(killed)
         for line in process.stdout:

@@ -183,7 +183,11 @@ def test_the_report_and_its_figures_lie_in_the_directory(tmp_path):
 def test_config_says_what_determines_the_run(tmp_path):
     directory(tmp_path / "run")
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config == {"identity": IDENTITY, "about": {"preset": "toy"}}
+    assert config == {
+        "identity": IDENTITY,
+        "about": {"preset": "toy"},
+        "replicates": 1,
+    }
 
 
 def found_tickets(levels=2):
