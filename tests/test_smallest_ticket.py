@@ -214,6 +214,7 @@ def test_all_levels_that_leave_a_weight_are_counted():
         ({"density": 1.5}, r"`density` must be in \(0, 1\); got 1.5"),
         ({"density": 0.1, "max_drop": 0.1}, "Give one of density, max_drop"),
         ({"density": 0.1, "levels": 2}, "Give one of levels, density"),
+        ({"max_drop": 0.1, "replicates": 3}, "`max_drop` ends a search by"),
         ({"density": 1e-6}, "`density` 1e-06 is out of reach"),
         ({"density": 0.1, "rates": {"*": 0.0}}, "is out of reach"),
     ],

@@ -92,7 +92,8 @@ class TicketSearch:
             with at most this density, in (0, 1).
         max_drop: In place of `levels`: the search ends at the first level
             that is not shown to lose at most this much of the deciding
-            metric, as `smallest_ticket` says, in the metric's unit.
+            metric, as `smallest_ticket` says, in the metric's unit. It takes
+            one replicate.
         strategy: A `tf.distribute.Strategy` to train with. One network is
             trained by all replicas, each with its part of every batch:
             `batch_size`, learning rate and steps mean what they mean on one
@@ -152,6 +153,12 @@ class TicketSearch:
             raise ValueError(
                 "`replicates` must be a whole number of 1 or more; got "
                 f"{replicates!r}."
+            )
+        if max_drop is not None and replicates > 1:
+            raise ValueError(
+                "`max_drop` ends a search by the networks of one replicate; "
+                f"got replicates={replicates}. Leave out one of them, or give "
+                "`levels` or `density`."
             )
         kernels = masking.kernels(model, include, exclude)
         self._criterion, self._replicates = criterion, replicates

@@ -124,10 +124,11 @@ def _none_named(judgment: Judgment) -> list[str]:
     over = f"over {judgment.replicates} replicates"
     if first.outcome == SHORT:
         return [f"Trained too short for a verdict {over}: {first.reason}."]
+    subject = "" if first.outcome == NOT_TESTED else "it "
     lines = [
         f"No level is shown to be a winning ticket {over}. "
         f"{_level(first.comparison)}, tested first, is {first.outcome}: "
-        f"{'it ' * (first.outcome != NOT_TESTED)}{first.reason}."
+        f"{subject}{first.reason}."
     ]
     if first.outcome == UNDECIDED:
         lines.append(_more(judgment, first.comparison))

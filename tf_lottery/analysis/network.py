@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 
 
-class Network(Protocol):
-    """A trained network: a record of a run directory."""
+class Placed(Protocol):
+    """Something that has a network's place in a run."""
 
     @property
     def replicate(self) -> int:
@@ -20,6 +20,10 @@ class Network(Protocol):
     @property
     def variant(self) -> str:
         """`"ticket"`, or the control's name."""
+
+
+class Network(Placed, Protocol):
+    """A trained network: a record of a run directory."""
 
     @property
     def row(self) -> Mapping[str, Any]:
@@ -34,20 +38,8 @@ class Network(Protocol):
         """Split to the deciding metric of each example at early stop."""
 
 
-class Missing(Protocol):
+class Missing(Placed, Protocol):
     """A network without results: its loss became nan or infinite."""
-
-    @property
-    def replicate(self) -> int:
-        """Its replicate."""
-
-    @property
-    def level(self) -> int:
-        """Its level."""
-
-    @property
-    def variant(self) -> str:
-        """`"ticket"`, or the control's name."""
 
     @property
     def step(self) -> int:

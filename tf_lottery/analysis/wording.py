@@ -46,28 +46,23 @@ def stops(sooner: Estimate) -> str:
         >>> stops(Estimate(-math.log(2), 0.0, 1))
         'stops 100 % later'
     """
-    share = math.exp(-sooner.mean)
-    how = "earlier" if share <= 1 else "later"
-    text = f"stops {100 * abs(1 - share):.0f} % {how}"
+    text = f"stops {_earlier(sooner.mean)}"
     if not sooner.has_interval:
         return text
-    ends = (
-        (sooner.low, sooner.high) if share <= 1 else (sooner.high, sooner.low)
-    )
-    bound = 1 - math.exp(-ends[0])
-    sign = 1 if share <= 1 else -1
-    if sign * bound >= 0.005:
-        return f"{text} (at least {100 * abs(bound):.0f} %)"
-    return f"{text} (not shown: 95 % interval {_span(sooner)})"
+    nearest = sooner.low if sooner.mean >= 0 else sooner.high
+    if sooner.mean * nearest > 0 and _percent_off(nearest):
+        return f"{text} (at least {_percent_off(nearest)} %)"
+    span = f"{_earlier(sooner.low)} to {_earlier(sooner.high)}"
+    return f"{text} (not shown: 95 % interval {span})"
 
 
-def _span(sooner: Estimate) -> str:
-    def side(logarithm: float) -> str:
-        share = math.exp(-logarithm)
-        how = "earlier" if share <= 1 else "later"
-        return f"{100 * abs(1 - share):.0f} % {how}"
+def _earlier(logarithm: float) -> str:
+    how = "earlier" if logarithm >= 0 else "later"
+    return f"{_percent_off(logarithm)} % {how}"
 
-    return f"{side(sooner.low)} to {side(sooner.high)}"
+
+def _percent_off(logarithm: float) -> int:
+    return round(100 * abs(1 - math.exp(-logarithm)))
 
 
 def gain(comparison: Comparison, metric: Deciding) -> str:
