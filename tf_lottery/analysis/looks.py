@@ -57,8 +57,8 @@ class Looks:
             _FIRST <= first < looks.last <= first / _SHARE
         ):
             raise ValueError(
-                f'`replicates="a:b"` takes a of {_FIRST} or more, and b above '
-                f"a and at most {1 / _SHARE} times as many; got {value!r}."
+                f'In `replicates="A:B"` A must be {_FIRST} or more, and B '
+                f"above A and at most {1 / _SHARE} times A; got {value!r}."
             )
         return looks
 
