@@ -10,11 +10,11 @@ DOCS = ["furo>=2025.9", "myst-parser>=5", "sphinx>=9,<10"]
 
 
 def version() -> str:
-    """Returns `__version__` as written in tf_lottery/version.py."""
-    text = (HERE / "tf_lottery" / "version.py").read_text()
+    """Returns `__version__` as written in tf_lottery/core/version.py."""
+    text = (HERE / "tf_lottery" / "core" / "version.py").read_text()
     match = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     if match is None:
-        raise RuntimeError("tf_lottery/version.py states no __version__")
+        raise RuntimeError("tf_lottery/core/version.py states no __version__")
     return match.group(1)
 
 

@@ -102,9 +102,10 @@ def _images() -> tuple[np.ndarray, np.ndarray]:
 def _own(network: str, steps: int) -> float:
     import keras
 
-    from tf_lottery import data, masking, models, rewinding, training
-    from tf_lottery.duration import Duration
-    from tf_lottery.masks import Masks
+    from tf_lottery import data, masking, models, training
+    from tf_lottery.core.duration import Duration
+    from tf_lottery.core.masks import Masks
+    from tf_lottery.lottery import rewinding
 
     model = models.build_model(network)
     draw = np.random.default_rng(0)

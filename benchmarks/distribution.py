@@ -86,7 +86,7 @@ def _run(count: int, steps: int) -> float:
 
 def _measure(steps: int) -> float:
     """Returns this process's steps per second, after a first call."""
-    from tf_lottery import strategies
+    from tf_lottery.training.distribution import strategies
 
     strategy = strategies.find("auto")
 
@@ -94,7 +94,7 @@ def _measure(steps: int) -> float:
     import numpy as np
 
     from tf_lottery import data, masking, models
-    from tf_lottery.duration import Duration
+    from tf_lottery.core.duration import Duration
     from tf_lottery.training import Job, Recipe, Trainer
 
     draw = np.random.default_rng(0)

@@ -27,9 +27,10 @@ import scipy.sparse
 import tensorflow as tf
 import training_speed
 
-from tf_lottery import data, export, masking, store
+from tf_lottery import data, export, masking
 from tf_lottery.export import comparison
-from tf_lottery.tickets import Ticket
+from tf_lottery.lottery.ticket import Ticket
+from tf_lottery.runs import run_directory
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     flags = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
-    directory = store.RunDirectory.open(flags.run_dir)
+    directory = run_directory.RunDirectory.open(flags.run_dir)
     ticket = directory.ticket(0, flags.level)
     settings = directory.config["about"]["settings"]
     test = data.load_dataset(settings["dataset"]).test

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import time
 
-from tf_lottery import store
 from tf_lottery.experiment import runner
+from tf_lottery.runs import run_directory
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
         )
         seconds = time.perf_counter() - began
-        judgment = runner.judged(store.RunDirectory.open(place))
+        judgment = runner.judged(run_directory.RunDirectory.open(place))
         named.append(judgment.winner is not None)
         level = f"{judgment.winner.level}" if judgment.winner else "none"
         outcomes = ", ".join(

@@ -20,8 +20,9 @@ def train(steps: int, masked: bool) -> dict[str, Any]:
         steps: Steps to time, after WARM_UP.
         masked: Whether every kernel carries a mask. If not, none is applied.
     """
-    from tf_lottery import masking, models, rewinding, training
-    from tf_lottery.masks import Masks
+    from tf_lottery import masking, models, training
+    from tf_lottery.core.masks import Masks
+    from tf_lottery.lottery import rewinding
 
     model = models.build_model("lenet_300_100")
     kernels = masking.kernels(model) if masked else {}
@@ -47,7 +48,7 @@ def _trainer(model: Any, steps: int, kernels: tuple[str, ...]) -> Any:
     import keras
 
     from tf_lottery import data, training
-    from tf_lottery.duration import Duration
+    from tf_lottery.core.duration import Duration
 
     recipe = training.Recipe(
         optimizer=keras.optimizers.Adam(workload.LEARNING_RATE),

@@ -2,8 +2,8 @@
 
 Steps per second of LeNet-300-100 on MNIST at batch 60 with Adam 1.2e-3: the
 dense loop with masks, compiled by XLA, on all cores, against one thread of
-`tf_lottery.sparse_training`. Masks are random, the output layer's pruned at
-half the rate, as in Frankle & Carbin 2019. Nothing is evaluated.
+`tf_lottery.training.backends.sparse_cpu`. Masks are random, the output layer's
+pruned at half the rate, as in Frankle & Carbin 2019. Nothing is evaluated.
 
 Both run in every round, one after the other in one process; the table holds
 the fastest round of each. The last column is the speed of two networks in two
@@ -24,10 +24,12 @@ import numpy as np
 import training_speed
 import workload
 
-from tf_lottery import data, masking, models, rewinding, sparse_training
-from tf_lottery.duration import Duration
-from tf_lottery.masks import Masks
-from tf_lottery.training import Job, Recipe, State, Trainer, order, sparse
+from tf_lottery import data, masking, models
+from tf_lottery.core.duration import Duration
+from tf_lottery.core.masks import Masks
+from tf_lottery.lottery import rewinding
+from tf_lottery.training import Job, Recipe, State, Trainer, batch_sampler
+from tf_lottery.training.backends import sparse, sparse_cpu
 
 DENSITIES = (1.0, 0.5, 0.21, 0.108, 0.036, 0.012)
 WARM_UP = 200
@@ -118,13 +120,13 @@ def _sparse(
     """Returns steps a second of all threads together."""
     train = trainer.data.train
     x = train.x.reshape(len(train.x), -1)
-    batches = order.batches(0, 0, len(x), trainer.recipe.batch_size)
+    batches = batch_sampler.batches(0, 0, len(x), trainer.recipe.batch_size)
     calls = [
         batches[first : first + STEPS_A_CALL]
         for first in range(0, trainer.steps - WARM_UP, STEPS_A_CALL)
     ]
     networks = [
-        sparse_training.SparseTraining(
+        sparse_cpu.SparseTraining(
             trainer.model, masks, trainer.recipe.optimizer, start.weights
         )
         for _ in range(threads)
@@ -132,7 +134,7 @@ def _sparse(
     for network in networks:
         network.run(x, train.y, batches[:10])
 
-    def work(network: sparse_training.SparseTraining) -> None:
+    def work(network: sparse_cpu.SparseTraining) -> None:
         for call in calls:
             network.run(x, train.y, call)
 

@@ -305,7 +305,7 @@ def test_neither_tf_lottery_nor_tfmot_through_it_changes_the_process():
         "import os, random, keras, tensorflow as tf\n"
         "names, drawn = set(os.environ), random.getstate()\n"
         "policy = keras.config.dtype_policy().name\n"
-        "import tf_lottery.layers, tf_lottery.ticket_search\n"
+        "import tf_lottery.masking.layers, tf_lottery.ticket_search\n"
         "assert random.getstate() == drawn\n"
         "import tf_lottery as tfl\n"
         "tfl.tfmot.import_tfmot()\n"

@@ -8,17 +8,17 @@ importing the package costs nothing and changes nothing.
 import importlib
 from typing import Any
 
-from tf_lottery.version import __version__
+from tf_lottery.core.version import __version__
 
 _HOME = {
-    "Duration": "duration",
-    "Masks": "masks",
-    "MaskedConv2D": "layers",
-    "MaskedDense": "layers",
-    "Ticket": "tickets",
+    "Duration": "core.duration",
+    "Masks": "core.masks",
+    "MaskedConv2D": "masking.layers",
+    "MaskedDense": "masking.layers",
+    "Ticket": "lottery.ticket",
     "TicketSearch": "ticket_search",
     "build_model": "models",
-    "find_tickets": "search",
+    "find_tickets": "lottery.search",
     "get_masks": "masking",
     "load_dataset": "data",
     "mask_model": "masking",
@@ -29,21 +29,21 @@ _HOME = {
     "strip_masks": "masking",
     "summary": "masking",
 }
-_MODULES = (
-    "analysis",
-    "controls",
-    "export",
-    "pruning",
-    "stability",
-    "tfmot",
-)
+_MODULES = {
+    "analysis": "analysis",
+    "controls": "controls",
+    "export": "export",
+    "pruning": "pruning",
+    "stability": "lottery.stability",
+    "tfmot": "tfmot",
+}
 
 __all__ = ["__version__", *sorted([*_HOME, *_MODULES])]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"tf_lottery.{name}")
+        return importlib.import_module(f"tf_lottery.{_MODULES[name]}")
     if name in _HOME:
         module = importlib.import_module(f"tf_lottery.{_HOME[name]}")
         return getattr(module, name)

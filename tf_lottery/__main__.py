@@ -8,9 +8,9 @@ from typing import Any
 
 from absl.flags import argparse_flags
 
-from tf_lottery import lookup
-from tf_lottery.command_line import COMMANDS, colours
-from tf_lottery.version import __version__
+from tf_lottery.cli import COMMANDS, colors
+from tf_lottery.core import registry
+from tf_lottery.core.version import __version__
 
 _TEXT = """find, prove and hand on lottery tickets (Frankle & Carbin 2019)
 
@@ -65,7 +65,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _say(message: str, who: str = "tf-lottery") -> None:
-    who = colours.paint(f"{who}:", colours.RED, sys.stderr)
+    who = colors.paint(f"{who}:", colors.RED, sys.stderr)
     print(f"{who} {message}", file=sys.stderr)
 
 
@@ -95,7 +95,7 @@ class _Parser(argparse_flags.ArgumentParser):
                 break
             flag = word.partition("=")[0]
             if flag.startswith("--") and " " not in flag and flag not in known:
-                nearest = lookup.nearest(flag, known)
+                nearest = registry.nearest(flag, known)
                 dot = "." if nearest else ""
                 self.error(f"unknown flag {flag!r}{dot}{nearest}")
         return super().parse_known_args(args, namespace)
@@ -104,7 +104,7 @@ class _Parser(argparse_flags.ArgumentParser):
         """Suggests a choice. `argparse` has no public way; tests pin it."""
         if action.choices is not None:
             known = dict.fromkeys(action.choices)
-            lookup.find(known, value, action.dest)
+            registry.find(known, value, action.dest)
 
 
 def _parser() -> _Parser:

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking
-from tf_lottery.masks import Masks
-from tf_lottery.tickets import Ticket
+from tf_lottery.core.masks import Masks
+from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State
 
 Schedule = Callable[[int], tuple[Any, Any]]

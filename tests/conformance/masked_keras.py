@@ -11,7 +11,7 @@ import pathlib
 
 import keras.src.layers
 
-from tf_lottery.layers import CATALOGUE
+from tf_lottery.masking.layers import CATALOGUE
 
 OUTCOMES = {}
 

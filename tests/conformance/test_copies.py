@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import inspect
 import json
-import pathlib
 import pickle
 import subprocess
 import sys
@@ -17,12 +16,12 @@ import pytest
 import tensorflow as tf
 
 from tf_lottery import controls, data, masking
-from tf_lottery.duration import Duration
-from tf_lottery.masks import Masks
+from tf_lottery.core.duration import Duration
+from tf_lottery.core.masks import Masks
+from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.ticket_search import TicketSearch
-from tf_lottery.tickets import Ticket
 from tf_lottery.training import Job, Recipe, State, Trainer, checkpoint
-from tf_lottery.training.program import compiles_with_xla
+from tf_lottery.training.backends.compiled_steps import compiles_with_xla
 from tf_lottery.training.state import values
 
 L = keras.layers
@@ -932,9 +931,9 @@ def test_a_ticket_of_adapted_layers_is_built_in_another_process(tmp_path):
     ticket_of(model, masks).save(tmp_path / "ticket")
     code = f"""
 import pathlib, pickle, sys
-sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+sys.path[:0] = {[p for p in sys.path if "conformance" in p or "support" in p]!r}
 import keras, test_copies, tensorflow as tf
-from tf_lottery.tickets import Ticket
+from tf_lottery.lottery.ticket import Ticket
 keras.layers.Dense(1), keras.layers.Normalization()
 folder = pathlib.Path({str(tmp_path)!r})
 ticket = Ticket.load(folder / "ticket")

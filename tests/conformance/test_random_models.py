@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from rows import N, Row, arrays, by_momentum, draw
-from test_keras_fit import require_same
+from keras_fit_rows import N, Row, arrays, by_momentum, draw
+from same_training import require_same
 
 L = keras.layers
 

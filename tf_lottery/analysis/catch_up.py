@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 
 CATCH_UP, NEVER = "catch_up_step", "never_caught_up"
 _STEP, _LOSS = "step", "validation_loss"

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery.analysis import draws
+from tf_lottery.analysis import control_draws
 from tf_lottery.analysis.catch_up import CATCH_UP, NEVER, with_catch_up
 from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.analysis.estimate import Estimate, estimate
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 
 STOP = "early_stop_step"
 
@@ -65,7 +65,7 @@ def compare(
         A comparison of each level at which both were trained, with validation
         data, in one replicate or more.
     """
-    networks = draws.pool(with_catch_up(networks))
+    networks = control_draws.pool(with_catch_up(networks))
     cells = {(n.replicate, n.level, n.variant): n for n in networks}
     metric = deciding([n.row for n in networks if n.level == 0])
     pairs: dict[int, list[tuple[Network, Network]]] = {}

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tf_lottery.analysis import draws, power, wording
+from tf_lottery.analysis import control_draws, power, wording
 from tf_lottery.analysis.comparison import Comparison, compare
 from tf_lottery.analysis.estimate import FEWEST
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 from tf_lottery.analysis.verdict import (
     LOSING,
     NOT_TESTED,
@@ -87,7 +87,7 @@ def _controls(
     """Says how the controls of a level compare with its tickets."""
     names = sorted(
         {
-            draws.control(n.variant)
+            control_draws.control(n.variant)
             for n in networks
             if n.level == found.level and n.variant != "ticket"
         }

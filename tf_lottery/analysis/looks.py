@@ -10,7 +10,7 @@ TWO_LOOKS = 0.0147
 
 Pocock's bound (1977, Biometrika 64:191). It is exact for normal data and a
 first look at half of them; t tests need a first look at `_SHARE` of `_FIRST`
-replicates or more (tests/test_error_rates.py)."""
+replicates or more (tests/analysis/test_error_rates.py)."""
 
 _FIRST, _SHARE = 5, 5 / 8
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from tf_lottery.analysis.deciding import Deciding, deciding
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 
 CONFIDENCE = 0.975
 """Probability with which a chosen level loses no more than it may."""

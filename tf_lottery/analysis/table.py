@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from tf_lottery.analysis import draws
+from tf_lottery.analysis import control_draws
 from tf_lottery.analysis.comparison import Comparison
 from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.analysis.estimate import FEWEST, estimate
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 from tf_lottery.analysis.verdict import Judgment
 
 Row = dict[str, float | int | None]
@@ -15,7 +15,7 @@ Row = dict[str, float | int | None]
 
 def variants(networks: Sequence[Network]) -> list[str]:
     """Returns `"ticket"`, if there are any, then the controls by name."""
-    names = {draws.control(n.variant) for n in networks}
+    names = {control_draws.control(n.variant) for n in networks}
     return sorted(names, key=lambda name: (name != "ticket", name))
 
 
@@ -33,7 +33,7 @@ def by_level(networks: Sequence[Network]) -> list[Row]:
         no such network.
     """
     metric = deciding_metric(networks)
-    networks = draws.pool(networks)
+    networks = control_draws.pool(networks)
     rows = []
     for level in sorted({n.level for n in networks}):
         here = [n for n in networks if n.level == level]
@@ -106,7 +106,7 @@ def text(networks: Sequence[Network], judgment: Judgment | None = None) -> str:
     names, metric = variants(networks), deciding_metric(networks)
     verdicts = {v.level: v for v in judgment.verdicts} if judgment else {}
     compared = {c.level: c for c in judgment.comparisons} if judgment else {}
-    networks = draws.pool(networks)
+    networks = control_draws.pool(networks)
     header = ["level", "density"]
     header += ["verdict"] * bool(verdicts) + ["catches up"] * bool(compared)
     for name in names:

@@ -34,7 +34,7 @@ from tf_lottery.analysis.comparison import STOP, Comparison, compare
 from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.analysis.estimate import FEWEST
 from tf_lottery.analysis.looks import Looks
-from tf_lottery.analysis.network import Missing, Network
+from tf_lottery.analysis.records import Missing, Network
 
 ANCHOR = 0.211
 """The density at which the sequence of levels begins, that of the paper's

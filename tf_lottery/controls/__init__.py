@@ -14,11 +14,10 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from tf_lottery import lookup, seeds
 from tf_lottery.controls.data_order import data_order
 from tf_lottery.controls.noisy import noise
 from tf_lottery.controls.random_masks import random_erk, random_evenly
-from tf_lottery.controls.reinitialised import (
+from tf_lottery.controls.reinitialized import (
     reinit,
     reinit_sampled,
     reinit_sign,
@@ -26,7 +25,8 @@ from tf_lottery.controls.reinitialised import (
 from tf_lottery.controls.scored import initial_magnitude, inverted
 from tf_lottery.controls.shuffled import shuffle, shuffle_global
 from tf_lottery.controls.small_dense import small_dense
-from tf_lottery.tickets import Ticket
+from tf_lottery.core import registry, seeds
+from tf_lottery.lottery.ticket import Ticket
 
 Control = Callable[[Ticket, int], Ticket]
 """From a ticket and a seed, >= 0, to the ticket that should lose.
@@ -81,7 +81,7 @@ OF_DENSE = ("data_order",)
 
 def find(name: str) -> Control:
     """Returns the control of that name."""
-    return lookup.find(CONTROLS, name, "control")
+    return registry.find(CONTROLS, name, "control")
 
 
 def variants(names: Iterable[str]) -> dict[str, Control]:

@@ -1,8 +1,8 @@
 """This module knows the ticket under another order of the data."""
 
-from tf_lottery import seeds
 from tf_lottery.controls.variant import variant
-from tf_lottery.tickets import Ticket
+from tf_lottery.core import seeds
+from tf_lottery.lottery.ticket import Ticket
 
 
 def data_order(ticket: Ticket, seed: int) -> Ticket:

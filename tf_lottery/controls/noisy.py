@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tf_lottery import seeds
 from tf_lottery.controls.variant import require_pruned_weights, variant
-from tf_lottery.tickets import Ticket
+from tf_lottery.core import seeds
+from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from tf_lottery import seeds
 from tf_lottery.controls.variant import require_pruned_weights, variant
-from tf_lottery.masks import Masks
+from tf_lottery.core import seeds
+from tf_lottery.core.masks import Masks
+from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.pruning import allocation
-from tf_lottery.tickets import Ticket
 
 
 def random_evenly(ticket: Ticket, seed: int) -> Ticket:

@@ -6,8 +6,8 @@ import numpy as np
 
 from tf_lottery import pruning
 from tf_lottery.controls.variant import require_pruned_weights, variant
-from tf_lottery.masks import Masks
-from tf_lottery.tickets import Ticket
+from tf_lottery.core.masks import Masks
+from tf_lottery.lottery.ticket import Ticket
 
 
 def initial_magnitude(ticket: Ticket, seed: int) -> Ticket:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from tf_lottery import seeds
 from tf_lottery.controls.variant import require_pruned_weights, variant
-from tf_lottery.masks import Masks
-from tf_lottery.tickets import Ticket
+from tf_lottery.core import seeds
+from tf_lottery.core.masks import Masks
+from tf_lottery.lottery.ticket import Ticket
 
 
 def shuffle(ticket: Ticket, seed: int) -> Ticket:

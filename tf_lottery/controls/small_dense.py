@@ -6,11 +6,11 @@ import keras
 import numpy as np
 
 from tf_lottery import masking
-from tf_lottery.controls.reinitialised import fresh, kept
+from tf_lottery.controls.reinitialized import fresh, kept
 from tf_lottery.controls.variant import variant
+from tf_lottery.core.masks import Masks
+from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.masking.paths import layers_by_path
-from tf_lottery.masks import Masks
-from tf_lottery.tickets import Ticket
 from tf_lottery.training import State
 from tf_lottery.training.state import values
 

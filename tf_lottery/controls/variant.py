@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from tf_lottery.masks import Masks
-from tf_lottery.tickets import Ticket
+from tf_lottery.core.masks import Masks
+from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State
 
 

@@ -6,7 +6,7 @@ A data set of the package is one function and one line in `DATASETS`.
 import functools
 from collections.abc import Callable
 
-from tf_lottery import lookup
+from tf_lottery.core import registry
 from tf_lottery.data import catalogue, tfds
 from tf_lottery.data.augmentation import AUGMENTATIONS, Augmentation
 from tf_lottery.data.catalogue import DataDir
@@ -40,7 +40,7 @@ def load_dataset(name: str, data_dir: DataDir = None) -> Dataset:
     if name in DATASETS:
         return DATASETS[name](data_dir)
     if not catalogue.knows(name, data_dir):
-        near = lookup.nearest(name, [*DATASETS, *catalogue.names()])
+        near = registry.nearest(name, [*DATASETS, *catalogue.names()])
         raise ValueError(
             f"Unknown data set {name!r}.{near} Known: {', '.join(DATASETS)}, "
             "and the image classification sets of "

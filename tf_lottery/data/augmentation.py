@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tf_lottery import lookup
+from tf_lottery.core import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def find(name: str) -> Augmentation | None:
     Raises:
         ValueError: The name is unknown; the message lists the known ones.
     """
-    return lookup.find(AUGMENTATIONS, name, "augmentation")
+    return registry.find(AUGMENTATIONS, name, "augmentation")
 
 
 def augment(

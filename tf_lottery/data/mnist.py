@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from tf_lottery import seeds
+from tf_lottery.core import seeds
 from tf_lottery.data.dataset import Dataset, Split
 
 _FILE = pathlib.Path(__file__).parent / "mnist.npz"

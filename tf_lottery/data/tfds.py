@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import seeds
+from tf_lottery.core import seeds
 from tf_lottery.data import catalogue
 from tf_lottery.data.dataset import Dataset, Split
 

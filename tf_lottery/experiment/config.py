@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tf_lottery import lookup
 from tf_lottery.analysis.looks import Looks
-from tf_lottery.duration import Duration
+from tf_lottery.core import registry
+from tf_lottery.core.duration import Duration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Config:
         fields = {f.name: f for f in dataclasses.fields(self)}
         changed = {}
         for name, value in settings.items():
-            default = _default(lookup.find(fields, name, "setting"))
+            default = _default(registry.find(fields, name, "setting"))
             changed[name] = _read(name, value, type(default))
         return dataclasses.replace(self, **changed)
 

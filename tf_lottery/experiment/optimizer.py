@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from tf_lottery.duration import Duration
+from tf_lottery.core.duration import Duration
 from tf_lottery.experiment.config import Config
 
 

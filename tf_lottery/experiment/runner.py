@@ -11,19 +11,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import (
-    controls,
-    data,
-    identity,
-    masking,
-    models,
-    seeds,
-    stability,
-    store,
-    strategies,
-)
+from tf_lottery import controls, data, masking, models
 from tf_lottery.analysis import verdict
-from tf_lottery.crews import (
+from tf_lottery.core import seeds
+from tf_lottery.core.duration import Duration
+from tf_lottery.core.storage.leases import Leases
+from tf_lottery.data import augmentation
+from tf_lottery.experiment.config import Config
+from tf_lottery.experiment.optimizer import optimizer
+from tf_lottery.experiment.shard import Shard
+from tf_lottery.lottery import stability
+from tf_lottery.runs import provenance, run_directory
+from tf_lottery.runs.executors import (
     Chief,
     Crew,
     Here,
@@ -33,18 +32,13 @@ from tf_lottery.crews import (
     is_chief,
     side_by_side,
 )
-from tf_lottery.data import augmentation
-from tf_lottery.duration import Duration
-from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.optimizer import optimizer
-from tf_lottery.experiment.shard import Shard
-from tf_lottery.leases import Leases
-from tf_lottery.plan import Name, Plan
-from tf_lottery.progress import Progress
-from tf_lottery.store import RunDirectory
-from tf_lottery.study import Study
+from tf_lottery.runs.network_plan import Name, Plan
+from tf_lottery.runs.progress import Progress
+from tf_lottery.runs.run_directory import RunDirectory
+from tf_lottery.runs.scheduler import Study
 from tf_lottery.ticket_search import TicketSearch
 from tf_lottery.training import Recipe, Trainer
+from tf_lottery.training.distribution import strategies
 
 
 def run_experiment(
@@ -237,11 +231,11 @@ def open_run(
         "settings": dataclasses.asdict(config),
         "deterministic": deterministic or not _on_gpu(),
         "strategy": strategies.described(strategy),
-        **identity.versions(),
-        "hardware": identity.hardware(),
+        **provenance.versions(),
+        "hardware": provenance.hardware(),
     }
     determines = _identity(config, data_digest)
-    if store.is_run(run_dir):
+    if run_directory.is_run(run_dir):
         begun = RunDirectory.open(run_dir).replicates
         config.looks.require_continues(begun, str(run_dir))
     return RunDirectory(

@@ -12,8 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_lottery import store
-from tf_lottery.crews import Chief, follow, has_workers, is_chief
+from tf_lottery.core.storage.leases import Leases
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.runner import (
     AllDivergedError,
@@ -22,8 +21,9 @@ from tf_lottery.experiment.runner import (
     run_experiment,
 )
 from tf_lottery.experiment.shard import Shard
-from tf_lottery.leases import Leases
-from tf_lottery.store import RunDirectory
+from tf_lottery.runs import run_directory
+from tf_lottery.runs.executors import Chief, follow, has_workers, is_chief
+from tf_lottery.runs.run_directory import RunDirectory
 
 
 def expand(config: Config, settings: Mapping[str, Any]) -> dict[str, Config]:
@@ -205,7 +205,7 @@ def _require_one_sweep(
     digests: Mapping[str, str],
 ) -> None:
     """Raises if a folder is a single run, or its runs another sweep's."""
-    if store.is_run(run_dir):
+    if run_directory.is_run(run_dir):
         raise ValueError(
             f"{str(run_dir)!r} holds a single run, and this is a sweep of "
             f"{len(configs)}. Choose another run directory."
@@ -243,4 +243,4 @@ def _axes(label: str) -> list[str]:
 
 def members(run_dir: str | os.PathLike[str]) -> dict[str, RunDirectory]:
     """Returns the runs of a sweep by label; none if it is no sweep."""
-    return {} if store.is_run(run_dir) else store.runs(run_dir)
+    return {} if run_directory.is_run(run_dir) else run_directory.runs(run_dir)

@@ -1,8 +1,8 @@
 """Tickets and models as files for other programs."""
 
 from tf_lottery.export import comparison
-from tf_lottery.export.exchange import read_masks, write_masks
 from tf_lottery.export.formats import FORMATS, check, write
+from tf_lottery.export.interop import read_masks, write_masks
 from tf_lottery.export.keras_file import keras_file
 from tf_lottery.export.litert import litert, sparse_litert
 from tf_lottery.export.onnx import onnx

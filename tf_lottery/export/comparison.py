@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery.export import examples, formats, measuring, scores
+from tf_lottery.export import benchmark_worker, examples, formats, scores
 from tf_lottery.export.signatures import Signature, signature_of
 
 COLUMNS = ("as Keras", "bytes", "gzipped", "at load", "batch 1", "batch 256")
@@ -123,12 +123,12 @@ def with_original(
 def _predicted(
     model: keras.Model, signature: Signature, x: Any
 ) -> list[np.ndarray]:
-    def predict(arrays: measuring.Arrays) -> list[np.ndarray]:
+    def predict(arrays: benchmark_worker.Arrays) -> list[np.ndarray]:
         inputs = keras.tree.pack_sequence_as(signature.inputs, list(arrays))
         return keras.tree.flatten(model.predict_on_batch(inputs))
 
     size, fixed = signature.batch or 256, signature.batch is not None
-    function = measuring.in_batches(predict, size, pad=fixed)
+    function = benchmark_worker.in_batches(predict, size, pad=fixed)
     return function(examples.given(signature, x))
 
 
@@ -184,7 +184,7 @@ def _run(
     arguments += [f"{folder}/out.npz", threads, calls, json.dumps(names)]
     process = subprocess.run(
         # Isolated: it sees installed packages, and no directory of ours.
-        [sys.executable, "-I", measuring.__file__, *map(str, arguments)],
+        [sys.executable, "-I", benchmark_worker.__file__, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -217,7 +217,7 @@ def _measured(
         loading=loading if loading >= 0 else None,
         seconds={
             batch: np.concatenate([r[f"batch_{batch}"] for r in results])
-            for batch in measuring.BATCHES
+            for batch in benchmark_worker.BATCHES
         },
     )
 
@@ -241,7 +241,7 @@ def table(measured: Sequence[Measured]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for m in measured:
         memory = "?" if m.loading is None else f"{m.loading / 2**20:.1f} MiB"
-        times = [m.latency(batch) for batch in measuring.BATCHES]
+        times = [m.latency(batch) for batch in benchmark_worker.BATCHES]
         cells = [
             m.export.name,
             *(_score(name, value) for name, value in m.scores.items()),
@@ -288,7 +288,7 @@ def sentences(measured: Sequence[Measured], threads: int) -> list[str]:
         ratios = [
             f"{first.latency(batch)[0] / m.latency(batch)[0]:.2f} times as "
             f"fast at batch {batch}"
-            for batch in measuring.BATCHES
+            for batch in benchmark_worker.BATCHES
         ]
         lines.append(
             f"{m.export.name}, by {first.export.name}: {', '.join(ratios)}; "

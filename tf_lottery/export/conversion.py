@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import keras
 
-from tf_lottery.export import chatter
+from tf_lottery.export import muting
 from tf_lottery.export.source import Network
 
 _HALF = ("float16", "bfloat16")
@@ -75,10 +75,10 @@ def refusing(model: keras.Model, name: str, advice: str) -> Iterator[None]:
         ValueError: The converter failed.
     """
     try:
-        with chatter.muted():
+        with muting.muted():
             yield
     except Exception as error:  # whatever a converter raises
         raise ValueError(
             f"Model {model.name!r} cannot be converted to {name}: "
-            f"{chatter.first_line(error)} {advice}"
+            f"{muting.first_line(error)} {advice}"
         ) from error

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tf_lottery import lookup
+from tf_lottery.core import registry
 from tf_lottery.export import source as sources
 from tf_lottery.export.keras_file import keras_file
 from tf_lottery.export.litert import litert, sparse_litert
@@ -119,7 +119,7 @@ def check(format: str, dtype: str) -> Format:
     Raises:
         ValueError: There is no such format, or it has no such dtype.
     """
-    found = lookup.find(FORMATS, format, "format")
+    found = registry.find(FORMATS, format, "format")
     if dtype not in found.dtypes:
         others = [name for name, f in FORMATS.items() if dtype in f.dtypes]
         raise ValueError(

@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from tf_lottery import masking
-from tf_lottery.export import conversion, files, verification
+from tf_lottery.export import conversion, replacing, verification
 from tf_lottery.export import source as sources
 
 
@@ -54,7 +54,7 @@ def keras_file(
         "Give classes of your own get_config, by which Keras makes them again; "
         "or write another format (saved_model)."
     )
-    with files.beside(path) as file:
+    with replacing.beside(path) as file:
         with conversion.refusing(model, "a .keras file", advice):
             model.save(file)
         verification.require_same(network, "keras", file, advice=advice)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_lottery.export import chatter, conversion, files, verification
+from tf_lottery.export import conversion, muting, replacing, verification
 from tf_lottery.export import source as sources
 from tf_lottery.export.saved_model import write as write_saved_model
 
@@ -56,7 +56,7 @@ def litert(
 
     network = sources.network(source, rewound, x)
     advice = _advice(network)
-    with files.beside(path) as file:
+    with replacing.beside(path) as file:
         _convert(network, file, choose, advice)
         verification.require_same(network, "litert", file, dtype, advice=advice)
     return pathlib.Path(path)
@@ -95,7 +95,7 @@ def sparse_litert(
 
     network = sources.network(source, rewound, x)
     advice = "Write it dense (litert), or another format (saved_model, onnx)."
-    with files.beside(path) as file:
+    with replacing.beside(path) as file:
         _convert(network, file, choose, _advice(network))
         _require_whole_blocks(file, advice)
         verification.require_same(network, "litert", file, advice=advice)
@@ -129,7 +129,7 @@ def _require_whole_blocks(file: pathlib.Path, advice: str) -> None:
     number is no multiple of four, LiteRT multiplies what happens to lie behind
     the last (tensorflow 2.21), which a comparison may find or not.
     """
-    with chatter.muted():
+    with muting.muted():
         interpreter = tf.lite.Interpreter(str(file))
     for tensor in interpreter.get_tensor_details():
         blocks = len(tensor["sparsity_parameters"].get("block_map", ()))

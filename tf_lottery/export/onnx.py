@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery.export import conversion, files, serving, verification
+from tf_lottery.export import conversion, replacing, serving, verification
 from tf_lottery.export import source as sources
 
 
@@ -47,7 +47,7 @@ def onnx(
             )
     network = sources.network(source, rewound, x)
     advice = conversion.advice(network, "saved_model", "litert", "keras")
-    with files.beside(path) as file:
+    with replacing.beside(path) as file:
         with (
             conversion.refusing(network.original, "ONNX", advice),
             conversion.computing_in_float32(network.model),

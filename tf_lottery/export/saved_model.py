@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import Any
 
-from tf_lottery.export import conversion, files, serving, verification
+from tf_lottery.export import conversion, replacing, serving, verification
 from tf_lottery.export import source as sources
 
 
@@ -39,7 +39,7 @@ def saved_model(
     """
     network = sources.network(source, rewound, x)
     advice = conversion.advice(network, "keras")
-    with files.beside(path, serving.MARKER) as folder:
+    with replacing.beside(path, serving.MARKER) as folder:
         with conversion.refusing(network.original, "a SavedModel", advice):
             write(network, folder)
         verification.require_same(network, "saved_model", folder, advice=advice)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.export import chatter
+from tf_lottery.export import muting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _traced(model: keras.Model, inputs: Any) -> Any:
     except Exception as error:  # whatever the model's own code raises
         raise ValueError(
             f"Model {model.name!r} ({type(model).__qualname__}) cannot be "
-            f"called on {symbols}: {chatter.first_line(error)} Give examples "
+            f"called on {symbols}: {muting.first_line(error)} Give examples "
             "that it can be called on: x=..."
         ) from error
 

@@ -7,7 +7,7 @@ import keras
 
 from tf_lottery import masking
 from tf_lottery.export import signatures
-from tf_lottery.tickets import Ticket
+from tf_lottery.lottery.ticket import Ticket
 
 Source: TypeAlias = Ticket | keras.Model
 

@@ -16,8 +16,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import gaps, masking
-from tf_lottery.export import conversion, files, serving, verification
+from tf_lottery import masking
+from tf_lottery.core.storage import mask_codec
+from tf_lottery.export import conversion, replacing, serving, verification
 from tf_lottery.export import source as sources
 
 _BYTE = np.arange(8, dtype="uint8")[::-1]
@@ -57,7 +58,7 @@ def sparse_saved_model(
     """
     network = sources.network(source, rewound, x)
     advice = conversion.advice(network, "saved_model", "keras")
-    with files.beside(path, serving.MARKER) as folder:
+    with replacing.beside(path, serving.MARKER) as folder:
         with conversion.refusing(network.original, "a SavedModel", advice):
             _write(network, folder, dtype)
         verification.require_same(
@@ -104,7 +105,7 @@ class _Packed(tf.saved_model.experimental.TrackableResource):
         super().__init__()
         dense = kernel.numpy()
         mask = dense != 0
-        width, codes = gaps.encode(mask)
+        width, codes = mask_codec.encode(mask)
         values, scale = _stored(dense, mask, dtype)
         self.shape, self.dtype, self.unpack = dense.shape, dense.dtype, unpack
         arrays = (np.int32(width), codes, values, scale)

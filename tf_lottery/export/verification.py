@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery.export import chatter, examples, measuring
+from tf_lottery.export import benchmark_worker, examples, muting
 from tf_lottery.export.source import Network
 
 TOLERANCES = {
@@ -48,15 +48,15 @@ def require_same(
     """
     arrays, expected = _expected(network)
     try:
-        with chatter.muted():
+        with muting.muted():
             options = _options(network) if runtime == "keras" else {}
-            load = measuring.RUNTIMES[runtime]
+            load = benchmark_worker.RUNTIMES[runtime]
             function = load(
                 str(path), network.signature.described(), None, **options
             )
             outputs = [function(arrays) for _ in expected]
     except Exception as error:  # whatever a runtime raises
-        said = chatter.first_line(error).replace(str(path), "it")
+        said = muting.first_line(error).replace(str(path), "it")
         raise ValueError(
             f"The {runtime} file of {network.original.name!r} was written but "
             f"does not run: {said} It is not kept. {advice}"
@@ -125,7 +125,7 @@ def _expected(
         drawn = "random examples" if network.x is None else "the examples"
         raise ValueError(
             f"Model {model.name!r} does not run on {drawn}, so that its file "
-            f"cannot be checked: {chatter.first_line(error)} Give examples "
+            f"cannot be checked: {muting.first_line(error)} Give examples "
             "that it runs on: x=..."
         ) from error
     return arrays, [

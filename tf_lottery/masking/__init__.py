@@ -13,6 +13,7 @@ from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
 from tf_lottery.masking.guard import MaskGuard
 from tf_lottery.masking.initializers import initializer_of, support
 from tf_lottery.masking.layer_state import carry, derive, derives, restore
+from tf_lottery.masking.masked_optimizer import masked_optimizer
 from tf_lottery.masking.models import (
     carried_masks,
     get_masks,
@@ -21,7 +22,6 @@ from tf_lottery.masking.models import (
     set_masks,
     strip_masks,
 )
-from tf_lottery.masking.optimizer import masked_optimizer
 from tf_lottery.masking.paths import variables_by_path
 from tf_lottery.masking.summary import summary
 

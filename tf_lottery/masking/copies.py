@@ -6,8 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from tf_lottery import layers
-from tf_lottery.masking import layer_state, paths
+from tf_lottery.masking import layer_state, layers, paths
 
 
 def copied(model: keras.Model) -> keras.Model:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import keras
 
-from tf_lottery import layers, lookup
-from tf_lottery.masking import paths
+from tf_lottery.core import registry
+from tf_lottery.masking import layers, paths
 
 Patterns = str | Iterable[str] | None
 
@@ -239,7 +239,7 @@ def matching(
     known = list(known)
     found = [path for path in known if fnmatch.fnmatchcase(path, pattern)]
     if not found:
-        nearest = lookup.nearest(pattern, [*known, *near])
+        nearest = registry.nearest(pattern, [*known, *near])
         raise ValueError(
             f"{pattern!r} matches no kernel.{nearest} "
             f"Kernels: {', '.join(known)}."

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
+from tf_lottery.core.masks import Masks
 from tf_lottery.masking import models, paths
-from tf_lottery.masks import Masks
 
 
 class MaskGuard(keras.callbacks.Callback):

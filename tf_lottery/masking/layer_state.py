@@ -16,8 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery import layers
-from tf_lottery.masking import paths
+from tf_lottery.masking import layers, paths
 
 LayerState = dict[str, dict[str, Any]]
 """What JSON can hold of a layer: `"entries"` of its store, and `"files"`.

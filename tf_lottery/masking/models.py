@@ -5,11 +5,10 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from tf_lottery import layers
-from tf_lottery.masked_variable import Mask, MaskedVariable
-from tf_lottery.masking import coverage, optimizer, paths
+from tf_lottery.core.masks import Masks
+from tf_lottery.masking import coverage, layers, masked_optimizer, paths
 from tf_lottery.masking.copies import copied
-from tf_lottery.masks import Masks
+from tf_lottery.masking.masked_variable import Mask, MaskedVariable
 
 
 def mask_model(
@@ -189,7 +188,7 @@ def set_masks(model: keras.Model, masks: Masks) -> None:
     )
     for path, mask in carried.items():
         mask.assign(masks[path])
-    optimizer.forget(
+    masked_optimizer.forget(
         getattr(model, "optimizer", None),
         [(variables[path], masks[path]) for path in carried],
     )

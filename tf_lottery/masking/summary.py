@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from tf_lottery.display import Row, Table
+from tf_lottery.core.density_table import Row, Table
 from tf_lottery.masking import coverage, models, paths
 
 # What has no weights of its own, and does nothing.

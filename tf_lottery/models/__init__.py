@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tf_lottery import lookup
+from tf_lottery.core import registry
 from tf_lottery.models.conv import conv_2, conv_4, conv_6
 from tf_lottery.models.lenet import lenet_300_100
 from tf_lottery.models.resnet import resnet_18
@@ -55,10 +55,10 @@ def build_model(
         >>> model.count_params()  # (4 + 1) * 3 + (3 + 1) * 5
         35
     """
-    build = lookup.find(MODELS, name, "model")
+    build = registry.find(MODELS, name, "model")
     known = inspect.signature(build).parameters
     for option in options:
-        lookup.find(known, option, f"option of {name}")
+        registry.find(known, option, f"option of {name}")
     given = {"input_shape": input_shape, "classes": classes}
     return build(
         **{key: value for key, value in given.items() if value is not None},

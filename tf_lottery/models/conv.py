@@ -2,8 +2,8 @@
 
 import keras
 
-from tf_lottery import seeds
-from tf_lottery.models import initialisation, inputs
+from tf_lottery.core import seeds
+from tf_lottery.models import initializers, inputs
 
 
 def conv_2(
@@ -121,7 +121,7 @@ def _conv(
                     3,
                     padding="same",
                     activation="relu",
-                    kernel_initializer=initialisation.gaussian(seed, conv),
+                    kernel_initializer=initializers.gaussian(seed, conv),
                     name=conv,
                 )
             )
@@ -144,6 +144,6 @@ def _dense(
     return keras.layers.Dense(
         units,
         activation=activation,
-        kernel_initializer=initialisation.gaussian(seed, name),
+        kernel_initializer=initializers.gaussian(seed, name),
         name=name,
     )

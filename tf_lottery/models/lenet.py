@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tf_lottery.models import initialisation, inputs
+from tf_lottery.models import initializers, inputs
 
 
 def lenet_300_100(
@@ -44,7 +44,7 @@ def lenet_300_100(
             keras.layers.Dense(
                 size,
                 activation=activation,
-                kernel_initializer=initialisation.gaussian(seed, name, sigma),
+                kernel_initializer=initializers.gaussian(seed, name, sigma),
                 name=name,
             )
         )

@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_lottery.models import initialisation, inputs, normalised
+from tf_lottery.models import initializers, inputs, normalization
 
 
 def resnet_18(
@@ -39,7 +39,7 @@ def resnet_18(
     """
     inputs.require_image("resnet_18", input_shape)
     image = keras.Input(input_shape, name="image")
-    x = normalised.convolution(image, 16, seed, "conv1")
+    x = normalization.convolution(image, 16, seed, "conv1")
     x = keras.layers.ReLU(name="conv1_relu")(x)
     for stage, filters in enumerate((16, 32, 64), 1):
         for block in (1, 2, 3):
@@ -47,7 +47,7 @@ def resnet_18(
     x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
     logits = keras.layers.Dense(
         classes,
-        kernel_initializer=initialisation.gaussian(seed, "output"),
+        kernel_initializer=initializers.gaussian(seed, "output"),
         name="output",
     )(x)
     return keras.Model(image, logits, name="resnet_18")
@@ -58,13 +58,13 @@ def _block(
 ) -> keras.KerasTensor:
     """Returns two convolutions of x, added to x; halves it for more filters."""
     strides = 1 if x.shape[-1] == filters else 2
-    y = normalised.convolution(
+    y = normalization.convolution(
         x, filters, seed, f"{name}_conv1", strides=strides
     )
     y = keras.layers.ReLU(name=f"{name}_conv1_relu")(y)
-    y = normalised.convolution(y, filters, seed, f"{name}_conv2")
+    y = normalization.convolution(y, filters, seed, f"{name}_conv2")
     if strides > 1:
-        x = normalised.convolution(
+        x = normalization.convolution(
             x, filters, seed, f"{name}_shortcut", size=1, strides=strides
         )
     return keras.layers.ReLU(name=f"{name}_relu")(

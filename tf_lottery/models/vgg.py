@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_lottery.models import initialisation, inputs, normalised
+from tf_lottery.models import initializers, inputs, normalization
 
 GROUPS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """Filters and number of the convolutions of each group."""
@@ -39,7 +39,7 @@ def vgg_19(
     done = 0
     for group, (filters, count) in enumerate(GROUPS, 1):
         for index in range(done + 1, done + count + 1):
-            x = normalised.convolution(x, filters, seed, f"conv{index}")
+            x = normalization.convolution(x, filters, seed, f"conv{index}")
             x = keras.layers.ReLU(name=f"conv{index}_relu")(x)
         done += count
         if group < len(GROUPS):
@@ -47,7 +47,7 @@ def vgg_19(
     x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
     logits = keras.layers.Dense(
         classes,
-        kernel_initializer=initialisation.gaussian(seed, "output"),
+        kernel_initializer=initializers.gaussian(seed, "output"),
         name="output",
     )(x)
     return keras.Model(image, logits, name="vgg_19")

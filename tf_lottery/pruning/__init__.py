@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tf_lottery import lookup
+from tf_lottery.core import registry
 from tf_lottery.pruning.allocation import ALLOCATIONS
 from tf_lottery.pruning.both_ends import (
     large_init_large_final,
@@ -63,7 +63,7 @@ def find_criterion(
     """
     if callable(criterion):
         return criterion
-    found = lookup.find(CRITERIA, criterion, "criterion")
+    found = registry.find(CRITERIA, criterion, "criterion")
     if isinstance(found, Random) and seed is not None:
         return Random(seed)
     return found

@@ -4,8 +4,8 @@ import bisect
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from tf_lottery import lookup
-from tf_lottery.masks import Masks
+from tf_lottery.core import registry
+from tf_lottery.core.masks import Masks
 
 Budgets = Mapping[tuple[str, ...], int]
 """Group of kernels to the number of weights that the group keeps."""
@@ -110,7 +110,7 @@ def find(allocation: str | Allocation) -> Allocation:
     """Returns the allocation of that name, or the callable itself."""
     if callable(allocation):
         return allocation
-    return lookup.find(ALLOCATIONS, allocation, "allocation")
+    return registry.find(ALLOCATIONS, allocation, "allocation")
 
 
 def _shared(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_lottery.masks import Masks
+from tf_lottery.core.masks import Masks
 from tf_lottery.pruning import allocation as allocations
 
 Scores = Mapping[str, np.ndarray]

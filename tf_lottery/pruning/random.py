@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_lottery import seeds
+from tf_lottery.core import seeds
 
 
 @dataclasses.dataclass(frozen=True)

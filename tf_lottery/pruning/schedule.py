@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from tf_lottery import lookup
+from tf_lottery.core import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,4 +56,4 @@ def find(schedule: str | Schedule) -> Schedule:
     """Returns the schedule of that name, or the object itself."""
     if isinstance(schedule, Schedule):
         return schedule
-    return lookup.find(SCHEDULES, schedule, "schedule")
+    return registry.find(SCHEDULES, schedule, "schedule")

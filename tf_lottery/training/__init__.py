@@ -6,7 +6,7 @@ levels.
 
 from tf_lottery.training.job import Job
 from tf_lottery.training.recipe import Recipe
-from tf_lottery.training.run import Diverged, Outcome, Run
+from tf_lottery.training.result import Diverged, Outcome, Run
 from tf_lottery.training.state import State
 from tf_lottery.training.trainer import Progress, Trainer
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_lottery import seeds
+from tf_lottery.core import seeds
 from tf_lottery.training.state import State, digest
 
 

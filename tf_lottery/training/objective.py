@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.data import nested
-from tf_lottery.training import replicas
-from tf_lottery.training.feed import Examples
+from tf_lottery.training.distribution import replica_context
+from tf_lottery.training.input_pipeline import Examples
 from tf_lottery.training.recipe import Recipe
 
 _ACCURACIES = (
@@ -230,7 +230,7 @@ class Objective:
             )
             self._count_batches(before, outputs)
         # Keras divides the loss of a part by the number of replicas.
-        _, parts = replicas.part()
+        _, parts = replica_context.part()
         losses += [keras.ops.sum(each) / parts for each in penalties]
         zero = tf.zeros(())
         return tf.add_n([zero, *(tf.cast(each, tf.float32) for each in losses)])
@@ -259,7 +259,7 @@ class Objective:
 
     def count(self, examples: Examples, outputs: Any, loss: tf.Tensor) -> None:
         """Updates the metrics in scope by a batch, as `train_step` does."""
-        _, parts = replicas.part()
+        _, parts = replica_context.part()
         first = nested.arrays_of(examples.x)[0]
         tracker = self._keras.metrics[0]
         tracker.update_state(loss * parts, sample_weight=tf.shape(first)[0])
@@ -313,7 +313,7 @@ class Objective:
             outputs: What the model returns for it, with Keras' masks.
         """
         masks = nested.map_arrays(mask_of, outputs)
-        _, parts = replicas.part()
+        _, parts = replica_context.part()
 
         def one(example: Any) -> tf.Tensor:
             y, weight, output, mask = nested.map_arrays(

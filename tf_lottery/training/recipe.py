@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tf_lottery.duration import Duration
+from tf_lottery.core.duration import Duration
 
 
 @dataclasses.dataclass(frozen=True)

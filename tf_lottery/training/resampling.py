@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.data import Split, nested
-from tf_lottery.training import feed, objective
+from tf_lottery.training import input_pipeline, objective
 from tf_lottery.training.objective import LOSS, Objective
 from tf_lottery.training.recipe import Recipe
 
@@ -40,7 +40,9 @@ class ResampledMetric:
     def __init__(
         self, model: keras.Model, recipe: Recipe, split: Split, metric: Any
     ) -> None:
-        sample = feed.examples_of(split.rows(slice(0, min(4, len(split)))))
+        sample = input_pipeline.examples_of(
+            split.rows(slice(0, min(4, len(split))))
+        )
         built = Objective(model, recipe, sample)
         names = [LOSS, *built.compiled_metrics]
         if isinstance(metric, str) and metric in names:
@@ -57,7 +59,7 @@ class ResampledMetric:
             self.sign = _direction(built.compiled_metrics[self.name], names)
         self._objective, self._split = built, split
         self._size = recipe.validation_batch_size or recipe.batch_size
-        self._examples = feed.examples_of(split)
+        self._examples = input_pipeline.examples_of(split)
         self._compiled = tf.function(self._value, autograph=False)
 
     def outputs(self, model: keras.Model) -> Any:
@@ -69,7 +71,7 @@ class ResampledMetric:
         parts = []
         for start in range(0, len(self._split), self._size):
             rows = slice(start, min(start + self._size, len(self._split)))
-            examples = feed.examples_of(self._split.rows(rows))
+            examples = input_pipeline.examples_of(self._split.rows(rows))
             out = model(examples.x, **objective.mode(model, training=False))
             parts.append((out, nested.map_arrays(objective.mask_of, out)))
         return nested.map_arrays(lambda *each: tf.concat(each, 0), *parts)
@@ -98,7 +100,9 @@ class ResampledMetric:
 
         out, masks = nested.map_arrays(taken, outputs)
         objective.put_masks(out, masks)
-        some = feed.Examples(*nested.map_arrays(taken, tuple(self._examples)))
+        some = input_pipeline.Examples(
+            *nested.map_arrays(taken, tuple(self._examples))
+        )
         with self._objective.scope(self._objective.zeros()) as scope:
             loss = self._objective.loss(some, out, (), training=False)
             self._objective.count(some, out, loss)

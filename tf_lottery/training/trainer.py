@@ -9,31 +9,30 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import masking, seeds
+from tf_lottery import masking
+from tf_lottery.core import seeds
 from tf_lottery.data import Dataset, Split, augmentation
 from tf_lottery.training import (
-    feed,
-    fit,
-    interim,
-    own_steps,
-    program,
-    replicas,
-    sparse,
-    statistics,
+    batch_norm,
+    compatibility,
+    input_pipeline,
+    resume,
 )
-from tf_lottery.training.arrangement import Single
-from tf_lottery.training.course import Course, Networks
-from tf_lottery.training.dense import DenseNetworks, DensePrograms
-from tf_lottery.training.feed import Batching, Examples, Window
+from tf_lottery.training.backends import compiled_steps, custom_step, sparse
+from tf_lottery.training.backends.batching import Single
+from tf_lottery.training.backends.custom_step import OwnNetworks, OwnSteps
+from tf_lottery.training.backends.data_parallel import SplitPrograms
+from tf_lottery.training.backends.dense import DenseNetworks, DensePrograms
+from tf_lottery.training.backends.functional_model import Network
+from tf_lottery.training.backends.per_device import SpreadNetworks
+from tf_lottery.training.backends.sparse import SparseNetwork
+from tf_lottery.training.distribution import replica_context
+from tf_lottery.training.input_pipeline import Batching, Examples, Window
 from tf_lottery.training.job import Job
-from tf_lottery.training.network import Network
+from tf_lottery.training.loop import Course, Networks
 from tf_lottery.training.objective import LOSS, Objective
-from tf_lottery.training.own_steps import OwnNetworks, OwnSteps
 from tf_lottery.training.recipe import Recipe
-from tf_lottery.training.run import Outcome
-from tf_lottery.training.sparse import SparseNetwork
-from tf_lottery.training.split import SplitPrograms
-from tf_lottery.training.spread import SpreadNetworks
+from tf_lottery.training.result import Outcome
 from tf_lottery.training.state import Arrays, State, values
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -76,11 +75,11 @@ class Trainer:
         self.model, self.recipe, self.data = model, recipe, data
         self.strategy = strategy
         self._other: tuple[str, Trainer] | None = None
-        self._feed = feed.feed(
+        self._feed = input_pipeline.feed(
             data.train,
             Batching(recipe.batch_size, recipe.shuffle, recipe.keeps_remainder),
         )
-        fit.require_fit(model, recipe, data, self.steps_per_epoch)
+        compatibility.require_fit(model, recipe, data, self.steps_per_epoch)
         augment = None
         if data.augment is not None:
             augment = functools.partial(
@@ -88,7 +87,7 @@ class Trainer:
             )
         self._own: OwnSteps | None = None
         objective = None
-        if own_steps.own_methods(model):
+        if custom_step.own_methods(model):
             self._own = OwnSteps(model, recipe, kernels, augment, data.train)
             self._deciding = self._own.objective.deciding
         else:
@@ -102,27 +101,31 @@ class Trainer:
         )
         self._jit = recipe.jit_compile
         if self._jit == "auto":
-            self._jit = program.compiles_with_xla(model)
+            self._jit = compiled_steps.compiles_with_xla(model)
         self._programs = DensePrograms(self.network, augment, bool(self._jit))
         self._split: SplitPrograms | None = None
         if strategy is not None:
-            fit.require_parts(model, recipe, objective, strategy)
+            compatibility.require_parts(model, recipe, objective, strategy)
             self._split = self._split_programs(objective, augment)
         self._splits = {
-            name: feed.evaluation_batches(split, self._evaluation_size(split))
+            name: input_pipeline.evaluation_batches(
+                split, self._evaluation_size(split)
+            )
             for name in ("train", "validation", "test")
             if (split := getattr(data, name)) is not None
         }
         # Steps a call. A call on a CPU's convolutions shall take seconds.
-        self._longest = 100 if program.compiles_with_xla(model) else 20
+        self._longest = 100 if compiled_steps.compiles_with_xla(model) else 20
 
     def _split_programs(self, objective: Any, augment: Any) -> SplitPrograms:
         """Returns programs whose batches the strategy's replicas share."""
         strategy: Any = self.strategy
         recipe = self.recipe
-        model = replicas.prepared(self.model)
+        model = replica_context.prepared(self.model)
         if strategy.num_replicas_in_sync > 1:
-            fit.require_mean(self.model, recipe, objective, self.data.train)
+            compatibility.require_mean(
+                self.model, recipe, objective, self.data.train
+            )
         network = Network(
             model,
             recipe.optimizer,
@@ -138,8 +141,8 @@ class Trainer:
         Args:
             examples: How many; of a model with a batch size of its own, that.
         """
-        count = fit.model_batch_size(self.model) or examples
-        return feed.examples_of(self.data.train.rows(slice(0, count)))
+        count = compatibility.model_batch_size(self.model) or examples
+        return input_pipeline.examples_of(self.data.train.rows(slice(0, count)))
 
     def _evaluation_size(self, split: Split) -> int:
         """Returns how many examples are evaluated at a time."""
@@ -147,9 +150,9 @@ class Trainer:
         if (
             self._own is None
             and self.network.objective.is_mean_of_examples
-            and fit.model_batch_size(self.model) is None
+            and compatibility.model_batch_size(self.model) is None
         ):
-            return feed.even_size(len(split))
+            return input_pipeline.even_size(len(split))
         return recipe.validation_batch_size or recipe.batch_size
 
     @property
@@ -258,7 +261,7 @@ class Trainer:
         kinds: dict[tuple[str | None, int, bool], dict[int, Job]] = {}
         for i, job in enumerate(jobs):
             # Beside one that begins, one that is under way would begin again.
-            is_begun = interim.is_begun(job.folder, job.digest)
+            is_begun = resume.is_begun(job.folder, job.digest)
             kind = job.architecture, job.start.step, is_begun
             kinds.setdefault(kind, {})[i] = job
         for (architecture, *_), together in kinds.items():
@@ -310,7 +313,7 @@ class Trainer:
             )
         if anew:
             batches = self._splits["train"]
-            weights = statistics.reestimated(self.model, weights, batches)
+            weights = batch_norm.reestimated(self.model, weights, batches)
         every = {
             path: np.ones(weights[path].shape, bool)
             for path in self.network.masked
@@ -374,7 +377,7 @@ class Trainer:
         names: Sequence[int],
         progress: Progress | None,
     ) -> Iterator[tuple[int, Outcome]]:
-        kept = interim.found([(job.folder, job.digest) for job in jobs])
+        kept = resume.found([(job.folder, job.digest) for job in jobs])
         states = [k.state for k in kept] or [job.start for job in jobs]
         networks = self._networks(jobs, states)
         often = (

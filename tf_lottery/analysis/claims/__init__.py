@@ -15,7 +15,7 @@ from tf_lottery.analysis.claims.claim import (
     Measure,
     hold,
 )
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 
 _LENET = {"model": "lenet_300_100", "dataset": "mnist"}
 _CONV_2, _CONV_4, _CONV_6 = (

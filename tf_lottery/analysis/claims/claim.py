@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tf_lottery.analysis import draws
+from tf_lottery.analysis import control_draws
 from tf_lottery.analysis.estimate import Estimate, estimate
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 from tf_lottery.analysis.verdict import TOO_SHORT
 
 SHOWN, CONTRADICTED, NOT_SHOWN = "shown", "contradicted", "not shown"
@@ -189,7 +189,7 @@ def hold(
         published: Whether the settings are those that the paper made its
             claims of. At others only directions are asked for.
     """
-    networks = draws.pool(networks)
+    networks = control_draws.pool(networks)
     findings = []
     for claim in claims:
         if not published and claim.direction is None:

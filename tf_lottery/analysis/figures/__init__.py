@@ -5,8 +5,7 @@ One file per kind of figure; `draw` is the table.
 
 from collections.abc import Mapping, Sequence
 
-from tf_lottery.analysis import draws, table
-from tf_lottery.analysis.anatomy import Anatomy
+from tf_lottery.analysis import control_draws, table
 from tf_lottery.analysis.catch_up import with_catch_up
 from tf_lottery.analysis.figures import (
     against_density,
@@ -19,8 +18,9 @@ from tf_lottery.analysis.figures import (
 )
 from tf_lottery.analysis.figures.connectivity import Between
 from tf_lottery.analysis.figures.style import Drawing
-from tf_lottery.analysis.network import Network
 from tf_lottery.analysis.published import Band
+from tf_lottery.analysis.records import Network
+from tf_lottery.analysis.ticket_structure import Anatomy
 
 
 def draw(
@@ -46,7 +46,7 @@ def draw(
         stable: The barrier below which a network is called stable.
     """
     metric = table.deciding_metric(networks)
-    networks = draws.pool(with_catch_up(networks, never=1.0))
+    networks = control_draws.pool(with_catch_up(networks, never=1.0))
     with style.styled():
         drawn: dict[str, Drawing | None] = {
             name: against_density.draw(quantity, networks, bands, published)

@@ -11,8 +11,8 @@ from tf_lottery.analysis.figures import curves, legend, style
 from tf_lottery.analysis.figures.curves import Curve, Point
 from tf_lottery.analysis.figures.quantities import Quantity
 from tf_lottery.analysis.figures.style import Drawing, Mark
-from tf_lottery.analysis.network import Network
 from tf_lottery.analysis.published import Band
+from tf_lottery.analysis.records import Network
 
 _TOLD = 6  # An alternative text that names more curves is not listened to.
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from tf_lottery.analysis import table
 from tf_lottery.analysis.figures import style
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 
 Value = Callable[[Network], float | None]
 

@@ -10,7 +10,7 @@ from tf_lottery.analysis import table
 from tf_lottery.analysis.deciding import Deciding
 from tf_lottery.analysis.figures import curves, legend, quantities, style
 from tf_lottery.analysis.figures.style import Drawing
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 
 _PARTS = ((1, "a third"), (2, "two thirds"), (3, "all"))
 

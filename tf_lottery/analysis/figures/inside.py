@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 
-from tf_lottery.analysis import anatomy
-from tf_lottery.analysis.anatomy import Anatomy
+from tf_lottery.analysis import ticket_structure
 from tf_lottery.analysis.figures import legend, style
 from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.ticket_structure import Anatomy
 
 # Frankle & Carbin 2019, App. F: densities of Figs. 15, 16 and 21-24, and that
 # of Figs. 19 and 20.
@@ -146,8 +146,8 @@ def connections(tickets: Anatomy) -> Drawing:
     paths = _shown(tickets, 3)
     figure, panels = style.grid(2 * len(paths), len(paths))
     rows = (
-        ("incoming, of an output unit (%)", anatomy.incoming),
-        ("outgoing, of an input unit (%)", anatomy.outgoing),
+        ("incoming, of an output unit (%)", ticket_structure.incoming),
+        ("outgoing, of an input unit (%)", ticket_structure.outgoing),
     )
     for index, (label, share) in enumerate(rows):
         row = panels[index * len(paths) : (index + 1) * len(paths)]

@@ -10,7 +10,7 @@ from tf_lottery.analysis import table
 from tf_lottery.analysis.deciding import Deciding
 from tf_lottery.analysis.figures import quantities, style
 from tf_lottery.analysis.figures.style import Drawing
-from tf_lottery.analysis.network import Network
+from tf_lottery.analysis.records import Network
 
 # Frankle & Carbin 2019, Fig. 3.
 _TICKETS = (1.0, 0.513, 0.211, 0.07, 0.036, 0.019)

@@ -7,7 +7,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_lottery.analysis import conclusion, draws, verdict
+from tf_lottery.analysis import conclusion, control_draws, verdict
 from tf_lottery.analysis.claims import Finding
 from tf_lottery.analysis.figures import Drawing
 from tf_lottery.analysis.report import origin, page, tables
@@ -36,7 +36,7 @@ def render(
         judgment: The verdicts. None: on these networks, as they are.
     """
     judgment = judgment or verdict.judge(networks)
-    pooled = draws.pool(networks)
+    pooled = control_draws.pool(networks)
     verdicts = [
         f'<p class="verdict">{html.escape(line)}</p>'
         for line in conclusion.sentences(judgment, networks)

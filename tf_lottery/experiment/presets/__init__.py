@@ -6,7 +6,7 @@ A preset is one file named network_dataset, and one line in `PRESETS`.
 from collections.abc import Mapping
 from typing import Any
 
-from tf_lottery import lookup
+from tf_lottery.core import registry
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.presets import (
     conv_2_cifar10,
@@ -36,7 +36,7 @@ PRESETS: dict[str, dict[str, Config]] = {
 
 def find(name: str, scale: str) -> Config:
     """Returns a preset at a scale, or says which there are."""
-    return lookup.find(lookup.find(PRESETS, name, "preset"), scale, "scale")
+    return registry.find(registry.find(PRESETS, name, "preset"), scale, "scale")
 
 
 _ELSEWHERE: dict[str, tuple[dict[str, Any], ...]] = {

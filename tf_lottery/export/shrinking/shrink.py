@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tf_lottery.export import source as sources
-from tf_lottery.export.shrinking import kinds
+from tf_lottery.export.shrinking import channel_rules
 from tf_lottery.export.shrinking.graph import Graph, channels, trace
 
 ALONE = "a layer keeps one unit at least"
@@ -90,7 +90,7 @@ def shrink(
         )
     graph = trace(original)
     _name(graph)
-    kind = [kinds.kind_of(call, graph) for call in graph.calls]
+    kind = [channel_rules.kind_of(call, graph) for call in graph.calls]
     known = _constants(graph, kind)
     kept = _kept(graph, kind, known)
     model = _rebuilt(original, graph, kind, kept, known, skip_inputs)
@@ -100,7 +100,9 @@ def shrink(
             continue
         why = kept[id(call.outputs[0])]
         units[call.operation.name] = (len(why), int((why != "").sum()))
-        counts = collections.Counter(why[(why != "") & (why != kinds.READ)])
+        counts = collections.Counter(
+            why[(why != "") & (why != channel_rules.READ)]
+        )
         stayed += [
             f"{number} of {call.operation.name!r}: {reason}."
             for reason, number in sorted(counts.items())
@@ -114,7 +116,9 @@ def shrink(
     )
 
 
-def _constants(graph: Graph, kind: list[kinds.Kind]) -> kinds.Known:
+def _constants(
+    graph: Graph, kind: list[channel_rules.Kind]
+) -> channel_rules.Known:
     known = {
         id(tensor): np.full(channels(tensor), np.nan) for tensor in graph.inputs
     }
@@ -126,16 +130,16 @@ def _constants(graph: Graph, kind: list[kinds.Kind]) -> kinds.Known:
 
 
 def _kept(
-    graph: Graph, kind: list[kinds.Kind], known: kinds.Known
+    graph: Graph, kind: list[channel_rules.Kind], known: channel_rules.Known
 ) -> dict[int, np.ndarray]:
     """Returns why channels stay: the least that satisfies every demand."""
     kept = {key: np.full(len(v), "", object) for key, v in known.items()}
     for tensor in (*graph.inputs, *graph.outputs):
-        kept[id(tensor)][:] = kinds.READ
+        kept[id(tensor)][:] = channel_rules.READ
     weighted = [
         call.outputs[0]
         for call, what in zip(graph.calls, kind, strict=True)
-        if isinstance(what, kinds.Weighted)
+        if isinstance(what, channel_rules.Weighted)
     ]
     while True:
         _settle(graph, kind, known, kept)
@@ -148,8 +152,8 @@ def _kept(
 
 def _settle(
     graph: Graph,
-    kind: list[kinds.Kind],
-    known: kinds.Known,
+    kind: list[channel_rules.Kind],
+    known: channel_rules.Known,
     kept: dict[int, np.ndarray],
 ) -> None:
     changed = True
@@ -159,7 +163,9 @@ def _settle(
             for tensor, why in what.demands(call, kept, known):
                 there = kept[id(tensor)]
                 new = (there == "") & (why != "")
-                new |= (why == kinds.READ) & (there != kinds.READ)
+                new |= (why == channel_rules.READ) & (
+                    there != channel_rules.READ
+                )
                 there[new] = why[new]
                 changed |= bool(new.any())
 
@@ -167,9 +173,9 @@ def _settle(
 def _rebuilt(
     original: keras.Model,
     graph: Graph,
-    kind: list[kinds.Kind],
-    kept: kinds.Kept,
-    known: kinds.Known,
+    kind: list[channel_rules.Kind],
+    kept: channel_rules.Kept,
+    known: channel_rules.Known,
     skip_inputs: bool,
 ) -> keras.Model:
     inputs = [
@@ -185,7 +191,7 @@ def _rebuilt(
             lambda value: new.get(id(value), value),
             (call.arguments, call.options),
         )
-        if skip_inputs and isinstance(what, kinds.Weighted):
+        if skip_inputs and isinstance(what, channel_rules.Weighted):
             arguments, weights = _selected(arguments, weights)
         results = keras.tree.flatten(layer(*arguments, **options))
         if layer is not call.operation and weights:

@@ -1,0 +1,148 @@
+"""Completion of commands, flags and names, in the shells themselves."""
+
+import dataclasses
+import os
+import pathlib
+import pty
+import select
+import shutil
+import subprocess
+
+import pytest
+
+from tf_lottery import __main__, controls, data, models, pruning
+from tf_lottery.cli import choices, export
+from tf_lottery.experiment import config, presets
+from tf_lottery.export import formats
+from tf_lottery.training.distribution import strategies
+
+TABLES = {
+    "presets": presets.PRESETS,
+    "models": models.MODELS,
+    "data sets": data.DATASETS,
+    "criteria": pruning.CRITERIA,
+    "allocations": pruning.ALLOCATIONS,
+    "schedules": pruning.SCHEDULES,
+    "controls": controls.CONTROLS,
+    "strategies": strategies.STRATEGIES,
+    "formats": [*formats.FORMATS, *export.TICKETS],
+    "settings": {field.name for field in dataclasses.fields(config.Config)},
+}
+
+
+def test_every_kind_of_name_has_its_table():
+    assert set(choices.NAMES) == set(TABLES)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_names_are_those_of_the_tables(kind):
+    assert set(choices.NAMES[kind]) == set(TABLES[kind])
+    assert len(choices.NAMES[kind]) == len(TABLES[kind])
+
+
+def test_dtypes_are_those_of_the_formats():
+    parser = __main__._parser().commands["export"]
+    (dtype,) = (a for a in parser._actions if a.dest == "dtype")
+    known = {d for f in formats.FORMATS.values() for d in f.dtypes}
+    assert set(dtype.choices) == known
+
+
+# What stands before the cursor, and what it can become.
+TYPED = {
+    "r": ["report", "run"],
+    "run le": ["lenet_mnist"],
+    "run --le": ["--levels"],
+    "run --scale q": ["quick"],
+    "run --scale=p": ["paper"],
+    "run --controls noise,reinit_s": [
+        "noise,reinit_sampled",
+        "noise,reinit_sign",
+    ],
+    "run --set crit": ["criterion="],
+    "run --data_dir so": ["some_dir"],
+    "run --levels ": [],
+    "report so": ["some_dir"],
+    "export x --format sparse": ["sparse_litert", "sparse_saved_model"],
+    "export x --output so": ["some_dir", "some_file"],
+    "completion z": ["zsh"],
+    "list ": [],
+}
+
+
+def bash(script, typed):
+    # bash takes "=" for a word.
+    words = f"tf-lottery {typed}".replace("=", " = ").split(" ")
+    code = f"""{script}
+COMP_WORDS=({" ".join(map(repr, words))}) COMP_CWORD={len(words) - 1}
+_tf_lottery
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    return said("bash", "--norc", "-c", code)
+
+
+def fish(script, typed):
+    code = f"{script}\ncomplete -C 'tf-lottery {typed}'"
+    lines = said("fish", "--no-config", "-c", code)
+    return [line.partition("\t")[0].rstrip("/") for line in lines]
+
+
+def said(*command):
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stderr == ""
+    return [line for line in result.stdout.splitlines() if line]
+
+
+def script_for(shell, capsys):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    assert __main__.main(["completion", shell]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "some_dir").mkdir()
+    (tmp_path / "some_file").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("shell", [bash, fish])
+def test_a_shell_completes_what_is_typed(shell, capsys):
+    script = script_for(shell.__name__, capsys)
+    completed = {typed: sorted(shell(script, typed)) for typed in TYPED}
+    # fish gives the flag back.
+    assert {
+        typed: [word.removeprefix("--scale=") for word in words]
+        for typed, words in completed.items()
+    } == TYPED
+
+
+def test_zsh_completes_at_its_prompt(folder, capsys):
+    (folder / "script").write_text(script_for("zsh", capsys))
+    process, terminal = pty.fork()
+    if not process:
+        os.execvpe("zsh", ["zsh", "-f"], {**os.environ, "TERM": "xterm"})
+    os.write(
+        terminal,
+        b"autoload -U compinit; compinit -u -D; . ./script\n"
+        b"tf-lottery() { print -rl -- $@ done > typed; exit }\n"
+        b"tf-lottery ru\tle\t--scale=q\t--controls noise,reinit_si\t "
+        b"--data_dir so\t\n",
+    )
+    shown = b""
+    while select.select([terminal], [], [], 60)[0]:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # it has ended
+            break
+    os.waitpid(process, 0)
+    os.close(terminal)
+    words = pathlib.Path("typed").read_text().split()
+    assert words == [
+        *("run", "lenet_mnist", "--scale=quick", "--controls"),
+        *("noise,reinit_sign", "--data_dir", "some_dir", "done"),
+    ], shown

@@ -1,0 +1,43 @@
+import pytest
+
+from tf_lottery.core import registry
+
+TABLE = {"magnitude": 1, "random": 2, "snip": 3}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_known_name_gives_its_entry(name):
+    assert registry.find(TABLE, name, "criterion") == TABLE[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "magnitud",
+            "Unknown criterion 'magnitud'. Did you mean 'magnitude'? "
+            "Known: magnitude, random, snip.",
+        ),
+        ("zzz", "Unknown criterion 'zzz'. Known: magnitude, random, snip."),
+        ("", "Unknown criterion ''. Known: magnitude, random, snip."),
+        (None, "Unknown criterion None. Known: magnitude, random, snip."),
+    ],
+)
+def test_an_unknown_name_lists_the_known_and_suggests_only_a_near_one(
+    name, message
+):
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the whole text
+        registry.find(TABLE, name, "criterion")
+    assert str(error.value) == message
+
+
+def test_the_nearest_of_several_is_suggested():
+    known = ["conv/kernel", "dense/kernel", "dense_1/kernel"]
+    assert registry.nearest("dense_2/kernel", known).endswith(
+        "'dense_1/kernel'?"
+    )
+    assert registry.nearest("den/kernel", iter(known)).endswith(
+        "'dense/kernel'?"
+    )
+    assert registry.nearest("x", known) == ""
+    assert registry.nearest("x", []) == ""

@@ -1,0 +1,213 @@
+"""The algorithm of the paper, on its own and in the loop."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import toy
+from sample_tickets import RATES, SHAPES, TWINS, dense_ticket, fake_training
+
+from tf_lottery import masking, pruning
+from tf_lottery.lottery import search
+from tf_lottery.lottery.ticket import Ticket
+from tf_lottery.training import State
+
+
+def walk(how, train=fake_training, shapes=TWINS):
+    dense = dense_ticket(shapes=shapes)
+    return list(search.follow(search.find_tickets(dense, how), train))
+
+
+def test_levels_run_from_dense_to_the_last():
+    found = walk(search.Pruning(3, RATES))
+    assert [ticket.level for ticket, _ in found] == [0, 1, 2, 3]
+    assert found[0][0].density == 1
+
+
+def test_zero_levels_are_plain_training():
+    ((ticket, _),) = walk(search.Pruning(0, RATES))
+    assert ticket.masks.density == 1
+
+
+def test_counts_follow_each_kernels_own_rate():
+    for level, (ticket, _) in enumerate(walk(search.Pruning(3, RATES))):
+        a, b = 40, 40
+        for _ in range(level):
+            a, b = a - round(0.2 * a), b - round(0.5 * b)
+        assert ticket.masks.counts == {"a/kernel": a, "b/kernel": b}
+
+
+def test_a_rate_of_zero_leaves_a_kernel_whole():
+    *_, (last, _) = walk(search.Pruning(3, {**RATES, "b/kernel": 0.0}))
+    assert last.masks.counts == {"a/kernel": 21, "b/kernel": 40}
+
+
+def test_each_level_keeps_the_largest_that_its_own_training_left():
+    found = walk(search.Pruning(3, RATES))
+    for (before, run), (after, _) in zip(found, found[1:], strict=False):
+        assert after.masks <= before.masks
+        for path, mask in after.masks.items():
+            size = np.abs(run.trained[path])
+            gone = before.masks[path] & ~mask
+            assert size[gone].max() <= size[mask].min()
+
+
+def test_one_shot_scores_every_level_by_the_dense_network():
+    found = walk(search.Pruning(3, RATES, schedule="one_shot"))
+    dense = found[0][1].trained
+    for ticket, _ in found[1:]:
+        for path, mask in ticket.masks.items():
+            size = np.abs(dense[path])
+            assert size[~mask].max() <= size[mask].min()
+    iterative = walk(search.Pruning(3, RATES))
+    assert found[1][0].masks == iterative[1][0].masks
+    assert found[3][0].masks != iterative[3][0].masks
+
+
+def test_global_pruning_lets_kernels_of_one_rate_compete():
+    rates = dict.fromkeys(RATES, 0.5)
+    found = walk(search.Pruning(2, rates, allocation="global"))
+    run, ticket = found[0][1], found[1][0]
+    assert ticket.masks.kept == 40
+    sizes = {p: np.abs(run.trained[p]) for p in RATES}
+    kept = np.concatenate([sizes[p][m] for p, m in ticket.masks.items()])
+    gone = np.concatenate([sizes[p][~m] for p, m in ticket.masks.items()])
+    assert gone.max() <= kept.min()
+
+
+def test_a_criterion_of_ones_own_sees_trained_and_origin():
+    seen = []
+
+    def least_moved(trained, origin):
+        seen.append((trained, origin))
+        return {p: -np.abs(trained[p] - origin[p]) for p in trained}
+
+    walk(search.Pruning(2, RATES, criterion=least_moved))
+    theta_0 = dense_ticket().origin.weights
+    assert len(seen) == 2
+    for trained, origin in seen:
+        assert trained.keys() == origin.keys() == RATES.keys()
+        assert all(np.array_equal(origin[p], theta_0[p]) for p in RATES)
+
+
+@pytest.mark.parametrize("name", ["global", "evenly", "erk"])
+@pytest.mark.parametrize("schedule", pruning.SCHEDULES)
+def test_allocations_that_share_keep_the_total_of_their_rate(name, schedule):
+    rates = {**dict.fromkeys(SHAPES, 0.5), "d/kernel": 0.2}
+    how = search.Pruning(3, rates, allocation=name, schedule=schedule)
+    before = None
+    for level, (ticket, _) in enumerate(walk(how, shapes=SHAPES)):
+        counts = ticket.masks.counts
+        assert counts.pop("d/kernel") == [12, 10, 8, 6][level]
+        assert sum(counts.values()) == [64, 32, 16, 8][level]
+        assert before is None or ticket.masks <= before
+        before = ticket.masks
+
+
+def test_erk_keeps_small_kernels_denser_at_every_level():
+    # Dimensions add up to 2, 8 and 14. "a" has one weight and keeps it; 31, 15
+    # and 7 for the others are 11.3 + 19.7, 5.5 + 9.5 (5.45 + 9.55) and
+    # 2.5 + 4.5 (2.55 + 4.45).
+    shapes = {path: s for path, s in SHAPES.items() if path != "d/kernel"}
+    how = search.Pruning(3, dict.fromkeys(shapes, 0.5), allocation="erk")
+    counts = [
+        list(ticket.masks.counts.values())
+        for ticket, _ in walk(how, shapes=shapes)
+    ]
+    assert counts == [[1, 15, 48], [1, 11, 20], [1, 5, 10], [1, 3, 4]]
+
+
+def test_a_share_that_would_grow_as_the_total_falls_does_not():
+    # 8 weights are 4, 3 and 1 by largest remainders, 7 would be 3, 2 and 2:
+    # the Alabama paradox. But of "c" only one survives; 3.5 + 2.5 are left.
+    shapes = {"a/kernel": (1, 6), "b/kernel": (3, 2), "c/kernel": (1, 2)}
+    how = search.Pruning(7, dict.fromkeys(shapes, 0.1), allocation="erk")
+    found = walk(how, shapes=shapes)
+    counts = [list(ticket.masks.counts.values()) for ticket, _ in found]
+    assert counts[6:] == [[4, 3, 1], [4, 2, 1]]
+
+
+@pytest.mark.parametrize("name", pruning.CRITERIA)
+def test_every_criterion_searches(name):
+    found = walk(search.Pruning(2, RATES, criterion=name))
+    theta_0 = dense_ticket().origin.weights
+    for (before, run), (after, _) in itertools.pairwise(found):
+        scores = pruning.CRITERIA[name](
+            *({p: w[p] for p in RATES} for w in (run.trained, theta_0))
+        )
+        assert after.masks <= before.masks
+        for path, mask in after.masks.items():
+            gone = before.masks[path] & ~mask
+            assert scores[path][gone].max() <= scores[path][mask].min()
+
+
+def test_every_level_restarts_from_theta_0_masked():
+    found = walk(search.Pruning(2, RATES))
+    theta_0 = dense_ticket().origin.weights
+    for ticket, run in found:
+        for path, mask in ticket.masks.items():
+            start = ticket.start.weights[path]
+            assert np.array_equal(start, theta_0[path] * mask)
+            assert (run.trained[path] != start).any()
+        assert np.array_equal(ticket.start.weights["a/bias"], theta_0["a/bias"])
+
+
+@pytest.mark.parametrize("step", [0, 12])
+def test_real_training_restarts_from_theta_k(step):
+    trainer = toy.trainer(toy.mlp(dropout=0.3))
+    masks = masking.get_masks(trainer.model)
+    dense = Ticket(level=0, masks=masks, origin=trainer.state)
+    how = search.Pruning(2, dict.fromkeys(masks, 0.3))
+
+    def train(ticket):
+        capture = step if ticket.level == 0 else None
+        return toy.train(trainer, ticket.start, ticket.masks, capture)
+
+    found = list(search.follow(search.find_tickets(dense, how), train))
+    (theta_k,) = found[0][1].captured
+    assert theta_k.step == step
+    for ticket, run in found[1:]:
+        assert ticket.origin.digest == theta_k.digest
+        for path, mask in ticket.masks.items():
+            assert (run.trained[path][~mask] == 0).all()
+
+
+def test_a_kernel_is_never_emptied():
+    with pytest.raises(ValueError, match="No weight of a/kernel"):
+        walk(search.Pruning(30, {"a/kernel": 0.6, "b/kernel": 0.1}))
+
+
+def test_rewinding_the_learning_rate_alone_keeps_the_trained_weights():
+    found = walk(search.Pruning(2, RATES, rewinds="learning_rate"))
+    for (_, before), (ticket, _) in itertools.pairwise(found):
+        for path, weight in before.trained.items():
+            mask = ticket.masks.get(path, True)
+            assert np.array_equal(ticket.start.weights[path], weight * mask)
+        assert ticket.start.step == 0
+    masks = [ticket.masks for ticket, _ in found]
+    assert [m.counts for m in masks] == [
+        ticket.masks.counts for ticket, _ in walk(search.Pruning(2, RATES))
+    ]
+
+
+def test_all_but_the_weights_restarts_from_step_k():
+    slots = {"a/kernel/momentum": np.ones((5, 8), "f"), "iteration": 7}
+    start = dense_ticket().origin
+
+    def train(ticket):
+        captured = (State(7, start.weights, slots),)
+        return dataclasses.replace(fake_training(ticket), captured=captured)
+
+    found = walk(search.Pruning(1, RATES, rewinds="learning_rate"), train)
+    (_, before), (ticket, _) = found
+    mask = ticket.masks["a/kernel"]
+    assert ticket.start.step == ticket.start.slots["iteration"] == 7
+    assert np.array_equal(ticket.start.slots["a/kernel/momentum"], mask)
+    trained = before.trained["a/kernel"] * mask
+    assert np.array_equal(ticket.start.weights["a/kernel"], trained)
+
+
+def test_what_else_could_be_rewound_is_not_known():
+    with pytest.raises(ValueError, match="Known: weights, learning_rate"):
+        search.Pruning(1, RATES, rewinds="biases")

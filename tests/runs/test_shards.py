@@ -1,0 +1,166 @@
+"""Several processes on one run, and the shards of array jobs."""
+
+import csv
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tf_lottery import __main__, experiment
+from tf_lottery.experiment import Shard
+from run_processes import ROOT, TINY, Process, contents
+
+
+
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    processes = [Process(folder, name) for name in ("one", "other")]
+    for each in processes:
+        each.by(lambda each=each: "ready" in each.said())
+    yield processes
+    for each in processes:
+        each.process.kill()
+        each.process.wait()
+        each.process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of this process alone."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    config = experiment.Config().replace(TINY)
+    experiment.run_experiment(config, folder, "lenet_mnist", verbose=False)
+    return contents(folder)
+
+
+
+
+def test_each_network_is_trained_by_one_of_two_processes(pair, alone, tmp_path):
+    for process in pair:
+        process.start(TINY, tmp_path / "run")
+    for process in pair:
+        process.wait()
+    one, other = (process.trained() for process in pair)
+    assert one
+    assert other
+    assert len(one + other) == len({*one, *other}) == 2 * (1 + 2 * 2)
+    assert contents(tmp_path / "run") == alone
+
+
+def test_what_two_processes_share_in_a_sweep_is_trained_once(pair, tmp_path):
+    settings = {**TINY, "replicates": 1, "levels": 1, "controls": []}
+    for process in pair:
+        process.start({**settings, "rate": [0.3, 0.5]}, tmp_path / "sweep")
+    for process in pair:
+        process.wait()
+    trained = [name for process in pair for name in process.trained()]
+    assert [name.split()[1] for name in sorted(trained)] == ["0", "1", "1"]
+    for run in experiment.members(tmp_path / "sweep").values():
+        assert [r.level for r in run.records()] == [0, 1]
+
+
+def test_a_network_whose_process_was_killed_is_taken_over(
+    pair, alone, tmp_path
+):
+    one, other = pair
+    settings = {**TINY, "replicates": 1, "levels": 1, "controls": []}
+    one.start(settings, tmp_path / "run", freeze_at=60)
+    level = tmp_path / "run" / "replicate_0" / "level_0"
+    one.by(lambda: list(level.glob(".ticket.unfinished/*_60")))
+    other.start(settings, tmp_path / "run")
+    waiting = f"Waiting for what process {one.process.pid} on "
+    other.by(lambda: any(waiting in line for line in other.told()))
+    one.process.kill()
+    one.process.wait()
+    other.wait()
+    assert other.said()[-2:] == ["goes on from step 60", "ended"]
+    assert len(other.trained()) == 2
+    made = contents(tmp_path / "run")
+    assert len(made.pop("results.csv")) == 2
+    assert len(made) == 2 * 3
+    for name, content in made.items():
+        assert content == alone[name]
+
+
+def command(run_dir, shard):
+    settings = [
+        word
+        for name in ("model_options", "evaluate_every", "rate")
+        for word in ("--set", f"{name}={json.dumps(TINY[name])}")
+    ]
+    return __main__.main(
+        ["run", "lenet_mnist", "--run_dir", str(run_dir), "--steps", "100"]
+        + ["--levels", "2", "--replicates", "2", "--controls", "reinit"]
+        + ["--set", "rates={}", *settings, "--shard", shard]
+    )
+
+
+def test_shards_one_after_the_other_make_the_whole_run(alone, tmp_path, capsys):
+    run = tmp_path / "a run"
+    assert command(run, "1/2") == 0
+    out, told = capsys.readouterr()
+    assert out == (
+        "Shard 1/2 is done, others are not. Once they are: "
+        f"tf-lottery report '{run}'\n"
+    )
+    assert "Shard 1/2: replicate 1 of 2; others are left to" in told
+    assert not (run / "replicate_0").exists()
+    assert not (run / "report.html").exists()
+    assert command(run, "2/3") == 0
+    out, told = capsys.readouterr()
+    assert "Shard 2/3: replicate none of 2" in told
+    assert command(run, "0/2") == 0
+    assert capsys.readouterr().out.endswith("report.html\n")
+    assert contents(run) == alone
+
+
+@pytest.mark.parametrize("shard", ["2/2", "x/y", "1/0", "1", "", "/", "1/2/"])
+def test_what_is_no_shard_is_refused(shard, tmp_path, capsys):
+    assert command(tmp_path / "run", shard) == 2
+    assert capsys.readouterr().err == (
+        "tf-lottery: A shard is written i/n, of n shards number i from 0 to "
+        f"n-1, such as 0/4; got {shard!r}.\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_every_replicate_of_a_sweep_is_of_one_shard(count):
+    replicates = {"rate=0.1": 2, "rate=0.2": 1, "rate=0.4": 3}
+    found = [
+        (label, replicate)
+        for index in range(count)
+        for label, each in Shard(index, count).within(replicates).items()
+        for replicate in each.own(replicates[label])
+    ]
+    assert len(found) == len(set(found)) == 6
+    sizes = [
+        sum(
+            len(each.own(replicates[label]))
+            for label, each in Shard(index, count).within(replicates).items()
+        )
+        for index in range(count)
+    ]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_shard_of_a_sweep_trains_its_own_and_no_more(tmp_path):
+    settings = {**TINY, "levels": 0, "replicates": 1, "length": "2it"}
+    configs = experiment.expand(
+        experiment.Config(), {**settings, "learning_rate": [1e-3, 2e-3]}
+    )
+    runs = experiment.run_sweep(
+        configs, tmp_path / "s", verbose=False, shard=Shard(1, 2)
+    )
+    assert [[0], []] == [
+        experiment.unfinished(config, run)
+        for config, run in zip(configs.values(), runs, strict=True)
+    ]

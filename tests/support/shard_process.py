@@ -1,0 +1,43 @@
+"""A process that runs experiments, one a line, and says how they went."""
+
+import json
+import os
+import signal
+import sys
+
+from tf_lottery import experiment
+from tf_lottery.core.storage import leases, object_store
+from tf_lottery.training import loop, resume
+
+
+def main():
+    loop.SECONDS_BETWEEN_FILES = object_store.RESTS = 0
+    leases._InBucket.pause = 0.1
+    real_save, real_found = resume.save, resume.found
+    freeze_at = None
+
+    def save(folder, kept):
+        real_save(folder, kept)
+        if kept.state.step == freeze_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def found(jobs):
+        kept = real_found(jobs)
+        for each in kept:
+            print(f"goes on from step {each.state.step}", flush=True)
+        return kept
+
+    resume.save, resume.found = save, found
+    print("ready", flush=True)
+    for line in sys.stdin:
+        settings, folder, freeze_at = json.loads(line)
+        configs = experiment.expand(experiment.Config(), settings)
+        if "" in configs:
+            experiment.run_experiment(configs[""], folder, "lenet_mnist")
+        else:
+            experiment.run_sweep(configs, folder, "lenet_mnist")
+        print("ended", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The command `export`."""
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING
+
+from tf_lottery.cli.choices import NAMES
+from tf_lottery.cli.silence import quiet
+from tf_lottery.core import registry
+
+if TYPE_CHECKING:
+    import keras
+
+    from tf_lottery.export.formats import Format
+    from tf_lottery.runs.run_directory import RunDirectory
+
+TEXT = "write a ticket of a run to serve, or to train"
+
+TICKETS = {"ticket": True, "seed_ticket": False}
+"""Formats that hold what a ticket restarts from: whether its values, too."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the ticket, the formats, and how they are measured."""
+    parser.add_argument("run_dir", metavar="DIR", help="the run's directory")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--level",
+        type=int,
+        metavar="L",
+        help="pruning rounds of the ticket; 0: the dense network",
+    )
+    which.add_argument(
+        "--max_drop",
+        type=float,
+        metavar="D",
+        help="the smallest ticket that is shown to lose at most this much of "
+        "the run's metric on validation data: 0.005 is half a point",
+    )
+    parser.add_argument(
+        "--replicate",
+        type=int,
+        default=0,
+        metavar="R",
+        help="which replicate's (default: 0)",
+    )
+    parser.add_argument(
+        "--format",
+        default="saved_model",
+        metavar="F",
+        help="saved_model (default), sparse_saved_model, keras, litert, "
+        "sparse_litert, onnx; ticket, seed_ticket (to train: masks, and the "
+        "weights to restart from or the seed that draws them); or several, "
+        "separated by commas",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "float16", "int8"),
+        help="how weights are stored (default: float32)",
+    )
+    parser.add_argument(
+        "--shrink",
+        action="store_true",
+        help="without the units that the mask has left dead",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads to measure with (default: 1)",
+    )
+    parser.add_argument("--data_dir", metavar="D", help="as in `run`")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="the file; of several formats, the directory that holds them",
+    )
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Writes the ticket, and prints what each file to serve costs."""
+    names = arguments.format.split(",")
+    for name in names:
+        registry.find(dict.fromkeys(NAMES["formats"]), name, "format")
+    with quiet():
+        from tf_lottery import export
+        from tf_lottery.export import replacing
+        from tf_lottery.runs.run_directory import RunDirectory
+    formats = {
+        name: export.check(name, arguments.dtype)
+        for name in names
+        if name not in TICKETS
+    }
+    if len(formats) < len(names) and (
+        arguments.shrink or arguments.dtype != "float32"
+    ):
+        raise ValueError(
+            f"Formats {' and '.join(TICKETS)} keep a ticket exactly: leave "
+            "out --shrink and --dtype, or write them apart."
+        )
+    directory = RunDirectory.open(arguments.run_dir)
+    if arguments.max_drop is not None:
+        arguments.level = _smallest(
+            directory, arguments.replicate, arguments.max_drop
+        )
+    ticket = directory.ticket(arguments.replicate, arguments.level)
+    paths = {name: pathlib.Path(arguments.output) for name in names}
+    if len(names) > 1:
+        for name in names:
+            suffix = formats[name].suffix if name in formats else ".ticket"
+            paths[name] = paths[name] / f"{name}{suffix}"
+    for name in sorted(paths.keys() - formats.keys()):
+        with replacing.beside(paths[name]) as file:
+            ticket.save(file, values=TICKETS[name])
+        print(paths[name])
+    if formats:
+        _serve(arguments, directory, export.plain(ticket), formats, paths)
+
+
+def _smallest(
+    directory: "RunDirectory", replicate: int, max_drop: float
+) -> int:
+    """Returns the level of the smallest ticket that loses little."""
+    from tf_lottery.analysis import smallest
+    from tf_lottery.analysis.deciding import deciding
+
+    records = [r for r in directory.records() if r.replicate == replicate]
+    if not any(r.level == 0 for r in records):
+        raise ValueError(
+            f"{directory.address!r} has no replicate {replicate}: results.csv "
+            "lists what it has."
+        )
+    drops = smallest.drops(records, max_drop, smallest.CONFIDENCE)
+    chosen = smallest.choose(drops, max_drop)
+    metric = deciding([r.row for r in records if not r.level])
+    if chosen is None:
+        raise ValueError(
+            smallest.refusal(drops, metric, max_drop, smallest.CONFIDENCE)
+        )
+    print(
+        f"Level {chosen.level}, {100 * chosen.density:.1f} % of the weights: "
+        f"{metric.difference(-chosen.drop)} of validation {metric.title} "
+        f"({metric.bound(-chosen.most)}, 97.5 % confidence over "
+        f"{chosen.examples:,} examples)."
+    )
+    return chosen.level
+
+
+def _serve(
+    arguments: argparse.Namespace,
+    directory: "RunDirectory",
+    model: "keras.Model",
+    formats: dict[str, "Format"],
+    paths: dict[str, pathlib.Path],
+) -> None:
+    """Writes what is served, and prints what each file costs."""
+    with quiet():
+        from tf_lottery import data, export
+        from tf_lottery.export import muting
+    prefix = ""
+    if arguments.shrink:
+        shrunk = export.shrink(model)
+        model, prefix = shrunk.model, "units that are dead are gone; "
+        print(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
+        for line in shrunk.stayed:
+            print(f"Stayed: {line}")
+    dataset = directory.config["about"].get("settings", {}).get("dataset")
+    test = validation = None
+    if dataset:
+        loaded = data.load_dataset(dataset, arguments.data_dir)
+        test, validation = loaded.test, loaded.validation
+    for name in formats:
+        with muting.muted():
+            export.write(
+                model,
+                paths[name],
+                name,
+                arguments.dtype,
+                x=None if validation is None else validation.x[:32],
+            )
+        print(paths[name])
+    if not dataset:
+        print("Not measured: the run has no test data that are known by name.")
+        return
+    if test is None:
+        print(f"Not measured: {dataset} has no test data.")
+        return
+    reference = model.predict(test.x, batch_size=256, verbose=0)
+    exports = [
+        export.comparison.Export(
+            f"{name}, {arguments.dtype}",
+            paths[name],
+            found,
+            reference,
+            prefix + found.why[arguments.dtype],
+        )
+        for name, found in formats.items()
+    ]
+    original = export.plain(directory.ticket(arguments.replicate, 0))
+    with muting.muted():
+        measured = export.comparison.with_original(
+            original, exports, test.x, test.y, arguments.threads
+        )
+    print()
+    print(export.comparison.table(measured))
+    print()
+    for line in export.comparison.sentences(measured, arguments.threads):
+        print(line)

@@ -1,0 +1,35 @@
+"""The command `report`."""
+
+import argparse
+import sys
+
+from tf_lottery.cli import colors
+from tf_lottery.cli.silence import quiet
+
+TEXT = "draw the report of a run again"
+
+_OUTCOMES = {
+    "shown": colors.GREEN,
+    "agrees": colors.GREEN,
+    "not shown": colors.YELLOW,
+    "contradicted": colors.YELLOW,
+    "differs": colors.YELLOW,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the run directory."""
+    parser.add_argument(
+        "run_dir", metavar="DIR", help="the directory of a run, or of a sweep"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Writes the report, and prints what a terminal shows of it."""
+    with quiet():
+        from tf_lottery.experiment import report
+    for line in report.write(arguments.run_dir):
+        outcome, colon, rest = line.partition(":")
+        if outcome in _OUTCOMES:
+            outcome = colors.paint(outcome, _OUTCOMES[outcome], sys.stdout)
+        print(outcome + colon + rest)

@@ -1,0 +1,1 @@
+"""Values that need no TensorFlow: masks, durations, seeds, names, files."""

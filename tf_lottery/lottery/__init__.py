@@ -1,0 +1,1 @@
+"""Tickets, and the algorithm of the paper that finds them."""

@@ -1,0 +1,145 @@
+"""Keras variables whose pruned entries stay at zero."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Keras has no public way to ask whether an optimizer is at work;
+# tests/masking/test_layers.py pins this one.
+from keras.src.backend.common import global_state
+
+
+class MaskedVariable(keras.Variable):
+    """A weight with a mask. It is zero wherever the mask is False.
+
+    Assigning to the weight, restoring it from a checkpoint and changing the
+    mask all set pruned entries to zero. Some code of Keras and TensorFlow
+    writes to the `tf.Variable` in `value` without asking the weight:
+    optimizers, whose step ends with an `assign`, and the exchange of weights
+    with their moving averages. NumPy, TensorFlow and files read zeros at the
+    pruned entries even then.
+
+    Variables are not created as masked ones: `mask_variable` makes a variable
+    of a built layer one.
+    """
+
+    mask: "Mask"
+
+    def kept(self) -> tf.Tensor:
+        """Returns the value with zeros at the pruned entries.
+
+        Pruned entries get a gradient of exactly zero. `where`, not a product:
+        0 * inf is nan.
+        """
+        return kept(self.value, self.mask)
+
+    def project(self) -> None:
+        """Sets pruned entries to zero where they are stored."""
+        self.assign(self)
+
+    def assign(self, value: Any) -> Any:
+        """Assigns the value, with zeros at the pruned entries."""
+        if value is self:
+            value = self.value
+        value = keras.ops.convert_to_tensor(value, self._dtype)
+        if tuple(value.shape) == tuple(self.shape):  # Keras refuses others
+            value = kept(value, self.mask)
+        return super().assign(value)
+
+    def numpy(self) -> np.ndarray:
+        """Returns the value with zeros at the pruned entries."""
+        return self.kept().numpy()
+
+    def __array__(self, dtype: Any = None) -> np.ndarray:
+        return np.asarray(self.kept(), dtype)
+
+    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> tf.Tensor:
+        return tf.convert_to_tensor(self.kept(), dtype=dtype, name=name)
+
+    def _constraint_now(self) -> Any:
+        own = keras.Variable.constraint.fget(self)
+        return _unchanged if own is None and _optimizer_applies() else own
+
+    constraint = keras.Variable.constraint.getter(_constraint_now)
+    """The constraint that the layer was given.
+
+    An optimizer assigns to a variable at the end of its step only if it has a
+    constraint. So an optimizer always finds one.
+    """
+
+    def _serialize_to_tensors(self) -> Any:
+        if tf.executing_eagerly():
+            self.project()
+        return super()._serialize_to_tensors()
+
+    def _restore_from_tensors(self, restored_tensors: Any) -> Any:
+        restored = super()._restore_from_tensors(restored_tensors)
+        self.project()
+        return restored
+
+
+class Mask(keras.Variable):
+    """The mask of a variable: bool, False where an entry is pruned.
+
+    Assigning to it sets the pruned entries of its weight to zero. Restoring
+    it from a checkpoint prunes what the checkpoint prunes, and revives
+    nothing: masks only shrink.
+    """
+
+    weight: MaskedVariable
+
+    def assign(self, value: Any) -> Any:
+        """Assigns the mask and sets pruned entries of the weight to zero."""
+        assigned = super().assign(value)
+        self.weight.project()
+        return assigned
+
+    def shrink(self, other: Any) -> None:
+        """Prunes also what another mask prunes."""
+        self.assign(keras.ops.logical_and(self, other))
+
+    def _restore_from_tensors(self, restored_tensors: Any) -> Any:
+        before = tf.identity(self.value)
+        restored = super()._restore_from_tensors(restored_tensors)
+        self.shrink(before)
+        return restored
+
+
+def mask_variable(weight: keras.Variable, mask: keras.Variable) -> None:
+    """Makes a variable a masked one, in place.
+
+    Args:
+        weight: The variable.
+        mask: A bool variable of its shape, which becomes its `Mask`.
+    """
+    mask.__class__, mask.weight = Mask, weight
+    weight.__class__, weight.mask = MaskedVariable, mask
+    weight.project()
+
+
+def unmask_variable(weight: keras.Variable) -> None:
+    """Makes a masked variable a plain one, in place; pruned entries zero."""
+    if isinstance(weight, MaskedVariable):
+        weight.project()
+        weight.__class__ = keras.Variable
+        del weight.mask
+
+
+def kept(value: Any, mask: Any) -> tf.Tensor:
+    """Returns a value with zeros wherever the mask is False."""
+    value = keras.ops.convert_to_tensor(value)
+    return keras.ops.where(mask, value, keras.ops.zeros_like(value))
+
+
+def _unchanged(weight: Any) -> Any:
+    return weight
+
+
+def _optimizer_applies() -> bool:
+    """Returns whether an optimizer updates variables in this thread."""
+    scopes = global_state.get_global_attribute("name_scope_stack")
+    return bool(scopes) and isinstance(
+        scopes[-1].caller, keras.optimizers.Optimizer
+    )

@@ -1,9 +1,0 @@
-"""This package knows how a masked network is trained on its survivors alone.
-
-One thread of a CPU trains a sparse ticket faster this way than all of them
-train the dense network it is masked from.
-"""
-
-from tf_lottery.sparse_training.training import SparseTraining, refusal
-
-__all__ = ["SparseTraining", "refusal"]

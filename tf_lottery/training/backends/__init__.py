@@ -1,0 +1,1 @@
+"""Backends: what computes the training steps of one or several networks."""

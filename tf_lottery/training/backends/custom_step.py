@@ -1,0 +1,412 @@
+"""Networks that train as their own class says.
+
+A `train_step`, `test_step` or `compute_loss` of the user's reads and writes
+variables, and is no function of values. So the model is copied once, and the
+networks take turns in the copy's variables.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_lottery import masking
+from tf_lottery.core.masks import Masks
+from tf_lottery.data import Split
+from tf_lottery.masking.masked_optimizer import bind, slots_by_name
+from tf_lottery.training.backends.functional_model import Augment, scaled
+from tf_lottery.training.input_pipeline import (
+    Batch,
+    Examples,
+    Window,
+    examples_of,
+    gathered,
+)
+from tf_lottery.training.objective import (
+    LOSS,
+    EvalResult,
+    Objective,
+    adds_losses,
+    as_decisions,
+    called,
+    mode,
+    number,
+)
+from tf_lottery.training.recipe import Recipe
+from tf_lottery.training.state import State, assign, values
+
+_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics")
+_OTHERWISE = "or mask the model, and prune it between fits: mask_model."
+
+
+def own_methods(model: keras.Model) -> tuple[str, ...]:
+    """Returns which of Keras' steps a model's class has its own of."""
+    return tuple(
+        name
+        for name in _METHODS
+        if getattr(type(model), name) is not getattr(keras.Model, name)
+    )
+
+
+def needs_loss(model: keras.Model) -> bool:
+    """Returns whether it trains, or is evaluated, on the loss of `compile`."""
+    own = own_methods(model)
+    has_both = "train_step" in own and "test_step" in own
+    return "compute_loss" not in own and not has_both
+
+
+class OwnSteps:
+    """A model whose class says how it trains, and its compiled steps.
+
+    The copy's layers are masked, so that all that a step looks at, gradients
+    too, is the sparse network's; and so is its optimizer, for the averages
+    that it keeps of pruned weights. What its steps report is what Keras' `fit`
+    and `evaluate` would report.
+
+    Args:
+        model: A built model, which stays as it is.
+        recipe: How networks are trained.
+        kernels: Paths of the kernels that carry masks.
+        augment: What happens to training inputs, or None.
+        train: Examples to try a step on.
+
+    Raises:
+        ValueError: The model cannot be copied, or masked, or its step is no
+            function of its variables and those of `self.optimizer`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        kernels: Sequence[str],
+        augment: Augment | None,
+        train: Split,
+    ) -> None:
+        self._name = type(model).__qualname__
+        self._augment = augment
+        self.model = (
+            masking.mask_model(model, list(kernels))
+            if kernels
+            else masking.copied(model)
+        )
+        self._variables = masking.variables_by_path(self.model)
+        self._compile(recipe)
+        self._optimizer = self.model.optimizer
+        self._optimizer.build(self.model.trainable_variables)
+        self._slots = slots_by_name(self._optimizer, self._variables)
+        self._fresh = values(self._slots)
+        sample = examples_of(train.rows(slice(0, recipe.batch_size)))
+        if (
+            recipe.loss is None
+            and needs_loss(model)
+            and not adds_losses(self.model, called(self.model, sample.x)[1])
+        ):
+            raise ValueError(
+                f"A loss is needed, for {self._name} has no `compute_loss` of "
+                "its own: compile(optimizer=..., loss=...)."
+            )
+        self._require_function_of_state(_packed(sample))
+        self.objective = Objective(self.model, recipe, sample, needs_loss=False)
+        jit = {"jit_compile": self.model.jit_compile, "autograph": False}
+        self._steps = tf.function(self._take_steps, **jit)
+        self._test = tf.function(self._test_step, reduce_retracing=True, **jit)
+        self._decide = tf.function(
+            self._decisions, reduce_retracing=True, autograph=False
+        )
+
+    def _compile(self, recipe: Recipe) -> None:
+        found = scaled(recipe.optimizer, self.model)
+        fresh = type(found).from_config(found.get_config())
+        # Metrics keep what they count: these are not the user's own.
+        try:
+            self.model.compile(
+                optimizer=fresh,
+                loss=recipe.loss,
+                metrics=_fresh(recipe.metrics),
+                **_given(recipe),
+            )
+        except TypeError as error:
+            raise ValueError(
+                f"{self._name}.compile does not take optimizer, loss and "
+                f"metrics ({error}): let it, {_OTHERWISE}"
+            ) from None
+        others = [
+            name
+            for name, value in vars(self.model).items()
+            if isinstance(value, keras.optimizers.Optimizer)
+            and value is not self.model.optimizer
+        ]
+        if others or self.model.optimizer is None:
+            raise ValueError(
+                f"{self._name} trains with an optimizer of its own "
+                f"({', '.join(others) or 'compile sets none'}), which the "
+                "search cannot rewind: train with self.optimizer alone, "
+                f"{_OTHERWISE}"
+            )
+
+    def _require_function_of_state(self, batch: Any) -> None:
+        """Raises unless a step, taken twice from one state, is one step."""
+        start = self._state(1)
+        seen = set()
+        for _ in range(2):
+            self._assign(start)
+            self.model.reset_metrics()
+            with tf.device("CPU:0"):  # where sums have one order
+                losses = [
+                    float(self._loss_of(name, getattr(self.model, name)(batch)))
+                    for name in ("train_step", "test_step")
+                ]
+            seen.add((self._state(1).digest, repr(losses)))
+        self.model.reset_metrics()
+        if len(seen) > 1:
+            raise ValueError(
+                f"Two steps of {self._name} from one state on one batch "
+                "differ, so that no ticket of it could be found again. Draw "
+                "at random with a keras.random.SeedGenerator that the model "
+                "holds, and keep what steps remember in weights (add_weight), "
+                f"{_OTHERWISE}"
+            )
+
+    def _loss_of(self, method: str, logs: Any) -> tf.Tensor:
+        if not isinstance(logs, Mapping) or "loss" not in logs:
+            raise ValueError(
+                f"{self._name}.{method} reports no 'loss', by which training "
+                "is watched: return {'loss': loss}, and what else you like."
+            )
+        return tf.reduce_mean(tf.cast(logs["loss"], tf.float32))
+
+    def _take_steps(
+        self,
+        key: tf.Tensor,
+        order: tf.Tensor,
+        examples: Examples,
+        first: tf.Tensor,
+        start: tf.Tensor,
+        stop: tf.Tensor,
+    ) -> Any:
+        """Takes steps as `program.training_steps` does; returns last logs."""
+
+        def step(i: tf.Tensor) -> Any:
+            batch = gathered(examples, order[i])
+            if self._augment is not None:
+                seed = tf.stack([key, first + i])
+                batch = batch._replace(x=self._augment(batch.x, seed))
+            logs = self.model.train_step(_packed(batch))
+            self._loss_of("train_step", logs)
+            return logs
+
+        def body(i: tf.Tensor) -> tf.Tensor:
+            step(i)
+            return i + 1
+
+        last = tf.while_loop(
+            lambda i: i < stop - 1, body, (start,), parallel_iterations=1
+        )
+        with tf.control_dependencies(last):
+            return step(stop - 1)
+
+    def _test_step(self, examples: Examples) -> Any:
+        logs = self.model.test_step(_packed(examples))
+        self._loss_of("test_step", logs)
+        return logs
+
+    def _decisions(self, examples: Examples) -> tf.Tensor:
+        outputs = self.model(examples.x, **mode(self.model, training=False))
+        return self.objective.per_example(examples, outputs)
+
+    def counts(self) -> list[np.ndarray]:
+        """Returns what metrics count before any example."""
+        self.model.reset_metrics()
+        return self._counted()
+
+    def _counted(self) -> list[np.ndarray]:
+        return [np.array(v.numpy()) for v in self.model.metrics_variables]
+
+    def run(
+        self,
+        state: State,
+        masks: Mapping[str, np.ndarray],
+        counts: Sequence[np.ndarray],
+        key: int,
+        order: np.ndarray,
+        window: Window,
+        start: int,
+        stop: int,
+    ) -> tuple[State, list[np.ndarray], dict[str, Any]]:
+        """Returns state, counts and logs after rows of an order."""
+        self._load(state, masks)
+        pairs = zip(self.model.metrics_variables, counts, strict=True)
+        for variable, count in pairs:
+            variable.assign(count)
+        logs = self._steps(
+            tf.constant(key, tf.int32),
+            tf.constant(order, tf.int32),
+            window.examples,
+            *map(tf.constant, (window.first, start, stop)),
+        )
+        after = self._state(window.first + stop)
+        return after, self._counted(), _floats(logs)
+
+    def evaluate(
+        self,
+        state: State,
+        masks: Mapping[str, np.ndarray],
+        batches: Iterable[Batch],
+        per_example: bool,
+    ) -> EvalResult:
+        """Returns what `test_step` reports of a split."""
+        self._load(state, masks)
+        self.model.reset_metrics()
+        logs: Any = {}
+        for batch in batches:
+            logs = self._test(batch.examples)
+        metrics = _floats(logs)
+        deciding = self.objective.deciding
+        if deciding != LOSS and (per_example or deciding not in metrics):
+            values = np.concatenate(
+                [self._decide(batch.examples).numpy() for batch in batches]
+            )
+            # A `test_step` of one's own may report less than `compile` asks.
+            metrics.setdefault(deciding, float(values.mean()))
+            return EvalResult(metrics, as_decisions(values))
+        if not per_example:
+            return EvalResult(metrics)
+        losses = []
+        for batch in batches:  # of a loss of one's own, batches are known
+            self.model.reset_metrics()
+            losses.append(_floats(self._test(batch.examples))[LOSS])
+        return EvalResult(metrics, np.array(losses, np.float32))
+
+    def _load(self, state: State, masks: Mapping[str, np.ndarray]) -> None:
+        if masks:
+            masking.set_masks(self.model, Masks(masks))
+        pairs = [(self._variables[path], mask) for path, mask in masks.items()]
+        bind(self._optimizer, pairs)
+        self._assign(state)
+
+    def _assign(self, state: State) -> None:
+        assign(self._variables, state.weights)
+        assign(self._slots, state.slots or self._fresh)
+        masking.derive(self.model)
+
+    def _state(self, step: int) -> State:
+        return State(step, values(self._variables), values(self._slots))
+
+
+def _packed(examples: Examples) -> Any:
+    """Returns a batch as Keras gives it to `train_step`."""
+    return keras.utils.pack_x_y_sample_weight(*examples)
+
+
+def _floats(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns logs as Keras tells them: nested ones in their parent's place."""
+    found: dict[str, Any] = {}
+    for name, value in logs.items():
+        if isinstance(value, Mapping):
+            found |= _floats(value)
+        else:
+            found[name] = number(value)
+    return found
+
+
+def _fresh(metrics: Any) -> Any:
+    def one(metric: Any) -> Any:
+        if isinstance(metric, keras.metrics.Metric):
+            return type(metric).from_config(metric.get_config())
+        return metric
+
+    return keras.tree.map_structure(one, metrics)
+
+
+def _given(recipe: Recipe) -> dict[str, Any]:
+    """Returns what a `compile` of the class' own need not take."""
+    given = {
+        "loss_weights": recipe.loss_weights,
+        "weighted_metrics": _fresh(recipe.weighted_metrics),
+        "auto_scale_loss": None if recipe.auto_scale_loss else False,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+class OwnNetworks:
+    """Networks in training whose class says how, one after the other.
+
+    Args:
+        own: The model and its steps.
+        states: Where each network starts.
+        masks: Of each, kernel path to bool array.
+        keys: Of each, the key of its augmentation.
+    """
+
+    def __init__(
+        self,
+        own: OwnSteps,
+        states: Sequence[State],
+        masks: Sequence[Mapping[str, np.ndarray]],
+        keys: Sequence[int],
+    ) -> None:
+        self._own = own
+        self.values: Any = self.packed(states)
+        self._masks, self._keys = masks, keys
+        self._logs: list[dict[str, Any]] = []
+        self._counts: list[Any] = []
+        self.count_from(None)
+
+    def run(self, window: Window, start: int, stop: int) -> np.ndarray:
+        """Takes steps; returns the loss that each reports, `[networks]`."""
+        each = zip(
+            self.values,
+            self._masks,
+            self._counts,
+            self._keys,
+            window.orders,
+            strict=True,
+        )
+        done = [self._own.run(*one, window, start, stop) for one in each]
+        self.values = tuple(state for state, _, _ in done)
+        self._counts = [counts for _, counts, _ in done]
+        self._logs = [logs for *_, logs in done]
+        return np.array([np.mean(logs[LOSS]) for logs in self._logs])
+
+    def counted(self) -> list[list[np.ndarray]]:
+        """Returns of each network what its metrics counted so far."""
+        return self._counts
+
+    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Has metrics count on from earlier counts; None: from nothing."""
+        zeros = self._own.counts()
+        self._counts = list(totals or [zeros] * len(self.values))
+
+    def training_metrics(self) -> list[dict[str, Any]]:
+        """Returns what the last step of each network reported."""
+        return self._logs
+
+    def evaluate(
+        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+    ) -> list[EvalResult]:
+        """Returns what each network comes to on a split."""
+        return [
+            self._own.evaluate(state, masks, batches, per_example)
+            for state, masks in zip(values, self._masks, strict=True)
+        ]
+
+    def better(self, improved: Sequence[bool], before: Any) -> Any:
+        """Returns `values` of the networks that improved, else those before."""
+        old = self.values if before is None else before
+        pairs = zip(self.values, old, improved, strict=True)
+        return tuple(n if is_better else o for n, o, is_better in pairs)
+
+    def states(self, values: Any, step: int) -> list[State]:
+        """Returns values as states."""
+        return [
+            dataclasses.replace(s, step=step, slots=s.slots if step else {})
+            for s in values
+        ]
+
+    def packed(self, states: Sequence[State]) -> Any:
+        """Returns states as values: they are."""
+        return tuple(states)

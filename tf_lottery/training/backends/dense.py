@@ -1,0 +1,303 @@
+"""Networks that train densely, one or several in one program."""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_lottery.data import nested
+from tf_lottery.training.backends import compiled_steps
+from tf_lottery.training.backends.batching import (
+    Arrangement,
+    Single,
+    Unrolled,
+    Vectorised,
+)
+from tf_lottery.training.backends.functional_model import Augment, Network
+from tf_lottery.training.input_pipeline import Batch, Examples, Window
+from tf_lottery.training.objective import EvalResult, Objective, as_decisions
+from tf_lottery.training.state import State
+
+_log = logging.getLogger(__name__)
+
+
+class DensePrograms:
+    """The compiled programs of one network architecture, made when needed.
+
+    Args:
+        network: What is trained.
+        augment: What happens to training inputs, or None.
+        jit_compile: Whether XLA compiles them. What XLA cannot compile runs
+            without it, and a line in the log says so.
+    """
+
+    def __init__(
+        self, network: Network, augment: Augment | None, jit_compile: bool
+    ) -> None:
+        self.network = network
+        self._augment = augment
+        self._jit = jit_compile
+        self._tried: dict[str, str | None] = {}
+        self._made: dict[tuple[str, str, bool], Callable[..., Any]] = {}
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised and measured."""
+        return self.network.objective
+
+    def train(self, arrangement: Arrangement, *given: Any) -> Any:
+        """Returns what `program.training_steps` returns for these networks."""
+        return self._run("training", arrangement, given)
+
+    def evaluate(self, arrangement: Arrangement, *given: Any) -> Any:
+        """Returns what `program.evaluation` returns for these networks."""
+        return self._run("evaluation", arrangement, given)
+
+    def per_example(self, arrangement: Arrangement, *given: Any) -> Any:
+        """Returns what `program.per_example` returns for these networks."""
+        return self._run("per example", arrangement, given)
+
+    def _run(
+        self, kind: str, arrangement: Arrangement, given: Sequence[Any]
+    ) -> Any:
+        if not self._jit:
+            return self._program(kind, arrangement)(*given)
+        try:
+            return self._program(kind, arrangement)(*given)
+        except (
+            tf.errors.InvalidArgumentError,
+            tf.errors.UnimplementedError,
+        ) as error:
+            # Without XLA a fault of another kind shows itself again.
+            self._jit = False
+            result = self._program(kind, arrangement)(*given)
+            _log.warning(
+                "XLA cannot compile this network (%s): it trains without.",
+                _reason(str(error)),
+            )
+            return result
+
+    def _program(
+        self, kind: str, arrangement: Arrangement
+    ) -> Callable[..., Any]:
+        name = kind, arrangement.name, self._jit
+        if name not in self._made:
+            self._made[name] = self._compiled(kind, arrangement)
+        return self._made[name]
+
+    def _compiled(
+        self, kind: str, arrangement: Arrangement
+    ) -> Callable[..., Any]:
+        network, jit = self.network, self._jit
+        if kind == "training":
+            return compiled_steps.training_steps(
+                network, arrangement, self._augment, jit
+            )
+        if kind == "evaluation":
+            return compiled_steps.evaluation(network, arrangement, jit)
+        return compiled_steps.per_example(network, arrangement, jit)
+
+    def arrangement(
+        self, networks: int, sample: Examples
+    ) -> tuple[Arrangement, str]:
+        """Returns how so many networks lie side by side, and why so.
+
+        Args:
+            networks: How many, >= 1.
+            sample: A batch of examples.
+        """
+        if networks == 1:
+            return Single(), "it is one network"
+        reason = self.refusal(sample)
+        if reason:
+            return Unrolled(), f"the model cannot be vectorised: {reason}"
+        return Vectorised(networks), "all of the model can be vectorised"
+
+    def refusal(self, sample: Examples) -> str | None:
+        """Returns why a step cannot be vectorised, or None if it can."""
+        if "reason" not in self._tried:
+            self._tried["reason"] = self._try(sample)
+        return self._tried["reason"]
+
+    def _try(self, sample: Examples) -> str | None:
+        """Takes a step of two networks; nobody knows beforehand what works."""
+        network, two = self.network, Vectorised(2)
+        values = network.values_of(network.state)
+        totals = network.objective.zeros()
+        masks = [
+            tf.ones(values.weights[i].shape, tf.bool)
+            for i in network.masked.values()
+        ]
+        size = len(nested.arrays_of(sample.x)[0])
+        orders = tf.zeros([1, size], tf.int32)
+        key = tf.constant(0)
+        packed = [
+            two.pack([each, each])
+            for each in (values, totals, masks, key, orders)
+        ]
+        steps = [tf.constant(step) for step in (0, 0, 1)]
+        # It reports at length what is no error here.
+        logger = tf.get_logger()
+        level = logger.level
+        try:
+            logger.setLevel(logging.CRITICAL)
+            self.train(two, *packed, sample, *steps)
+            self.evaluate(two, *packed[:2], sample)
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            return _reason(str(error))
+        finally:
+            logger.setLevel(level)
+        return None
+
+
+class DenseNetworks:
+    """Networks in training, whose pruned weights are zeros among the others.
+
+    Args:
+        programs: The programs that train them.
+        arrangement: How they lie side by side.
+        states: Where each starts.
+        masks: Of each, kernel path to bool array.
+        keys: Of each, the key of its augmentation.
+    """
+
+    def __init__(
+        self,
+        programs: DensePrograms,
+        arrangement: Arrangement,
+        states: Sequence[State],
+        masks: Sequence[Mapping[str, np.ndarray]],
+        keys: Sequence[int],
+    ) -> None:
+        self._programs, self._arrangement = programs, arrangement
+        network, pack = programs.network, arrangement.pack
+        self.values = self.packed(states)
+        self._count = len(states)
+        self.totals = self._zeros()
+        self._masks = pack([network.masks_of(m) for m in masks])
+        self._keys = pack([tf.constant(key, tf.int32) for key in keys])
+        self._orders: tuple[Any, Any] = (None, None)
+
+    def run(self, window: Window, start: int, stop: int) -> np.ndarray:
+        """Trains on rows `start` to `stop` of the window's orders.
+
+        Returns:
+            Of each network the sum of the losses counted so far, float64
+            `[networks]`.
+        """
+        if self._orders[0] is not window:
+            orders = [tf.constant(order, tf.int32) for order in window.orders]
+            self._orders = window, self._arrangement.pack(orders)
+        self.values, self.totals = self._programs.train(
+            self._arrangement,
+            self.values,
+            self.totals,
+            self._masks,
+            self._keys,
+            self._orders[1],
+            window.examples,
+            tf.constant(window.first),
+            tf.constant(start),
+            tf.constant(stop),
+        )
+        each = self._arrangement.unpack(self.totals)
+        return np.array([float(total[0]) for total in each])
+
+    def counted(self) -> list[list[np.ndarray]]:
+        """Returns of each network what its metrics counted so far."""
+        each = self._arrangement.unpack(self.totals)
+        return [[total.numpy() for total in totals] for totals in each]
+
+    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Has metrics count on from earlier counts; None: from nothing."""
+        if totals is None:
+            self.totals = self._zeros()
+        else:
+            self.totals = self._arrangement.pack(
+                [[tf.constant(t) for t in each] for each in totals]
+            )
+
+    def training_metrics(self) -> list[dict[str, Any]]:
+        """Returns of each network its metrics over the steps counted."""
+        results = self._programs.objective.results
+        return [results(t) for t in self._arrangement.unpack(self.totals)]
+
+    def evaluate(
+        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+    ) -> list[EvalResult]:
+        """Returns of each network what it comes to on a split."""
+        totals, programs = self._zeros(), self._programs
+        values_now = values
+        for batch in batches:
+            after, totals = programs.evaluate(
+                self._arrangement, values_now, totals, batch.examples
+            )
+            values_now = values if after is None else after
+        found: list[np.ndarray | None] = [None] * self._count
+        if per_example:
+            found = self._per_example(values, batches)
+        results = programs.objective.results
+        return [
+            EvalResult(results(total), each)
+            for total, each in zip(
+                self._arrangement.unpack(totals), found, strict=True
+            )
+        ]
+
+    def _per_example(
+        self, values: Any, batches: Iterable[Batch]
+    ) -> list[np.ndarray | None]:
+        parts = [
+            self._arrangement.unpack(
+                self._programs.per_example(
+                    self._arrangement, values, batch.examples
+                )
+            )
+            for batch in batches
+        ]
+        return [
+            as_decisions(np.concatenate([part[i].numpy() for part in parts]))
+            for i in range(self._count)
+        ]
+
+    def _zeros(self) -> Any:
+        zeros = self._programs.objective.zeros()
+        return self._arrangement.pack([zeros] * self._count)
+
+    def better(self, improved: Sequence[bool], before: Any) -> Any:
+        """Returns `values` of the networks that improved, else those before."""
+        if all(improved) or before is None:
+            return self.values
+        new, old = map(self._arrangement.unpack, (self.values, before))
+        return self._arrangement.pack(
+            [
+                n if better else o
+                for n, o, better in zip(new, old, improved, strict=True)
+            ]
+        )
+
+    def packed(self, states: Sequence[State]) -> Any:
+        """Returns the states of the networks as values."""
+        values_of = self._programs.network.values_of
+        return self._arrangement.pack([values_of(state) for state in states])
+
+    def states(self, values: Any, step: int) -> list[State]:
+        """Returns values as the states of the networks."""
+        return [
+            self._programs.network.state_of(each, step)
+            for each in self._arrangement.unpack(values)
+        ]
+
+
+def _reason(text: str) -> str:
+    """Returns what TensorFlow's pages of text say, in a line."""
+    for form in (
+        r"No pfor vectorization defined for \w+",
+        r"Input .* of op .*",
+    ):
+        if match := re.search(form, text):
+            return match[0]
+    return next((line for line in text.splitlines() if line.strip()), "?")

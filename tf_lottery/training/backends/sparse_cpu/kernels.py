@@ -1,0 +1,255 @@
+"""This module knows how a sparse network trains, in one compiled function.
+
+It knows nothing of Keras. LANES examples lie side by side in every row, which
+holds one input or the output of one unit.
+
+The parts are inlined before anything is compiled, so that LLVM sees one
+function that calls none: what numba's cache returns is then, to the last bit,
+what a fresh compilation gives. One thread, without Python's lock.
+"""
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable
+from types import ModuleType
+
+import numba
+import numpy as np
+
+from tf_lottery.training.backends.sparse_cpu import kernel_types, simd
+from tf_lottery.training.backends.sparse_cpu.kernel_types import (
+    LANES,
+    Batches,
+    Buffers,
+    Network,
+    Parameters,
+    Rule,
+)
+from tf_lottery.training.backends.sparse_cpu.simd import load, store
+
+_TINY = np.float32(np.finfo(np.float32).tiny)
+# Rows of `Buffers.scratch`.
+_PEAK, _TOTAL, _SHARE = range(3)
+
+_part = numba.njit(inline="always", error_model="numpy")
+
+
+@_part
+def _read(
+    network: Network, batches: Batches, step: int, first: int, buffers: Buffers
+) -> None:
+    """Copies examples from `first` on into lanes; the last fills what is left.
+
+    Filling in eights: lanes beyond keep older examples, whose gradient is 0.
+    """
+    batch = batches.order.shape[1]
+    here = min(LANES, batch - first)
+    for lane in range(LANES):
+        place = min(first + lane, batch - 1)
+        buffers.example[lane] = batches.order[step, place]
+    for lane in range(0, here, 8):
+        for i in range(len(network.block)):
+            simd.copy_turned(
+                batches.x,
+                buffers.example,
+                lane,
+                network.block[i],
+                buffers.output,
+            )
+    for i in range(len(network.single)):
+        feature = network.single[i]
+        for lane in range(here):
+            value = batches.x[buffers.example[lane], feature]
+            buffers.output[feature, lane] = value
+
+
+@_part
+def _forward(network: Network, weight: np.ndarray, output: np.ndarray) -> None:
+    """Computes the outputs of every unit."""
+    for layer in range(len(network.rectified)):
+        rows = network.layer_row[layer], network.layer_row[layer + 1]
+        for row in range(rows[0], rows[1]):
+            store(output, row, simd.zeros())
+        for s in range(
+            network.layer_segment[layer], network.layer_segment[layer + 1]
+        ):
+            total = load(output, network.row[s])
+            for j in range(network.start[s], network.start[s + 1]):
+                total = simd.plus_scaled(
+                    total, weight[j], load(output, network.column[j])
+                )
+            store(output, network.row[s], total)
+        if network.rectified[layer]:
+            for row in range(rows[0], rows[1]):
+                store(output, row, simd.rectified(load(output, row)))
+
+
+@_part
+def _losses(
+    network: Network, batches: Batches, first: int, buffers: Buffers
+) -> None:
+    """Computes softmax cross-entropy of examples and its gradient by logits.
+
+    The gradient is that of the mean over the batch; 0 in lanes of no example.
+    An example is classified right if the first of its largest logits is that
+    of its label.
+    """
+    output, delta, scratch = buffers.output, buffers.delta, buffers.scratch
+    logits, stop = network.layer_row[-2], network.layer_row[-1]
+    batch = batches.order.shape[1]
+    here = min(LANES, batch - first)
+    share = np.float32(1) / np.float32(batch)
+    for lane in range(LANES):
+        scratch[_SHARE, lane] = share if lane < here else np.float32(0)
+    peak, total = load(output, logits), simd.zeros()
+    for row in range(logits + 1, stop):
+        peak = simd.maximum(peak, load(output, row))
+    for row in range(logits, stop):
+        power = simd.exponential(simd.minus(load(output, row), peak))
+        total = simd.plus(total, power)
+        store(delta, row, power)
+    for row in range(logits, stop):
+        chance = simd.over(load(delta, row), total)
+        store(delta, row, simd.times(chance, load(scratch, _SHARE)))
+    store(scratch, _PEAK, peak)
+    store(scratch, _TOTAL, total)
+    for lane in range(here):
+        row = logits + batches.y[buffers.example[lane]]
+        value = output[row, lane] - scratch[_PEAK, lane]
+        buffers.losses[first + lane] = math.log(scratch[_TOTAL, lane]) - value
+        delta[row, lane] -= share
+        is_right = value == 0
+        if is_right:
+            for earlier in range(logits, row):
+                if output[earlier, lane] == output[row, lane]:
+                    is_right = False
+        buffers.correct[first + lane] = is_right
+
+
+@_part
+def _backward(
+    network: Network, parameters: Parameters, buffers: Buffers
+) -> None:
+    """Adds to the gradient of every connection's weight."""
+    weight, gradient = parameters.weight, parameters.gradient
+    output, delta, column = buffers.output, buffers.delta, network.column
+    # From the row of ones on: what its connections add to it is never read.
+    for row in range(network.layer_row[0] - 1, network.layer_row[-2]):
+        store(delta, row, simd.zeros())
+    for layer in range(len(network.rectified) - 1, -1, -1):
+        if network.rectified[layer]:
+            for row in range(
+                network.layer_row[layer], network.layer_row[layer + 1]
+            ):
+                slope = simd.where_positive(load(output, row), load(delta, row))
+                store(delta, row, slope)
+        for s in range(
+            network.layer_segment[layer], network.layer_segment[layer + 1]
+        ):
+            slope = load(delta, network.row[s])
+            start, stop = network.start[s], network.start[s + 1]
+            fours = stop - (stop - start) % 4
+            for j in range(start, fours, 4):
+                simd.add_dots(
+                    gradient,
+                    j,
+                    slope,
+                    load(output, column[j]),
+                    load(output, column[j + 1]),
+                    load(output, column[j + 2]),
+                    load(output, column[j + 3]),
+                )
+            for j in range(fours, stop):
+                gradient[j] += simd.dot(slope, load(output, column[j]))
+            if layer > 0:
+                for j in range(start, stop):
+                    total = load(delta, column[j])
+                    total = simd.plus_scaled(total, weight[j], slope)
+                    store(delta, column[j], total)
+
+
+@_part
+def _adam(
+    parameters: Parameters, rule: Rule, rate: np.float32, step: int
+) -> None:
+    """Takes Adam's step, as Keras does (Kingma & Ba 2015, before section 2.1).
+
+    Differs: moments too small for a normal float32 become 0, as XLA flushes
+    them; CPUs are slow with such numbers, and a moment would stay one for ever.
+    """
+    weight, gradient, first, second = parameters
+    one, zero = np.float32(1), np.float32(0)
+    power = np.float32(np.float64(rule.decay) ** step)
+    power_2 = np.float32(np.float64(rule.decay_2) ** step)
+    alpha = rate * math.sqrt(one - power_2) / (one - power)
+    for j in range(len(weight)):
+        slope = gradient[j]
+        m = first[j] + (slope - first[j]) * rule.rest
+        v = second[j] + (slope * slope - second[j]) * rule.rest_2
+        m = zero if abs(m) < _TINY else m
+        v = zero if abs(v) < _TINY else v
+        first[j] = m
+        second[j] = v
+        weight[j] -= m * alpha / (math.sqrt(v) + rule.epsilon)
+        gradient[j] = zero
+
+
+@_part
+def _sgd(parameters: Parameters, rule: Rule, rate: np.float32) -> None:
+    """Takes SGD's step, as Keras does; without momentum its decay is 0."""
+    weight, gradient, first = parameters[:3]
+    for j in range(len(weight)):
+        move = gradient[j] * rate
+        m = first[j] * rule.decay - move
+        first[j] = m
+        weight[j] += m * rule.decay - move if rule.nesterov else m
+        gradient[j] = np.float32(0)
+
+
+def _compiled(sources: str) -> Callable[..., float]:
+    """Returns the kernel.
+
+    Numba's cache knows a function by its file and by what it encloses, so it
+    must enclose a digest of the other files that it is made of.
+    """
+
+    @numba.njit(nogil=True, cache=True, error_model="numpy")
+    def run(
+        network: Network,
+        parameters: Parameters,
+        rule: Rule,
+        batches: Batches,
+        buffers: Buffers,
+    ) -> float:
+        """Takes training steps, or evaluates; returns the mean loss."""
+        sources  # noqa: B018
+        steps, batch = batches.order.shape
+        learns = len(batches.rates) > 0
+        total = 0.0
+        for step in range(steps):
+            for first in range(0, batch, LANES):
+                _read(network, batches, step, first, buffers)
+                _forward(network, parameters.weight, buffers.output)
+                _losses(network, batches, first, buffers)
+                if learns:
+                    _backward(network, parameters, buffers)
+            for i in range(batch):
+                total += buffers.losses[i]
+                buffers.right[0] += buffers.correct[i]
+            if learns and rule.adam:
+                taken = batches.iteration + step + 1
+                _adam(parameters, rule, batches.rates[step], taken)
+            elif learns:
+                _sgd(parameters, rule, batches.rates[step])
+        return total / (steps * batch)
+
+    return run
+
+
+def _digest(*modules: ModuleType) -> str:
+    sources = "".join(inspect.getsource(module) for module in modules)
+    return hashlib.sha256(sources.encode()).hexdigest()
+
+
+run = _compiled(_digest(kernel_types, simd))

@@ -1,0 +1,145 @@
+"""This module knows the strategies of `tf.distribute` by name.
+
+What a strategy does to training is `training`'s business; here it is made from
+what the machine has.
+"""
+
+import json
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tf_lottery.core import registry
+
+
+def find(name: str) -> tf.distribute.Strategy | None:
+    """Returns a strategy by name, or None where none is needed.
+
+    Hosts are joined before TensorFlow computes anything: call it first.
+
+    Args:
+        name: A name of `STRATEGIES`.
+
+    Raises:
+        ValueError: The name is unknown, or the machine has nothing of the
+            kind; the message says what is missing.
+    """
+    return registry.find(STRATEGIES, name, "strategy")()
+
+
+def _auto() -> tf.distribute.Strategy | None:
+    """Takes what there is: several hosts, a TPU, several GPUs, else None."""
+    if _tf_config_workers() > 1 or _slurm_tasks() > 1:
+        return _multi_worker()
+    if os.environ.get("TPU_NAME"):
+        return _tpu()
+    if len(tf.config.list_physical_devices("GPU")) > 1:
+        return _mirrored()
+    return None
+
+
+def _one_device() -> tf.distribute.Strategy:
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    return tf.distribute.OneDeviceStrategy(f"{kind}:0")
+
+
+def _mirrored() -> tf.distribute.Strategy:
+    if tf.config.list_physical_devices("GPU"):
+        return tf.distribute.MirroredStrategy()
+    names = [device.name for device in tf.config.list_logical_devices("CPU")]
+    # TensorFlow's collectives between CPUs of one process remember shapes of
+    # the model before (tensorflow#62790).
+    return tf.distribute.MirroredStrategy(
+        names, cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    if _tf_config_workers():
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif _slurm_tasks():
+        resolver = slurm()
+    else:
+        raise ValueError(
+            "Strategy 'multi_worker' needs to know the workers: set TF_CONFIG "
+            "for each, or start them by srun."
+        )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"The workers could not be joined: {_in_one_line(error)}"
+        ) from None
+
+
+def slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
+    """Returns the workers that `srun` started.
+
+    Which GPUs each of them sees, Slurm says: `srun --gpus-per-task`.
+    """
+    return tf.distribute.cluster_resolver.SlurmClusterResolver(
+        gpus_per_node=_slurm_tasks(), gpus_per_task=1, auto_set_gpu=False
+    )
+
+
+def _tpu() -> tf.distribute.Strategy:
+    name = os.environ.get("TPU_NAME", "local")
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"No TPU was found under the name {name!r}: {_in_one_line(error)} "
+            "Set TPU_NAME, or take another strategy."
+        ) from None
+    return tf.distribute.TPUStrategy(resolver)
+
+
+STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy | None]] = {
+    "auto": _auto,
+    "one_device": _one_device,
+    "mirrored": _mirrored,
+    "multi_worker": _multi_worker,
+    "tpu": _tpu,
+}
+"""Every strategy by name: how it is made from what the machine has."""
+
+
+def described(strategy: tf.distribute.Strategy | None) -> str:
+    """Returns a strategy in a few words, for records."""
+    if strategy is None:
+        return "none"
+    count = strategy.num_replicas_in_sync
+    replicas = "replica" if count == 1 else "replicas"
+    return f"{type(strategy).__name__}, {count} {replicas}"
+
+
+def _tf_config_workers() -> int:
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return 0
+    try:
+        cluster = json.loads(text)["cluster"]
+        count = len([a for addresses in cluster.values() for a in addresses])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            "TF_CONFIG is no JSON object with a `cluster` of lists of "
+            f"addresses and a `task`; got {text[:100]!r}."
+        ) from None
+    if others := sorted(cluster.keys() - {"chief", "worker"}):
+        raise ValueError(
+            f"TF_CONFIG names {', '.join(others)}: networks are trained by "
+            "chief and worker alone."
+        )
+    return count
+
+
+def _slurm_tasks() -> int:
+    """Returns how many tasks `srun` started; 0 outside of it."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "0"))
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
