@@ -88,7 +88,7 @@ def _measure(steps: int) -> float:
     """Returns this process's steps per second, after a first call."""
     from tf_lottery.training.distribution import strategies
 
-    strategy = strategies.find("auto")
+    strategy = strategies.get("auto")
 
     import keras
     import numpy as np

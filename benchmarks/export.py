@@ -46,7 +46,7 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
     directory = run_directory.RunDirectory.open(flags.run_dir)
     ticket = directory.ticket(0, flags.level)
-    settings = directory.config["about"]["settings"]
+    settings = directory.config["metadata"]["settings"]
     test = data.load_dataset(settings["dataset"]).test
     with tempfile.TemporaryDirectory() as folder:
         _print_sizes(ticket, pathlib.Path(folder))

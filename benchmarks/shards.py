@@ -96,7 +96,7 @@ def _work(folder: str, steps: int, levels: int) -> None:
         # Runs that have nothing in common, so that as much is trained.
         "learning_rate": [1e-3, 2e-3],
     }
-    preset = presets.find("lenet_mnist", "quick")
+    preset = presets.get("lenet_mnist", "quick")
     configs = experiment.expand(preset, settings)
     experiment.run_sweep(configs, pathlib.Path(folder) / "sweep", workers=1)
 

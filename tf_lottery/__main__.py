@@ -104,7 +104,7 @@ class _Parser(argparse_flags.ArgumentParser):
         """Suggests a choice. `argparse` has no public way; tests pin it."""
         if action.choices is not None:
             known = dict.fromkeys(action.choices)
-            registry.find(known, value, action.dest)
+            registry.get(known, value, action.dest)
 
 
 def _parser() -> _Parser:

@@ -47,7 +47,7 @@ def test_every_claim_is_of_a_level_that_its_network_has(needed, stated):
 @pytest.mark.parametrize("needed", [n for n, _ in CASES.values()], ids=CASES)
 def test_every_claim_is_of_a_published_setting(needed):
     preset = f"{needed['model'].removesuffix('_300_100')}_{needed['dataset']}"
-    config = presets.find(preset, "paper").replace(needed)
+    config = presets.get(preset, "paper").replace(needed)
     assert presets.is_published(vars(config))
     assert not presets.is_published(vars(config.replace({"batch_size": 7})))
 

@@ -236,7 +236,7 @@ def findings(draw, count, truth, low, high, runs=1_000):
             Network(r, 0, "ticket", {"x": value / 100})
             for r, value in enumerate(values)
         ]
-        (finding,) = claims.hold(networks, [stated], True)
+        (finding,) = claims.check_claims(networks, [stated], True)
         yield finding
 
 
@@ -286,6 +286,6 @@ def test_ratios_of_steps_are_not_moved_by_their_own_noise():
         for level, stop in enumerate(pair)
     ]
     stated = claims.Claim("", "", 0.8, "ticket", "dense", TIMES_AS_FAST, 1.0)
-    (finding,) = claims.hold(networks, [stated], True)
+    (finding,) = claims.check_claims(networks, [stated], True)
     assert np.mean(other / one) > 1.3
     assert finding.mean == pytest.approx(1.0, abs=0.05)

@@ -48,7 +48,7 @@ def tickets(levels=2, layers=3):
         level: {p: order[p] < 0.5**level for p in initial}
         for level in range(levels + 1)
     }
-    return ticket_structure.Anatomy(0, initial, trained, masks)
+    return ticket_structure.TicketStructure(0, initial, trained, masks)
 
 
 def test_every_figure_is_png_and_svg_and_says_what_it_shows():
@@ -267,7 +267,7 @@ def test_tickets_are_taken_apart_as_by_hand():
     trained = np.array([[1.5, -1.0], [-3.0, -9.0]])
     first = np.array([[True, True], [True, False]])  # a weight never there
     second = np.array([[False, True], [True, False]])
-    taken = ticket_structure.Anatomy(
+    taken = ticket_structure.TicketStructure(
         0, {"k": initial}, {"k": trained}, {0: {"k": first}, 1: {"k": second}}
     )
     assert taken.density(1) == 0.5

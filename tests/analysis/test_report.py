@@ -15,13 +15,13 @@ from tf_lottery.experiment import command, presets
 from tf_lottery.runs import provenance
 
 SETTINGS = {
-    **vars(presets.find("lenet_mnist", "paper")),
+    **vars(presets.get("lenet_mnist", "paper")),
     "controls": ("reinit", "shuffle"),
     "replicates": 3,
 }
 CONFIG = {
-    "identity": {"data": "<0>"},
-    "about": {
+    "fingerprint": {"data": "<0>"},
+    "metadata": {
         "preset": "lenet_mnist",
         "settings": SETTINGS,
         "keras": "3.15.1",
@@ -146,7 +146,7 @@ CHANGES = {
         "learning_rate": 0.1,
         "warmup": "1ep",
         "milestones": ("2ep", "30it"),
-        "theta_0": "my weights.h5",
+        "initial_weights": "my weights.h5",
     },
 }
 
@@ -155,7 +155,7 @@ CHANGES = {
 @pytest.mark.parametrize("preset", presets.PRESETS)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_the_command_makes_the_same_run(preset, scale, change):
-    config = presets.find(preset, scale).replace(change)
+    config = presets.get(preset, scale).replace(change)
     words = shlex.split(command.command(preset, vars(config), "some dir"))
     arguments = __main__._parser().parse_args(words[1:])
     assert arguments.run_dir == "some dir"
@@ -166,7 +166,7 @@ def test_the_command_makes_the_same_run(preset, scale, change):
 
 
 def test_the_command_of_a_deterministic_run_asks_for_one():
-    settings = vars(presets.find("lenet_mnist", "quick"))
+    settings = vars(presets.get("lenet_mnist", "quick"))
     text = command.command("lenet_mnist", settings, "d", deterministic=True)
     arguments = __main__._parser().parse_args(shlex.split(text)[1:])
     assert arguments.deterministic

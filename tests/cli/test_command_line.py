@@ -76,7 +76,7 @@ def test_a_run_leaves_results_tickets_report_and_figures(run):
         "replicate_0/level_1/ticket/ticket",
         "replicate_0/level_1/reinit/record.json",
     } <= found
-    settings = json.loads((path / "config.json").read_text())["about"]
+    settings = json.loads((path / "config.json").read_text())["metadata"]
     assert settings["settings"]["levels"] == 1
 
 

@@ -440,7 +440,9 @@ def masked(model, masks, folder):
 
 
 def masked_itself(model, masks, folder):
-    return masking.mask_model(masking.copied(model), list(masks), copy=False)
+    return masking.mask_model(
+        masking.clone_model(model), list(masks), copy=False
+    )
 
 
 def stripped(model, masks, folder):
@@ -456,7 +458,7 @@ def deepcopied(model, masks, folder):
 def filed(model, masks, folder):
     masked(model, masks, folder).save(folder / "masked.keras")
     loaded = keras.saving.load_model(folder / "masked.keras")
-    return masking.copied(loaded)
+    return masking.clone_model(loaded)
 
 
 def built(model, masks, folder):
@@ -860,7 +862,7 @@ def test_an_adapted_layer_follows_theta_0_of_a_file(tmp_path):
     norm = next(v for v in other.layers if isinstance(v, L.Normalization))
     norm.adapt(x * 2 + 1)
     other.save_weights(tmp_path / "other.weights.h5")
-    settings = {"theta_0": tmp_path / "other.weights.h5"}
+    settings = {"initial_weights": tmp_path / "other.weights.h5"}
     (given, level) = searched(model, x, **settings).tickets
     np.testing.assert_allclose(given.build()(x), other(x), rtol=1e-5)
     known = level.metrics["validation_loss"]

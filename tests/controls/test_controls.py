@@ -105,7 +105,7 @@ def same(one, other):
 @every_ticket
 def test_a_control_is_named_and_not_trained_yet(name, kind):
     ticket, _ = workplace(kind)
-    made = controls.find(name)(ticket, seed=0)
+    made = controls.get(name)(ticket, seed=0)
     assert made.variant == name
     assert made.level == ticket.level
     assert made.architecture == ticket.architecture
@@ -119,7 +119,7 @@ def test_a_control_is_named_and_not_trained_yet(name, kind):
 @every_ticket
 def test_a_control_keeps_as_many_weights(name, kind):
     ticket, _ = workplace(kind)
-    made = [controls.find(name)(ticket, seed).masks for seed in range(3)]
+    made = [controls.get(name)(ticket, seed).masks for seed in range(3)]
     assert {masks.kept for masks in made} == {ticket.masks.kept}
     counts = all(masks.counts == ticket.masks.counts for masks in made)
     assert counts == (name in KEEPS_COUNTS)
@@ -131,7 +131,7 @@ def test_a_control_keeps_as_many_weights(name, kind):
 @every_ticket
 def test_a_control_differs_from_its_ticket(name, kind):
     ticket, _ = workplace(kind)
-    made = controls.find(name)(ticket, seed=0)
+    made = controls.get(name)(ticket, seed=0)
     moved = made.start.digest != ticket.start.digest
     assert moved == (name not in KEEPS_START)
     assert (made.data_seed is not None) == (name in KEEPS_START)
@@ -144,7 +144,7 @@ def test_kernels_that_the_ticket_leaves_whole_stay_whole(name):
     ticket, _ = workplace("regular")
     assert ticket.masks["output/kernel"].all()
     for seed in range(5):
-        made = controls.find(name)(ticket, seed)
+        made = controls.get(name)(ticket, seed)
         assert made.masks["output/kernel"].all()
 
 
@@ -153,7 +153,7 @@ def test_a_ticket_of_whole_kernels_keeps_its_masks(name):
     ticket, _ = workplace("mlp")
     whole = Masks.ones(ticket.masks.shapes)
     ticket = dataclasses.replace(ticket, masks=whole)
-    assert controls.find(name)(ticket, seed=0).masks == whole
+    assert controls.get(name)(ticket, seed=0).masks == whole
 
 
 @every_control
@@ -162,7 +162,7 @@ def test_a_kernel_that_the_ticket_has_emptied_is_no_obstacle(name):
     empty = np.zeros(ticket.masks["dense_1/kernel"].shape, bool)
     masks = Masks({**ticket.masks, "dense_1/kernel": empty})
     ticket = dataclasses.replace(ticket, masks=masks)
-    made = controls.find(name)(ticket, seed=0)
+    made = controls.get(name)(ticket, seed=0)
     assert made.masks.kept == masks.kept
     if name in KEEPS_COUNTS:
         assert made.masks.counts == masks.counts
@@ -172,7 +172,7 @@ def test_a_kernel_that_the_ticket_has_emptied_is_no_obstacle(name):
 @every_ticket
 def test_a_control_is_a_function_of_the_seed_and_the_level(name, kind):
     ticket, _ = workplace(kind)
-    control = controls.find(name)
+    control = controls.get(name)
     first = starts(control(ticket, seed=0))
     assert same(starts(control(ticket, seed=0)), first)
     higher = dataclasses.replace(ticket, level=ticket.level + 1)
@@ -204,7 +204,7 @@ def test_every_kernel_draws_for_itself(name):
             {},
         ),
     )
-    one, two = starts(controls.find(name)(ticket, seed=0)).values()
+    one, two = starts(controls.get(name)(ticket, seed=0)).values()
     assert same({"": one}, {"": two}) == (name in DRAWS_NOTHING)
 
 
@@ -214,7 +214,7 @@ def test_the_ticket_stays_as_it_is(name, kind):
     ticket, _ = workplace(kind)
     digest, masks = ticket.origin.digest, ticket.masks.digest
     trained = {path: w.copy() for path, w in ticket.trained.items()}
-    controls.find(name)(ticket, seed=0)
+    controls.get(name)(ticket, seed=0)
     assert ticket.variant == "ticket"
     assert ticket.origin.digest == digest
     assert ticket.masks.digest == masks
@@ -226,7 +226,7 @@ def test_the_ticket_stays_as_it_is(name, kind):
 @every_ticket
 def test_a_control_restarts_with_all_that_its_ticket_has(name, kind):
     ticket, _ = workplace(kind)
-    made = controls.find(name)(ticket, seed=0)
+    made = controls.get(name)(ticket, seed=0)
     for path, weight in ticket.origin.weights.items():
         new = made.origin.weights[path]
         assert (new.shape, new.dtype) == (weight.shape, weight.dtype)
@@ -251,7 +251,7 @@ def test_a_control_restarts_with_all_that_its_ticket_has(name, kind):
 @every_ticket
 def test_a_control_trains(name, kind):
     ticket, trainer = workplace(kind)
-    made = controls.find(name)(ticket, seed=0)
+    made = controls.get(name)(ticket, seed=0)
     run = toy.train(trainer, made.start, made.masks)
     for path, mask in made.masks.items():
         assert (run.trained[path][~mask] == 0).all()
@@ -264,7 +264,7 @@ def test_a_ticket_from_a_file_makes_the_same_control_or_none(name, tmp_path):
     ticket, _ = workplace("rewound")
     ticket.save(tmp_path / "t")
     loaded = Ticket.load(tmp_path / "t")
-    control = controls.find(name)
+    control = controls.get(name)
     if name in FROM_A_FILE:
         made, expected = (control(t, seed=0) for t in (loaded, ticket))
         assert made.start.digest == expected.start.digest
@@ -281,7 +281,7 @@ def test_a_dense_ticket_from_a_file_lacks_nothing(name, tmp_path):
     whole = Masks.ones(ticket.masks.shapes)
     dataclasses.replace(ticket, masks=whole).save(tmp_path / "t")
     loaded = Ticket.load(tmp_path / "t")
-    assert controls.find(name)(loaded, seed=0).masks == whole
+    assert controls.get(name)(loaded, seed=0).masks == whole
 
 
 @every_control
@@ -291,7 +291,7 @@ def test_a_kernel_that_begins_at_zero_lacks_nothing(name):
     weights = dict(ticket.origin.weights)
     weights["dense_2/kernel"] = np.zeros_like(weights["dense_2/kernel"])
     ticket = dataclasses.replace(ticket, origin=State(0, weights, {}))
-    made = controls.find(name)(ticket, seed=0)
+    made = controls.get(name)(ticket, seed=0)
     assert made.masks.kept == ticket.masks.kept
 
 
@@ -303,7 +303,7 @@ def test_every_row_stands_where_its_promises_are_told_apart():
 
 def test_an_unknown_control_lists_the_known():
     with pytest.raises(ValueError, match="Did you mean 'reinit'.*shuffle"):
-        controls.find("reinitt")
+        controls.get("reinitt")
 
 
 # Weights drawn anew.
@@ -312,7 +312,7 @@ def test_an_unknown_control_lists_the_known():
 @pytest.mark.parametrize("name", sorted(STARTS_ANEW))
 def test_fresh_weights_are_those_of_the_initialiser(name):
     ticket = sample_tickets.make(density=0.9)
-    made = controls.find(name)(ticket, seed=0)
+    made = controls.get(name)(ticket, seed=0)
     assert made.masks == ticket.masks
     for path in ticket.masks:
         new = made.origin.weights[path]
@@ -333,7 +333,7 @@ def test_all_but_kernels_begins_as_in_a_new_model(name):
         for path, w in ticket.origin.weights.items()
     }
     moved = dataclasses.replace(ticket, origin=State(7, weights, {}))
-    made = controls.find(name)(moved, seed=0).origin.weights
+    made = controls.get(name)(moved, seed=0).origin.weights
     batch = "batch_normalization"
     assert (made[f"{batch}/gamma"] == 1).all()
     assert (made[f"{batch}/beta"] == 0).all()
@@ -387,7 +387,7 @@ def test_reinit_changes_signs_and_reinit_sign_keeps_them():
     ticket, _ = workplace("mlp")
     agreement = {}
     for name in STARTS_ANEW:
-        made = controls.find(name)(ticket, seed=0).origin.weights
+        made = controls.get(name)(ticket, seed=0).origin.weights
         agreement[name] = np.mean(
             np.concatenate(
                 [
@@ -412,7 +412,7 @@ def test_magnitudes_under_kept_signs_know_nothing_of_the_ticket():
 def test_no_two_controls_draw_alike():
     ticket, _ = workplace("mlp")
     fresh, signed = (
-        np.abs(controls.find(name)(ticket, 0).origin.weights["dense/kernel"])
+        np.abs(controls.get(name)(ticket, 0).origin.weights["dense/kernel"])
         for name in sorted(STARTS_ANEW)
     )
     assert not np.isin(fresh, signed).any()
@@ -434,7 +434,7 @@ def test_a_weight_without_an_initialiser_is_named(name):
         )
         ticket = sample_tickets.make(model)
         with pytest.raises(ValueError, match=f"'scale/factor'.*'{name}'"):
-            controls.find(name)(ticket, seed=0)
+            controls.get(name)(ticket, seed=0)
     finally:
         del keras.saving.get_custom_objects()["Scale"]
 
@@ -548,7 +548,7 @@ def frequencies(control, masks, seeds):
     ticket = Ticket(1, masks, State(0, weights, {}))
     kept = {path: np.zeros(mask.shape) for path, mask in masks.items()}
     for seed in range(seeds):
-        made = controls.find(control)(ticket, seed)
+        made = controls.get(control)(ticket, seed)
         for path, mask in made.masks.items():
             kept[path] += mask / seeds
     return kept
@@ -614,7 +614,7 @@ def test_random_masks_share_a_tickets_total_as_by_hand(name, counts):
     bits = {p: np.zeros(s, bool) for p, s in shapes.items()}
     bits["dense/kernel"].flat[:total] = True
     ticket = dataclasses.replace(ticket, masks=Masks(bits))
-    made = controls.find(name)(ticket, seed=0)
+    made = controls.get(name)(ticket, seed=0)
     assert made.masks.counts == {f"{p}/kernel": c for p, c in counts.items()}
 
 
@@ -719,9 +719,9 @@ def test_nested_models_are_not_narrowed():
 
 @pytest.mark.parametrize("name", controls.OF_THETA_K)
 def test_controls_that_need_theta_k_are_refused_without_it(name):
-    for rewinds in ("learning_rate", "nothing"):
-        with pytest.raises(ValueError, match=f"'{name}' needs .*{rewinds}"):
-            TicketSearch(toy.mlp(), controls=[name], rewinds=rewinds)
+    for rewind_mode in ("learning_rate", "nothing"):
+        with pytest.raises(ValueError, match=f"'{name}' needs .*{rewind_mode}"):
+            TicketSearch(toy.mlp(), controls=[name], rewind_mode=rewind_mode)
     masked = masking.mask_model(toy.mlp())
     masking.set_masks(masked, toy.random_masks(toy.mlp()))
     with pytest.raises(ValueError, match=f"'{name}' needs .*carries masks"):

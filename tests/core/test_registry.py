@@ -7,7 +7,7 @@ TABLE = {"magnitude": 1, "random": 2, "snip": 3}
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_known_name_gives_its_entry(name):
-    assert registry.find(TABLE, name, "criterion") == TABLE[name]
+    assert registry.get(TABLE, name, "criterion") == TABLE[name]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_an_unknown_name_lists_the_known_and_suggests_only_a_near_one(
     name, message
 ):
     with pytest.raises(ValueError) as error:  # noqa: PT011, the whole text
-        registry.find(TABLE, name, "criterion")
+        registry.get(TABLE, name, "criterion")
     assert str(error.value) == message
 
 

@@ -90,7 +90,7 @@ def test_the_seed_alone_decides(images, kind):
     def drawn(*seed):
         return augment(images, tf.constant(seed, tf.int32), find(kind)).numpy()
 
-    find = augmentation.find
+    find = augmentation.get
     assert np.array_equal(drawn(3, 11), drawn(3, 11))
     for other in ((3, 12), (4, 11), (11, 3), (0, 0)):
         assert not np.array_equal(drawn(3, 11), drawn(*other))
@@ -160,13 +160,13 @@ def test_the_type_of_the_images_stays(dtype):
 
 
 def test_the_papers_augmentation_pads_by_four_and_flips():
-    assert augmentation.find("flip_crop") == Augmentation(flip=True, pad=4)
-    assert augmentation.find("none") is None
+    assert augmentation.get("flip_crop") == Augmentation(flip=True, pad=4)
+    assert augmentation.get("none") is None
 
 
 def test_an_unknown_augmentation_lists_the_known():
     with pytest.raises(ValueError, match="Did you mean 'flip_crop'"):
-        augmentation.find("flipcrop")
+        augmentation.get("flipcrop")
 
 
 @pytest.mark.parametrize("pad", [-1, 1.5, True, "4"])

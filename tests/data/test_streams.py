@@ -50,7 +50,7 @@ def test_streamed_is_in_memory(steps, count, monkeypatch):
 
 
 def test_streamed_images_are_augmented_as_in_memory(monkeypatch):
-    flip = augmentation.find("flip")
+    flip = augmentation.get("flip")
     model = toy.convnet()
     runs = []
     for bytes_ in (input_pipeline.RESIDENT, 1000):
@@ -82,9 +82,9 @@ def test_what_streams_is_trained_densely(monkeypatch):
         for path, mask in masking.get_masks(made.model).items()
     }
     monkeypatch.setattr(sparse, "BREAK_EVEN", 1)
-    assert made.why_dense(masks) is None
+    assert made.unsupported_reason(masks) is None
     monkeypatch.setattr(input_pipeline, "RESIDENT", 1000)
-    assert "stream" in made.why_dense(masks)
+    assert "stream" in made.unsupported_reason(masks)
 
 
 def test_a_data_set_of_tensorflow_is_its_arrays():

@@ -39,7 +39,7 @@ def test_names_of_runs_never_change():
 
 def test_only_what_differs_from_the_default_determines_the_name():
     config = Config().replace({"rate": 0.1, "levels": 3, "batch_size": 60})
-    assert config.identity() == {"rate": 0.1}
+    assert config.fingerprint() == {"rate": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_wrong_settings_are_refused(name, given, message):
 
 
 def test_the_paper_scale_is_the_papers_lenet():
-    config = presets.find("lenet_mnist", "paper")
+    config = presets.get("lenet_mnist", "paper")
     assert config.optimizer == "adam"
     assert config.learning_rate == 1.2e-3
     assert config.batch_size == 60
@@ -107,7 +107,7 @@ def test_every_preset_prunes_its_network_to_its_last_level(name, scale):
     from tf_lottery.pruning import rates
     from tf_lottery.training import State
 
-    config = presets.find(name, scale)
+    config = presets.get(name, scale)
     model = models.build_model(config.model, **config.model_options)
     masks = masking.get_masks(model)
     how = search.Pruning(
@@ -139,7 +139,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_paper_scale_is_the_papers(name):
-    c = presets.find(name, "paper")
+    c = presets.get(name, "paper")
     assert SETTINGS[name] == (
         c.optimizer,
         c.learning_rate,
@@ -152,17 +152,17 @@ def test_the_paper_scale_is_the_papers(name):
 
 
 def test_what_is_published_is_known_by_its_settings():
-    paper = dataclasses.asdict(presets.find("conv_2_cifar10", "paper"))
+    paper = dataclasses.asdict(presets.get("conv_2_cifar10", "paper"))
     assert presets.is_published(paper)
     assert presets.is_published({**paper, "seed": 3, "levels": 2})
     assert not presets.is_published({**paper, "learning_rate": 0.1})
     assert not presets.is_published({})
-    quick = dataclasses.asdict(presets.find("lenet_mnist", "quick"))
+    quick = dataclasses.asdict(presets.get("lenet_mnist", "quick"))
     assert not presets.is_published(quick)
 
 
 def test_the_rate_warms_up_and_falls_to_a_tenth_at_each_milestone():
-    config = presets.find("vgg_19_cifar10", "paper")
+    config = presets.get("vgg_19_cifar10", "paper")
     rate = optimizer(config, steps_per_epoch=703).learning_rate
     made = optimizer(config, 703)
     assert made.momentum == 0.9
@@ -228,14 +228,14 @@ def test_a_penalised_network_is_not_trained_without_its_penalty():
         path: np.zeros(mask.shape, bool)
         for path, mask in masking.get_masks(trainer.model).items()
     }
-    assert "kernel_regularizer" in trainer.why_dense(none)
+    assert "kernel_regularizer" in trainer.unsupported_reason(none)
 
 
 def test_an_unknown_preset_or_scale_lists_the_known():
     with pytest.raises(ValueError, match="Did you mean 'lenet_mnist'"):
-        presets.find("lenet_mnis", "quick")
+        presets.get("lenet_mnis", "quick")
     with pytest.raises(ValueError, match="Known: quick, paper"):
-        presets.find("lenet_mnist", "huge")
+        presets.get("lenet_mnist", "huge")
 
 
 def test_an_experiment_runs_every_replicate_under_its_own_seed(tmp_path):
@@ -273,7 +273,7 @@ def test_an_experiment_runs_every_replicate_under_its_own_seed(tmp_path):
         ({"replicates": 0}, "`replicates` must be a whole number of 1 or more"),
         ({"learning_rate": 0}, "`learning_rate` must be above 0"),
         ({"batch_size": 60_000}, "only 55000 training examples"),
-        ({"theta_0": "/nowhere/w.keras"}, "No file '/nowhere/w.keras'"),
+        ({"initial_weights": "/nowhere/w.keras"}, "No file '/nowhere/w.keras'"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_trains(

@@ -31,10 +31,10 @@ def stable_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stable") / "run"
     config = TINY.replace({"controls": "data_order,reinit*2", "rewind": "20it"})
     directory = experiment.run_experiment(config, folder, verbose=False)
-    three = functools.partial(stability.connect, points=3)
+    three = functools.partial(stability.interpolate, points=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stability, "connect", three)
-        lines = list(experiment.connect(directory))
+        lines = list(experiment.interpolate(directory))
     return directory, lines
 
 
@@ -64,8 +64,8 @@ def test_barriers_are_drawn_where_they_were_measured(stable_run):
 def test_a_run_that_misses_a_draw_is_under_way(stable_run, tmp_path):
     directory, _ = stable_run
     settings = {**TINY_SETTINGS, "controls": ["data_order", "reinit*3"]}
-    about = {**directory.config["about"], "settings": settings}
-    RunDirectory(directory.path, directory.config["identity"], about)
+    metadata = {**directory.config["metadata"], "settings": settings}
+    RunDirectory(directory.path, directory.config["fingerprint"], metadata)
     report.write(directory.path)
     page = (directory.path / "report.html").read_text()
     assert "The run is under way: 11 are planned" in page
@@ -77,14 +77,14 @@ def test_the_command_asks_for_the_same_bytes_where_they_cost(
 ):
     directory, _ = stable_run
     shutil.copytree(directory.path, tmp_path / "run")
-    about = {
-        **directory.config["about"],
+    metadata = {
+        **directory.config["metadata"],
         "preset": "lenet_mnist",
         "hardware": {"GPU": gpu},
         "deterministic": True,
     }
-    identity = directory.config["identity"]
-    run = RunDirectory(tmp_path / "run", identity, about)
+    fingerprint = directory.config["fingerprint"]
+    run = RunDirectory(tmp_path / "run", fingerprint, metadata)
     report.write(run.path)
     page = (run.path / "report.html").read_text()
     assert ("--deterministic" in page) == asks
@@ -110,6 +110,6 @@ def test_what_holds_no_run_is_named(tmp_path):
     with pytest.raises(ValueError, match="holds no run"):
         report.write(tmp_path)
     config = TINY.replace({"levels": 0})
-    directory = RunDirectory(tmp_path / "r", config.identity(), {})
+    directory = RunDirectory(tmp_path / "r", config.fingerprint(), {})
     with pytest.raises(ValueError, match="holds no trained network"):
         report.write(directory.path)

@@ -16,7 +16,9 @@ from tf_lottery.training import State
 
 def walk(how, train=fake_training, shapes=TWINS):
     dense = dense_ticket(shapes=shapes)
-    return list(search.follow(search.find_tickets(dense, how), train))
+    return list(
+        search.train_sequentially(search.find_tickets(dense, how), train)
+    )
 
 
 def test_levels_run_from_dense_to_the_last():
@@ -164,7 +166,9 @@ def test_real_training_restarts_from_theta_k(step):
         capture = step if ticket.level == 0 else None
         return toy.train(trainer, ticket.start, ticket.masks, capture)
 
-    found = list(search.follow(search.find_tickets(dense, how), train))
+    found = list(
+        search.train_sequentially(search.find_tickets(dense, how), train)
+    )
     (theta_k,) = found[0][1].captured
     assert theta_k.step == step
     for ticket, run in found[1:]:
@@ -179,7 +183,7 @@ def test_a_kernel_is_never_emptied():
 
 
 def test_rewinding_the_learning_rate_alone_keeps_the_trained_weights():
-    found = walk(search.Pruning(2, RATES, rewinds="learning_rate"))
+    found = walk(search.Pruning(2, RATES, rewind_mode="learning_rate"))
     for (_, before), (ticket, _) in itertools.pairwise(found):
         for path, weight in before.trained.items():
             mask = ticket.masks.get(path, True)
@@ -199,7 +203,7 @@ def test_all_but_the_weights_restarts_from_step_k():
         captured = (State(7, start.weights, slots),)
         return dataclasses.replace(fake_training(ticket), captured=captured)
 
-    found = walk(search.Pruning(1, RATES, rewinds="learning_rate"), train)
+    found = walk(search.Pruning(1, RATES, rewind_mode="learning_rate"), train)
     (_, before), (ticket, _) = found
     mask = ticket.masks["a/kernel"]
     assert ticket.start.step == ticket.start.slots["iteration"] == 7
@@ -210,4 +214,4 @@ def test_all_but_the_weights_restarts_from_step_k():
 
 def test_what_else_could_be_rewound_is_not_known():
     with pytest.raises(ValueError, match="Known: weights, learning_rate"):
-        search.Pruning(1, RATES, rewinds="biases")
+        search.Pruning(1, RATES, rewind_mode="biases")

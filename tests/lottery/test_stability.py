@@ -10,7 +10,7 @@ import toy
 
 from tf_lottery import experiment, masking
 from tf_lottery.lottery import stability
-from tf_lottery.lottery.stability import Line
+from tf_lottery.lottery.stability import LinearPath
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.training import Job, batch_norm
 
@@ -27,13 +27,15 @@ def trained(trainer, seed, step=0):
 
 
 def errors_of(trainer):
-    return lambda weights, anew: trainer.errors(weights, anew=anew)
+    return lambda weights, between: trainer.errors(
+        weights, reestimate_batch_norm=between
+    )
 
 
 def test_the_ends_of_a_line_are_the_networks_themselves():
     trainer = toy.trainer(toy.convnet())
     ends = trained(trainer, seed=1)
-    line = stability.connect(*ends, errors_of(trainer), points=5)
+    line = stability.interpolate(*ends, errors_of(trainer), points=5)
     assert line.alphas == (0, 0.25, 0.5, 0.75, 1)
     assert line.errors.keys() == {"train", "validation", "test"}
     for place, weights in zip((0, -1), ends, strict=True):
@@ -54,7 +56,7 @@ def test_errors_are_what_training_says_they_are():
 def test_a_network_and_itself_have_no_barrier():
     trainer = toy.trainer()
     same = trained(trainer, seed=0, step=0)
-    line = stability.connect(*same, errors_of(trainer), points=4)
+    line = stability.interpolate(*same, errors_of(trainer), points=4)
     assert line.distance == 0
     for split in line.errors:
         assert line.barrier(split) == 0
@@ -65,11 +67,11 @@ def test_points_lie_where_they_are_said_to_lie():
     other = {"w": np.array([4.0, 0.0], "float32"), "seed": np.array([9, 0])}
     seen = []
 
-    def errors(weights, anew):
-        seen.append((*weights["w"], weights["seed"][0], anew))
+    def errors(weights, reestimate_batch_norm):
+        seen.append((*weights["w"], weights["seed"][0], reestimate_batch_norm))
         return {"test": 0.1 + (0.3 if weights["w"][0] == 1 else 0)}
 
-    line = stability.connect(one, other, errors, points=5)
+    line = stability.interpolate(one, other, errors, points=5)
     assert seen == [
         (0, 4, 7, False),
         (1, 3, 7, True),
@@ -117,7 +119,9 @@ def test_a_point_between_is_measured_with_statistics_of_its_own():
     name = "batch_normalization/moving_variance"
     weights[name] = 1e4 * weights[name]
     broken = trainer.errors(weights, ["test"])["test"]
-    mended = trainer.errors(weights, ["test"], anew=True)["test"]
+    mended = trainer.errors(weights, ["test"], reestimate_batch_norm=True)[
+        "test"
+    ]
     whole = trainer.errors(run.trained, ["test"])["test"]
     assert mended == pytest.approx(whole, abs=0.05)
     assert broken > mended + 0.1
@@ -139,7 +143,9 @@ def test_training_that_is_never_stable_is_named():
 
 
 def test_a_barrier_is_the_rise_over_the_mean_of_the_ends():
-    line = Line((0, 0.5, 1), {"a": (0.1, 0.1, 0.3), "b": (0.2, 0.7, 0.4)}, 1)
+    line = LinearPath(
+        (0, 0.5, 1), {"a": (0.1, 0.1, 0.3), "b": (0.2, 0.7, 0.4)}, 1
+    )
     assert line.barrier("a") == pytest.approx(0.1)
     assert line.barrier("b") == pytest.approx(0.4)
 
@@ -163,17 +169,17 @@ def test_copies_of_the_dense_network_part_at_step_k(tmp_path):
     assert toy.same(copies[1].start.weights, theta_k)
 
 
-@pytest.mark.parametrize("rewinds", ["weights", "learning_rate"])
-def test_the_first_stable_step_is_found(rewinds, tmp_path, monkeypatch):
+@pytest.mark.parametrize("rewind_mode", ["weights", "learning_rate"])
+def test_the_first_stable_step_is_found(rewind_mode, tmp_path, monkeypatch):
     barriers = {0: 0.4, 1: 0.3, 2: 0.1, 4: 0.01, 8: 0.0}
     taken = []
 
-    class Known(Line):
+    class Known(LinearPath):
         def barrier(self, split):
             assert split == "validation"
             return barriers[taken[-1]]
 
-    real = stability.connect
+    real = stability.interpolate
 
     def connect(one, other, errors, points=3):
         line = real(one, other, errors, points)
@@ -194,7 +200,7 @@ def test_the_first_stable_step_is_found(rewinds, tmp_path, monkeypatch):
         return real_first(steps, measured)
 
     monkeypatch.setattr(stability, "first_stable", first)
-    settings = {"levels": 1, "rewind": "auto", "rewinds": rewinds}
+    settings = {"levels": 1, "rewind": "auto", "rewind_mode": rewind_mode}
     search = prepare(**settings)
     fit(search, folder, length="16it")
     assert search.tickets[1].origin.step == 4
@@ -211,7 +217,7 @@ def test_the_first_stable_step_is_found(rewinds, tmp_path, monkeypatch):
     assert trainings.count == 0
     assert again.tickets[1].origin.digest == search.tickets[1].origin.digest
     # The same as if the step had been given.
-    given = prepare(levels=1, rewind="4it", rewinds=rewinds)
+    given = prepare(levels=1, rewind="4it", rewind_mode=rewind_mode)
     fit(given, length="16it")
     assert given.tickets[1].start.digest == search.tickets[1].start.digest
 
@@ -239,40 +245,40 @@ TINY = {"length": "20it", "levels": 1, "evaluate_every": 10}
 
 
 def test_a_run_is_connected_level_by_level(tmp_path, monkeypatch):
-    three = functools.partial(stability.connect, points=3)
+    three = functools.partial(stability.interpolate, points=3)
     monkeypatch.setattr(stability, "connect", three)
     config = experiment.Config().replace(
         {**TINY, "controls": "data_order", "model_options": {"units": [9, 5]}}
     )
     directory = experiment.run_experiment(config, tmp_path / "r", verbose=False)
-    lines = list(experiment.connect(directory))
+    lines = list(experiment.interpolate(directory))
     assert [place for *place, _ in lines] == [[0, 0], [0, 1]]
     for _, _, line in lines:
         assert line.errors.keys() == {"train", "validation", "test"}
         assert all(0 <= e <= 1 for e in line.errors["test"])
     monkeypatch.setattr(stability, "connect", None)  # they are kept
-    again = list(experiment.connect(RunDirectory.open(tmp_path / "r"), 1))
+    again = list(experiment.interpolate(RunDirectory.open(tmp_path / "r"), 1))
     assert again == lines[1:]
     with pytest.raises(ValueError, match="Unknown level.*'3'"):
-        list(experiment.connect(directory, 3))
+        list(experiment.interpolate(directory, 3))
 
 
 def test_a_run_without_copies_says_how_to_get_them(tmp_path):
     config = experiment.Config().replace({**TINY, "levels": 0, "controls": ""})
     directory = experiment.run_experiment(config, tmp_path / "r", verbose=False)
     with pytest.raises(ValueError, match="--controls data_order"):
-        list(experiment.connect(directory))
+        list(experiment.interpolate(directory))
 
 
 def test_a_search_is_no_run_of_a_preset(tmp_path):
     fit(prepare(levels=0), tmp_path / "run", length="2it", evaluate_every=1)
     directory = RunDirectory.open(tmp_path / "run")
-    with pytest.raises(ValueError, match="Use stability.connect"):
-        list(experiment.connect(directory))
+    with pytest.raises(ValueError, match="Use stability.interpolate"):
+        list(experiment.interpolate(directory))
 
 
 def test_fine_tuning_goes_on_with_the_optimizer(tmp_path):
-    settings = {"levels": 2, "rewinds": "nothing"}
+    settings = {"levels": 2, "rewind_mode": "nothing"}
     search = prepare(**settings)
     fit(search, tmp_path / "run", length="16it")
     before, ticket = search.tickets[1:]
@@ -296,10 +302,10 @@ def test_fine_tuning_goes_on_with_the_optimizer(tmp_path):
 
 def test_fine_tuning_in_a_sweep_is_fine_tuning_alone(tmp_path):
     config = experiment.Config().replace({**TINY, "controls": ""})
-    configs = experiment.expand(config, {"rewinds": ["weights", "nothing"]})
+    configs = experiment.expand(config, {"rewind_mode": ["weights", "nothing"]})
     _, tuned = experiment.run_sweep(configs, tmp_path / "s", verbose=False)
     alone = experiment.run_experiment(
-        configs["rewinds=nothing"], tmp_path / "a", verbose=False
+        configs["rewind_mode=nothing"], tmp_path / "a", verbose=False
     )
     one, other = (run.ticket(0, 1) for run in (tuned, alone))
     assert one.start.slots["iteration"] == 20
@@ -325,7 +331,9 @@ def test_the_copy_that_decides_is_not_the_one_that_is_shown(tmp_path):
 
 
 def test_learning_rate_rewinding_restarts_random_streams():
-    search = prepare(toy.mlp(dropout=0.3), levels=1, rewinds="learning_rate")
+    search = prepare(
+        toy.mlp(dropout=0.3), levels=1, rewind_mode="learning_rate"
+    )
     fit(search, length="8it", evaluate_every=4)
     dense, ticket = search.tickets
     streams = [p for p in dense.trained if p.endswith("seed_generator_state")]

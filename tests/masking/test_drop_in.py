@@ -292,15 +292,16 @@ def mine():
     ids=["dense", "conv_1d", "mine"],
 )
 @pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))]
+    "duplicate",
+    [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))],
 )
-def test_a_layer_is_copied_and_pickled_with_its_masks(make, copied):
+def test_a_layer_is_copied_and_pickled_with_its_masks(make, duplicate):
     layer = make()
     if not layer.built:
         layer.build((None, 4, 5))
     mask = next(w for w in layer.weights if isinstance(w, MaskedVariable)).mask
     mask.assign(np.arange(np.prod(mask.shape)).reshape(mask.shape) % 2 == 0)
-    other = copied(layer)
+    other = duplicate(layer)
     assert type(other) is type(layer)
     for one, two in zip(layer.weights, other.weights, strict=True):
         assert np.array_equal(one, two)

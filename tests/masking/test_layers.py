@@ -403,9 +403,9 @@ def test_files_of_weights_cross_between_plain_and_masked(row, tmp_path):
     model.save_weights(tmp_path / "masked.weights.h5")
 
     again = masked_layer(row, seed=9)
-    anew = network(again, row)
-    anew.load_weights(tmp_path / "masked.weights.h5")
-    assert np.array_equal(anew(batch(row)), outputs)
+    reestimate_batch_norm = network(again, row)
+    reestimate_batch_norm.load_weights(tmp_path / "masked.weights.h5")
+    assert np.array_equal(reestimate_batch_norm(batch(row)), outputs)
     assert_same([m for _, m in pairs(again)], [m for _, m in pairs(layer)])
     assert np.all(pruned(again) == 0)
 

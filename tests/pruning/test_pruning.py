@@ -270,8 +270,8 @@ def test_a_budget_of_no_weight_is_refused(budget):
 @pytest.mark.parametrize(
     ("find", "table"),
     [
-        (allocations.find, ALLOCATIONS),
-        (schedules.find, SCHEDULES),
+        (allocations.get, ALLOCATIONS),
+        (schedules.get, SCHEDULES),
         (find_criterion, CRITERIA),
     ],
 )

@@ -15,7 +15,7 @@ from tf_lottery.lottery import search
 from tf_lottery.runs import run_directory
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.training import Diverged
-from sample_runs import IDENTITY, directory, fake_run, fill, found_tickets, tree, diverges_and_comes_back
+from sample_runs import FINGERPRINT, directory, fake_run, fill, found_tickets, tree, diverges_and_comes_back
 
 
 
@@ -83,12 +83,12 @@ def test_the_same_configuration_opens_it_again(tmp_path):
 def test_another_configuration_is_refused_by_name_and_harms_nothing(tmp_path):
     fill(directory(tmp_path / "run"))
     before = tree(tmp_path)
-    other = {**IDENTITY, "optimizer": {"name": "sgd", "beta": [0.9]}}
+    other = {**FINGERPRINT, "optimizer": {"name": "sgd", "beta": [0.9]}}
     message = 'optimizer.name is "adam" there and "sgd" here'
     with pytest.raises(ValueError, match=message):
         directory(tmp_path / "run", other)
     with pytest.raises(ValueError, match="rate is 0.2 there and the default"):
-        directory(tmp_path / "run", {"optimizer": IDENTITY["optimizer"]})
+        directory(tmp_path / "run", {"optimizer": FINGERPRINT["optimizer"]})
     assert tree(tmp_path) == before
 
 
@@ -167,8 +167,8 @@ def test_config_says_what_determines_the_run(tmp_path):
     directory(tmp_path / "run")
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config == {
-        "identity": IDENTITY,
-        "about": {"preset": "toy"},
+        "fingerprint": FINGERPRINT,
+        "metadata": {"preset": "toy"},
         "replicates": 1,
     }
 
@@ -259,7 +259,7 @@ def test_a_siblings_divergence_is_taken_over(tmp_path):
     (dense, _), *_ = found_tickets()
     theirs.save_diverged(0, dense, Diverged(0, 10, math.nan))
     kept = RunDirectory(
-        tmp_path / "own", IDENTITY, {"preset": "toy"}, siblings=[theirs]
+        tmp_path / "own", FINGERPRINT, {"preset": "toy"}, siblings=[theirs]
     )
     assert kept.load_diverged(0, dense).last == 10
     assert len(directory(tmp_path / "own").diverged()) == 1

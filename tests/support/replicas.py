@@ -229,7 +229,7 @@ def spread():
 
 def resumed(folder):
     """Stops at an evaluation, and goes on from the file."""
-    loop.SECONDS_BETWEEN_FILES = 0
+    loop.SECONDS_BETWEEN_CHECKPOINTS = 0
     length = "60it"
     whole = trained(trainer(mirrored(2), length=length))
 
@@ -287,7 +287,7 @@ class Adding(L.Layer):
         return x
 
 
-def refusal(made, strategy, **settings):
+def unsupported_reason(made, strategy, **settings):
     try:
         trained(trainer(strategy, made=made, **settings))
     except ValueError as error:
@@ -302,19 +302,25 @@ def refusals():
     recurrent = L.Dense(3)(L.LSTM(4, dropout=0.5, name="lstm")(rows))
     two = mirrored(2)
     return {
-        "state": refusal(keras.Sequential([image, Counted(), *head]), two),
-        "own draws": refusal(noisy(), two),
-        "added": refusal(keras.Sequential([image, Adding(), *head]), two),
-        "draws": refusal(keras.Model(image, recurrent), two),
-        "penalty": refusal(
+        "state": unsupported_reason(
+            keras.Sequential([image, Counted(), *head]), two
+        ),
+        "own draws": unsupported_reason(noisy(), two),
+        "added": unsupported_reason(
+            keras.Sequential([image, Adding(), *head]), two
+        ),
+        "draws": unsupported_reason(keras.Model(image, recurrent), two),
+        "penalty": unsupported_reason(
             keras.Sequential(
                 [image, L.Flatten(), L.Dense(3, activity_regularizer="l2")]
             ),
             two,
         ),
-        "uncounted": refusal(toy.mlp(), two, ignore_class=0),
-        "sum": refusal(toy.mlp(), two, reduction="sum", length="1it"),
-        "batch": refusal(toy.mlp(), mirrored(4), batch_size=30),
+        "uncounted": unsupported_reason(toy.mlp(), two, ignore_class=0),
+        "sum": unsupported_reason(
+            toy.mlp(), two, reduction="sum", length="1it"
+        ),
+        "batch": unsupported_reason(toy.mlp(), mirrored(4), batch_size=30),
     }
 
 
@@ -371,7 +377,7 @@ def main(path):
     out["resumed"] = resumed(path.parent / "under_way")
     out["refusals"] = refusals()
     out["tpu"] = on_tpu()
-    out["found"] = strategies.described(strategies.find("mirrored"))
+    out["found"] = strategies.described(strategies.get("mirrored"))
     path.write_bytes(pickle.dumps(out))
 
 

@@ -13,11 +13,11 @@ from tf_lottery.lottery import search
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.training import Diverged
 
-IDENTITY = {"rate": 0.2, "optimizer": {"name": "adam", "beta": [0.9]}}
+FINGERPRINT = {"rate": 0.2, "optimizer": {"name": "adam", "beta": [0.9]}}
 
 
-def directory(path, identity=IDENTITY):
-    return RunDirectory(path, identity, {"preset": "toy"})
+def directory(path, fingerprint=FINGERPRINT):
+    return RunDirectory(path, fingerprint, {"preset": "toy"})
 
 
 def fake_run(ticket):
@@ -34,7 +34,7 @@ def fake_run(ticket):
 def fill(kept, levels=2):
     how = search.Pruning(levels, sample_tickets.RATES)
     tickets = search.find_tickets(sample_tickets.dense_ticket(), how)
-    found = list(search.follow(tickets, fake_run))
+    found = list(search.train_sequentially(tickets, fake_run))
     for ticket, run in found:
         kept.save(0, ticket, run)
     return found
@@ -43,7 +43,7 @@ def fill(kept, levels=2):
 def found_tickets(levels=2):
     how = search.Pruning(levels, sample_tickets.RATES)
     tickets = search.find_tickets(sample_tickets.dense_ticket(), how)
-    return list(search.follow(tickets, fake_run))
+    return list(search.train_sequentially(tickets, fake_run))
 
 
 def tree(path):

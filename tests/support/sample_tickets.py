@@ -9,7 +9,7 @@ from tf_lottery import masking
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery import rewinding
 from tf_lottery.lottery.ticket import Ticket
-from tf_lottery.training import Job, Run, State
+from tf_lottery.training import Job, State, TrainingResult
 
 
 def make(model=None, step=0, density=0.4):
@@ -60,7 +60,7 @@ def fake_training(ticket, seed=1):
         else w + 1
         for p, w in ticket.start.weights.items()
     }
-    return Run(trained=trained, metrics={}, curve=(), per_example={})
+    return TrainingResult(trained=trained, metrics={}, curve=(), per_example={})
 
 
 def trained_ticket(model, density=0.4):

@@ -11,7 +11,7 @@ from tf_lottery.training import loop, resume
 
 
 def main():
-    loop.SECONDS_BETWEEN_FILES = object_store.RESTS = 0
+    loop.SECONDS_BETWEEN_CHECKPOINTS = object_store.RESTS = 0
     leases._InBucket.pause = 0.1
     real_save, real_found = resume.save, resume.found
     freeze_at = None

@@ -156,7 +156,7 @@ def killed(trainer, made, monkeypatch, at):
     class KilledError(Exception):
         pass
 
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_FILES", 0)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
 
     def tell(_, step, __):
         if step >= at:

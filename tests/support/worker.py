@@ -16,11 +16,11 @@ from tf_lottery.training.distribution import strategies
 
 
 def main(out):
-    strategy = strategies.find("multi_worker")
+    strategy = strategies.get("multi_worker")
     # Ops may run only now that the workers are joined.
     import replicas
 
-    loop.SECONDS_BETWEEN_FILES = 0
+    loop.SECONDS_BETWEEN_CHECKPOINTS = 0
     found = replicas.search(
         replicas.momentum, strategy, run_dir=out / "run", length="240it"
     )

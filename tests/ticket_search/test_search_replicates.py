@@ -168,9 +168,9 @@ def threads_of(_):
 
 def test_processes_have_the_threads_they_are_given():
     # Other threads sum in another order: convolutions differ in last bits.
-    with process_pool.Processes(toy.trainer, 1, 3) as crew:
-        crew.ask(threads_of)
-        assert crew.answers() == [3]
+    with process_pool.ProcessPool(toy.trainer, 1, 3) as executor:
+        executor.ask(threads_of)
+        assert executor.answers() == [3]
 
 
 def local_model(kind):
@@ -407,7 +407,7 @@ def test_an_unbounded_initializer_draws_anything():
         assert masking.support(found, (3, 3)) == (-np.inf, np.inf)
 
 
-@pytest.mark.parametrize("source", ["pretrained", "theta_0"])
+@pytest.mark.parametrize("source", ["pretrained", "initial_weights"])
 def test_pretrained_weights_are_kept_by_all_replicates(
     source, tmp_path, capsys
 ):
@@ -418,7 +418,7 @@ def test_pretrained_weights_are_kept_by_all_replicates(
     else:
         other = toy.mlp(seed=5)
         other.save_weights(tmp_path / "my.weights.h5")
-        settings["theta_0"] = tmp_path / "my.weights.h5"
+        settings["initial_weights"] = tmp_path / "my.weights.h5"
     made = search(model, **settings)
     fit(made, tmp_path / "run", verbose=1)
     expected = (model if source == "pretrained" else other).layers[1].kernel

@@ -255,7 +255,7 @@ def test_other_data_or_another_model_is_refused(tmp_path):
 def test_theta_0_can_come_from_a_file(tmp_path):
     source = toy.mlp(seed=77)
     source.save_weights(tmp_path / "mine.weights.h5")
-    search = prepare(theta_0=tmp_path / "mine.weights.h5", levels=1)
+    search = prepare(initial_weights=tmp_path / "mine.weights.h5", levels=1)
     fit(search)
     origin = search.tickets[1].origin.weights["dense/kernel"]
     assert np.array_equal(origin, source.layers[1].kernel.numpy())

@@ -307,7 +307,7 @@ def test_states_are_those_of_a_plain_model_and_obey_masks(make):
         job = job_of(trainer, capture=(7, 8))
         (run,) = trainer.train([job])
         states.append(run.captured)
-    assert trainer.arrangement(2)[0] == "in turn"
+    assert trainer.stacking(2)[0] == "in turn"
     for plain, own in zip(*states, strict=True):
         for part in ("weights", "slots"):
             one, other = getattr(plain, part), getattr(own, part)

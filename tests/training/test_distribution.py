@@ -185,9 +185,9 @@ def test_a_part_is_its_own_where_numbers_are_known_late(monkeypatch, kind):
 
 def test_strategies_are_found_by_name(found):
     assert found["found"] == "MirroredStrategy, 4 replicas"
-    one = strategies.find("one_device")
+    one = strategies.get("one_device")
     assert strategies.described(one) == "OneDeviceStrategy, 1 replica"
-    assert strategies.described(strategies.find("auto")) == "none"
+    assert strategies.described(strategies.get("auto")) == "none"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_strategy_that_cannot_be_had_is_one_line(
 ):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match=".") as raised:
-        strategies.find(name)
+        strategies.get(name)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -250,7 +250,7 @@ def test_a_step_of_its_own_is_not_split():
 
     made = Mine(toy.mlp().layers)
     made.build((None, 6, 6, 1))
-    strategy = strategies.find("one_device")
+    strategy = strategies.get("one_device")
     with pytest.raises(ValueError, match="Mine has a `train_step` of its own"):
         replicas.trainer(strategy, made=made)
 
@@ -359,7 +359,7 @@ def test_a_chief_says_nothing_while_the_others_train(
 ):
     # What it says is a sum, and so is what they are at: both would break.
     heard = []
-    monkeypatch.setattr(multi_worker, "_Wire", lambda _: heard.append)
+    monkeypatch.setattr(multi_worker, "_Broadcast", lambda _: heard.append)
     job = Job(State(0, {}, {}), Masks({"k": np.ones(1, bool)}), 0)
 
     def progress(*_):
@@ -367,11 +367,11 @@ def test_a_chief_says_nothing_while_the_others_train(
             raise error
 
     def work():
-        with multi_worker.Chief(Interrupted(error), {}) as chief:
+        with multi_worker.MultiWorkerExecutor(Interrupted(error), {}) as chief:
             if where == "before":
                 raise error
-            chief.take(job)
-            chief.finished(progress)
+            chief.submit(job)
+            chief.wait(progress)
 
     with pytest.raises(type(error)):
         work()

@@ -17,12 +17,19 @@ from tf_lottery import __main__, controls, experiment, masking
 from tf_lottery.core import seeds
 from tf_lottery.experiment import runner
 from tf_lottery.lottery import search
-from tf_lottery.runs.executors import Here, Processes
+from tf_lottery.runs.executors import InProcessExecutor, ProcessPool
 from tf_lottery.runs.network_plan import Plan, described
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.run_directory import RunDirectory
-from tf_lottery.runs.scheduler import Study
-from tf_lottery.training import Diverged, Job, Run, State, checkpoint, loop
+from tf_lottery.runs.scheduler import Scheduler
+from tf_lottery.training import (
+    Diverged,
+    Job,
+    State,
+    TrainingResult,
+    checkpoint,
+    loop,
+)
 
 TINY = experiment.Config().replace(
     {
@@ -69,13 +76,13 @@ def too_fast_after(step):
 def steps_trained(monkeypatch):
     """Counts the stretches that networks train from here on."""
     stretches = []
-    advance = loop.Course.advance
+    advance = loop.TrainingLoop.advance
 
     def counted(self, window, stop):
         stretches.append(stop)
         return advance(self, window, stop)
 
-    monkeypatch.setattr(loop.Course, "advance", counted)
+    monkeypatch.setattr(loop.TrainingLoop, "advance", counted)
     return stretches
 
 
@@ -127,7 +134,7 @@ def test_weights_that_the_last_step_spoils_are_no_trained_network():
     (outcome,) = trainer.train([job])
     assert str(outcome) == str(Diverged(50, 60, math.nan))
     (sound,) = toy.trainer(optimizer=too_fast_after(59)).train([job])
-    assert isinstance(sound, Run)
+    assert isinstance(sound, TrainingResult)
 
 
 def test_a_process_tells_of_a_network_that_diverged_and_goes_on():
@@ -135,12 +142,12 @@ def test_a_process_tells_of_a_network_that_diverged_and_goes_on():
     sound, other = sample_tickets.jobs(trainer, 2)
     broken = exploding_job(other)
     outcomes = {}
-    with Processes(toy.trainer, 1) as crew:
+    with ProcessPool(toy.trainer, 1) as executor:
         for job in (broken, sound):
-            crew.take(job)
-            outcomes |= dict(crew.finished(lambda *_: None))
+            executor.submit(job)
+            outcomes |= dict(executor.wait(lambda *_: None))
     assert isinstance(outcomes[broken], Diverged)
-    assert isinstance(outcomes[sound], Run)
+    assert isinstance(outcomes[sound], TrainingResult)
 
 
 def searches(count, **settings):
@@ -184,14 +191,19 @@ def study_of(folder, replicates, exploding_one, levels=1):
         )
     networks = sum(one.networks for one in made)
     progress = Told(networks * trainer.steps, replicates)
-    study = Study(trainer, directory, 0, progress)
-    walks = [one.walk(study, trainer, r) for r, one in enumerate(made)]
-    return study, walks, progress, trainer
+    scheduler = Scheduler(trainer, directory, 0, progress)
+    replicate_searches = [
+        one.replicate_search(scheduler, trainer, r)
+        for r, one in enumerate(made)
+    ]
+    return scheduler, replicate_searches, progress, trainer
 
 
 def test_in_a_stack_a_dense_network_ends_its_replicate_alone(tmp_path, capsys):
-    study, walks, progress, trainer = study_of(tmp_path, 3, exploding_one=1)
-    study.work_off(walks, Here(trainer, stack=3))
+    scheduler, replicate_searches, progress, trainer = study_of(
+        tmp_path, 3, exploding_one=1
+    )
+    scheduler.run(replicate_searches, InProcessExecutor(trainer, stack=3))
     directory = RunDirectory.open(tmp_path)
     assert places(directory.diverged()) == [(1, 0, "ticket")]
     assert directory.diverged()[0].step == 10
@@ -219,8 +231,8 @@ def test_what_diverged_is_kept_though_the_stack_is_interrupted(
     tmp_path, monkeypatch
 ):
     four = functools.partial(study_of, tmp_path, 4, exploding_one=1, levels=0)
-    study, walks, progress, trainer = four()
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_FILES", 0)
+    scheduler, replicate_searches, progress, trainer = four()
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
 
     class KilledError(Exception):
         pass
@@ -231,13 +243,13 @@ def test_what_diverged_is_kept_though_the_stack_is_interrupted(
 
     progress._evaluated = killed
     with pytest.raises(KilledError):
-        study.work_off(walks, Here(trainer, stack=3))
+        scheduler.run(replicate_searches, InProcessExecutor(trainer, stack=3))
     directory = RunDirectory.open(tmp_path)
     assert places(directory.diverged()) == [(1, 0, "ticket")]
     assert directory.records() == []
-    study, walks, progress, trainer = four()
+    scheduler, replicate_searches, progress, trainer = four()
     # The fourth would join the stack; those under way go on all the same.
-    study.work_off(walks, Here(trainer, stack=3))
+    scheduler.run(replicate_searches, InProcessExecutor(trainer, stack=3))
     began = {replicate: at for (replicate, *_), at in progress.began.items()}
     assert set(began) == {0, 2, 3}
     assert began[3] == 0
@@ -274,7 +286,7 @@ def of_a_pruned_network(theta_k, run):
 
 
 def test_a_ticket_that_diverges_ends_its_search(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(search.REWINDS, "weights", of_a_pruned_network)
+    monkeypatch.setitem(search.REWIND_MODES, "weights", of_a_pruned_network)
     settings = {"levels": 4, "controls": ["reinit"]}
     made = prepare(**settings)
     history = fit(made, tmp_path / "run", verbose=1)
@@ -313,7 +325,7 @@ def test_a_ticket_that_diverges_ends_its_search(tmp_path, monkeypatch, capsys):
 def test_one_shot_goes_on_after_a_ticket_that_diverged(tmp_path, monkeypatch):
     calls = itertools.count(1)
     monkeypatch.setitem(
-        search.REWINDS,
+        search.REWIND_MODES,
         "weights",
         lambda at_k, _: exploding(at_k) if next(calls) == 2 else at_k,
     )
@@ -454,7 +466,7 @@ def test_between_a_ticket_and_a_copy_that_diverged_there_is_no_line(
     monkeypatch.setitem(controls.CONTROLS, "data_order", of_a_copy)
     config = TINY.replace({"controls": "data_order"})
     directory = experiment.run_experiment(config, tmp_path, verbose=False)
-    lines = list(experiment.connect(directory))
+    lines = list(experiment.interpolate(directory))
     assert [place for *place, _ in lines] == [[0, 0], [0, 1]]
     assert all(line.barrier("test") == math.inf for *_, line in lines)
     assert __main__.main(["stability", str(tmp_path)]) in (0, None)

@@ -19,7 +19,7 @@ from sample_tickets import jobs
 from tf_lottery import masking
 from tf_lottery.data import augmentation
 from tf_lottery.lottery import rewinding
-from tf_lottery.runs.executors import Here, Processes
+from tf_lottery.runs.executors import InProcessExecutor, ProcessPool
 from tf_lottery.training import Job, Trainer, loop, resume
 from tf_lottery.training.backends import sparse
 
@@ -50,13 +50,13 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_in_a_stack_is_the_network_alone(name):
-    build, arrangement = MODELS[name]
+    build, stacking = MODELS[name]
     # Not Adam, which makes steps of the rounding errors of zero gradients.
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     trainer = toy.trainer(build(), optimizer=optimizer, length="100it")
     together = jobs(trainer)
-    found, reason = trainer.arrangement(3)
-    assert found == arrangement
+    found, reason = trainer.stacking(3)
+    assert found == stacking
     assert reason
     stacked = trainer.train(together)
     for job, run in zip(together, stacked, strict=True):
@@ -70,7 +70,7 @@ def test_a_network_in_a_stack_is_the_network_alone(name):
 
 
 def test_an_unstackable_model_says_why():
-    found, reason = toy.trainer(toy.convnet()).arrangement(2)
+    found, reason = toy.trainer(toy.convnet()).stacking(2)
     assert found == "unrolled"
     assert "Conv2D" in reason
 
@@ -87,14 +87,14 @@ def test_networks_that_start_at_different_steps_train_too():
 
 def test_too_little_memory_shrinks_the_stack(monkeypatch, caplog):
     trainer = toy.trainer()
-    real = loop.Course.advance
+    real = loop.TrainingLoop.advance
 
     def advance(self, *args):
         if len(self.logs) > 2:
             raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
         return real(self, *args)
 
-    monkeypatch.setattr(loop.Course, "advance", advance)
+    monkeypatch.setattr(loop.TrainingLoop, "advance", advance)
     made = jobs(trainer, 4)
     runs = trainer.train(made)
     assert "4 networks do not fit into memory together" in caplog.text
@@ -254,7 +254,7 @@ sys.path[:0] = [{str(here)!r}, {str(here.parents[1])!r}]
 import toy
 from tf_lottery import masking
 from tf_lottery.training import Job, loop
-loop.SECONDS_BETWEEN_FILES = 0
+loop.SECONDS_BETWEEN_CHECKPOINTS = 0
 trainer = toy.trainer(toy.mlp(dropout=0.3), length="3000it")
 masks = masking.get_masks(trainer.model)
 folder = pathlib.Path(sys.argv[1])
@@ -298,13 +298,13 @@ def test_processes_train_what_this_process_would():
     trainer = toy.trainer()
     made = jobs(trainer, 3)
     told = []
-    with Processes(toy.trainer, 2) as crew:
+    with ProcessPool(toy.trainer, 2) as executor:
         done = {}
         waiting = list(made)
         while len(done) < len(made):
-            while crew.room(len(waiting)):
-                crew.take(waiting.pop(0))
-            done |= dict(crew.finished(lambda job, *_: told.append(job)))
+            while executor.free_slots(len(waiting)):
+                executor.submit(waiting.pop(0))
+            done |= dict(executor.wait(lambda job, *_: told.append(job)))
     assert set(done) == set(made) == set(told)
     for job in made:
         alone = trainer.train([job])[0]
@@ -317,10 +317,10 @@ def test_an_error_in_a_process_is_raised_here():
     trainer = toy.trainer()
     (job,) = jobs(trainer, 1)
     broken = Job(trainer.initial(trainer.model, 0), job.masks)
-    with Processes(toy.trainer, 1) as crew:
-        crew.take(broken)
+    with ProcessPool(toy.trainer, 1) as executor:
+        executor.submit(broken)
         with pytest.raises(ValueError, match="Rewind first"):
-            crew.finished(lambda *_: None)
+            executor.wait(lambda *_: None)
 
 
 def long_trainer():
@@ -330,21 +330,21 @@ def long_trainer():
 def test_a_process_that_dies_is_named():
     trainer = toy.trainer()
     (job,) = jobs(trainer, 1)
-    with Processes(long_trainer, 1) as crew:
-        crew.take(job)
+    with ProcessPool(long_trainer, 1) as executor:
+        executor.submit(job)
 
         def kill(*_):
-            os.kill(crew._workers[0]._process.pid, signal.SIGKILL)
+            os.kill(executor._workers[0]._process.pid, signal.SIGKILL)
 
         with pytest.raises(ValueError, match="status -9.*goes on from here"):
-            crew.finished(kill)
+            executor.wait(kill)
 
 
 def test_here_takes_one_on_a_cpu_and_a_stack_where_told():
     trainer = toy.trainer(length="10it")
     for stack, expected in ((None, 1), (2, 2), (9, 3)):
-        crew = Here(trainer, stack)
-        assert crew.room(3) == expected
+        executor = InProcessExecutor(trainer, stack)
+        assert executor.free_slots(3) == expected
 
 
 def test_test_data_is_evaluated_when_asked_for_only():
@@ -366,7 +366,7 @@ def test_interim_reads_what_it_wrote(tmp_path):
     trainer = toy.trainer(toy.mlp(dropout=0.2))
     masks = masking.get_masks(trainer.model)
     state = toy.train(trainer, trainer.state, masks, capture=7).captured[0]
-    written = resume.Interim(
+    written = resume.InProgressCheckpoint(
         "f" * 64,
         state,
         None,
@@ -404,7 +404,7 @@ def sparse_job(trainer, folder=None, capture=()):
 def test_survivors_alone_train_as_the_whole_network(monkeypatch):
     trainer = toy.trainer(length="100it")
     job = sparse_job(trainer, capture=(50,))
-    assert trainer.why_dense(job.masks) is None
+    assert trainer.unsupported_reason(job.masks) is None
     alone = trainer.train([job])[0]
     monkeypatch.setattr(sparse, "BREAK_EVEN", 0.0)
     whole = trainer.train([job])[0]
@@ -447,10 +447,10 @@ def test_survivors_alone_are_resumed_to_the_same_bytes(tmp_path, monkeypatch):
 def test_what_trains_densely_says_why(build, settings, reason):
     trainer = toy.trainer(build(), **settings)
     job = sparse_job(trainer)
-    assert reason in trainer.why_dense(job.masks)
+    assert reason in trainer.unsupported_reason(job.masks)
     ones = {path: np.ones_like(mask) for path, mask in job.masks.items()}
     if build is toy.mlp and not settings:
-        assert "more than 35 %" in trainer.why_dense(ones)
+        assert "more than 35 %" in trainer.unsupported_reason(ones)
     trainer.train([job])
 
 

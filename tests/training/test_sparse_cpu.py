@@ -30,8 +30,8 @@ from tf_lottery.training.backends.sparse_cpu import (
     kernel_types,
     kernels,
     optimizer_rules,
-    refusal,
     simd,
+    unsupported_reason,
 )
 
 L = keras.layers
@@ -573,7 +573,7 @@ MODELS_REFUSED = {
 def test_models_are_refused_with_their_reason(reason):
     model = MODELS_REFUSED[reason]()
     optimizer = keras.optimizers.Adam()
-    said = refusal(model, logits_loss(), optimizer, {})
+    said = unsupported_reason(model, logits_loss(), optimizer, {})
     assert re.search(reason, said)
     assert "\n" not in said
     with pytest.raises(ValueError, match=reason):
@@ -603,7 +603,7 @@ OPTIMIZERS_REFUSED = {
 @pytest.mark.parametrize("reason", OPTIMIZERS_REFUSED)
 def test_optimizers_are_refused_with_their_reason(reason):
     optimizer = OPTIMIZERS_REFUSED[reason]()
-    assert reason in refusal(toy.mlp(), logits_loss(), optimizer, {})
+    assert reason in unsupported_reason(toy.mlp(), logits_loss(), optimizer, {})
 
 
 LOSSES_REFUSED = {
@@ -619,7 +619,7 @@ LOSSES_REFUSED = {
 def test_losses_are_refused_with_their_reason(reason):
     optimizer = keras.optimizers.Adam()
     loss = LOSSES_REFUSED[reason]
-    assert reason in refusal(toy.mlp(), loss, optimizer, {})
+    assert reason in unsupported_reason(toy.mlp(), loss, optimizer, {})
 
 
 @pytest.mark.parametrize(
@@ -632,7 +632,7 @@ def test_losses_are_refused_with_their_reason(reason):
 )
 def test_masks_are_refused_with_their_reason(masks, reason):
     optimizer = keras.optimizers.Adam()
-    said = refusal(toy.mlp(), logits_loss(), optimizer, masks)
+    said = unsupported_reason(toy.mlp(), logits_loss(), optimizer, masks)
     assert re.search(reason, said)
 
 
@@ -641,9 +641,9 @@ def test_masks_are_refused_with_their_reason(masks, reason):
 def test_chains_of_dense_layers_are_not_refused(name, build):
     model, optimizer = build(), OPTIMIZERS[name]()
     masks = toy.random_masks(model)
-    assert refusal(model, logits_loss(), optimizer, masks) is None
+    assert unsupported_reason(model, logits_loss(), optimizer, masks) is None
     masking.masked_optimizer(optimizer, masks, model)
-    assert refusal(model, logits_loss(), optimizer, masks) is None
+    assert unsupported_reason(model, logits_loss(), optimizer, masks) is None
 
 
 def test_activations_may_be_layers_of_their_own():

@@ -15,7 +15,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Pooled:
+class AveragedDraws:
     """The mean of a control's draws, as if one network had been trained.
 
     Attributes:
@@ -62,7 +62,7 @@ def pool(networks: Sequence[Any]) -> list[Any]:
     return [
         draws[0]
         if len(draws) == 1 and draws[0].variant == cell[2]
-        else Pooled(*cell, _row(draws, cell[2]), _curve(draws))
+        else AveragedDraws(*cell, _row(draws, cell[2]), _curve(draws))
         for cell, draws in cells.items()
     ]
 

@@ -10,7 +10,7 @@ Kernels = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Anatomy:
+class TicketStructure:
     """The tickets of one replicate, taken apart.
 
     Attributes:

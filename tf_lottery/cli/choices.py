@@ -86,11 +86,11 @@ NAMES: dict[str, tuple[str, ...]] = {
         "allocation",
         "schedule",
         "rewind",
-        "rewinds",
+        "rewind_mode",
         "controls",
         "replicates",
         "seed",
-        "theta_0",
+        "initial_weights",
     ),
 }
 """Every name by kind, in the order of its table."""

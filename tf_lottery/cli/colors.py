@@ -6,7 +6,7 @@ from typing import TextIO
 RED, GREEN, YELLOW = "1;31", "32", "33"
 
 
-def paint(text: str, colour: str, stream: TextIO) -> str:
+def paint(text: str, color: str, stream: TextIO) -> str:
     """Returns text in a colour, if what it is written to shows colours.
 
     Only terminals do, not files or pipes; and not where the user has asked
@@ -15,4 +15,4 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     if plain or not stream.isatty():
         return text
-    return f"\x1b[{colour}m{text}\x1b[0m"
+    return f"\x1b[{color}m{text}\x1b[0m"

@@ -5,7 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from tf_lottery.cli.choices import NAMES
-from tf_lottery.cli.silence import quiet
+from tf_lottery.cli.silence import silence_tensorflow
 from tf_lottery.core import registry
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def execute(arguments: argparse.Namespace) -> None:
     """Writes the ticket, and prints what each file to serve costs."""
     names = arguments.format.split(",")
     for name in names:
-        registry.find(dict.fromkeys(NAMES["formats"]), name, "format")
-    with quiet():
+        registry.get(dict.fromkeys(NAMES["formats"]), name, "format")
+    with silence_tensorflow():
         from tf_lottery import export
         from tf_lottery.export import replacing
         from tf_lottery.runs.run_directory import RunDirectory
@@ -157,7 +157,7 @@ def _serve(
     paths: dict[str, pathlib.Path],
 ) -> None:
     """Writes what is served, and prints what each file costs."""
-    with quiet():
+    with silence_tensorflow():
         from tf_lottery import data, export
         from tf_lottery.export import muting
     prefix = ""
@@ -167,7 +167,7 @@ def _serve(
         print(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
         for line in shrunk.stayed:
             print(f"Stayed: {line}")
-    dataset = directory.config["about"].get("settings", {}).get("dataset")
+    dataset = directory.config["metadata"].get("settings", {}).get("dataset")
     test = validation = None
     if dataset:
         loaded = data.load_dataset(dataset, arguments.data_dir)

@@ -4,7 +4,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from tf_lottery.cli.silence import quiet
+from tf_lottery.cli.silence import silence_tensorflow
 
 if TYPE_CHECKING:
     from tf_lottery.analysis.power import Effects
@@ -131,7 +131,7 @@ def _effects(arguments: argparse.Namespace) -> "Effects":
 
 
 def _measured(run_dir: str, level: int | None) -> "Effects":
-    with quiet():
+    with silence_tensorflow():
         from tf_lottery.analysis import verdict
         from tf_lottery.analysis.power import Effects
         from tf_lottery.runs.run_directory import RunDirectory

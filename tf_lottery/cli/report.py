@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from tf_lottery.cli import colors
-from tf_lottery.cli.silence import quiet
+from tf_lottery.cli.silence import silence_tensorflow
 
 TEXT = "draw the report of a run again"
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     """Writes the report, and prints what a terminal shows of it."""
-    with quiet():
+    with silence_tensorflow():
         from tf_lottery.experiment import report
     for line in report.write(arguments.run_dir):
         outcome, colon, rest = line.partition(":")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_lottery.cli import report
 from tf_lottery.cli.choices import NAMES
-from tf_lottery.cli.silence import quiet
+from tf_lottery.cli.silence import silence_tensorflow
 
 if TYPE_CHECKING:
     from tf_lottery.experiment.config import Config
@@ -144,9 +144,9 @@ def _strategy(name: str | None) -> Any:
     def find() -> None:
         from tf_lottery.training.distribution import strategies
 
-        found.append(strategies.find(name))
+        found.append(strategies.get(name))
 
-    with quiet(first=find):
+    with silence_tensorflow(first=find):
         return found[0]
 
 
@@ -164,7 +164,7 @@ def configs(arguments: argparse.Namespace) -> "dict[str, Config]":
             settings[name] = value
     if arguments.steps is not None:
         settings["length"] = f"{arguments.steps}it"
-    with quiet():
+    with silence_tensorflow():
         from tf_lottery.experiment import presets, sweep
-    preset = presets.find(arguments.preset, arguments.scale)
+    preset = presets.get(arguments.preset, arguments.scale)
     return sweep.expand(preset, settings)

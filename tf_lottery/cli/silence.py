@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet(first: Callable[[], object] | None = None) -> Iterator[None]:
+def silence_tensorflow(
+    first: Callable[[], object] | None = None,
+) -> Iterator[None]:
     """Keeps TensorFlow's start-up chatter off the terminal.
 
     It comes from C++, some of it before any setting is read, so standard

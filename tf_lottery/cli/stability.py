@@ -2,7 +2,7 @@
 
 import argparse
 
-from tf_lottery.cli.silence import quiet
+from tf_lottery.cli.silence import silence_tensorflow
 
 TEXT = "measure the barrier between copies of a run"
 
@@ -16,10 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     """Measures the lines, and prints each as it is done."""
-    with quiet():
+    with silence_tensorflow():
         from tf_lottery import experiment
         from tf_lottery.runs.run_directory import RunDirectory
-    lines = experiment.connect(
+    lines = experiment.interpolate(
         RunDirectory.open(arguments.run_dir),
         arguments.level,
         arguments.data_dir,

@@ -79,9 +79,9 @@ OF_DENSE = ("data_order",)
 """Controls that the dense network has too, of its training from step k on."""
 
 
-def find(name: str) -> Control:
+def get(name: str) -> Control:
     """Returns the control of that name."""
-    return registry.find(CONTROLS, name, "control")
+    return registry.get(CONTROLS, name, "control")
 
 
 def variants(names: Iterable[str]) -> dict[str, Control]:
@@ -96,7 +96,7 @@ def variants(names: Iterable[str]) -> dict[str, Control]:
     found = {}
     for name in names:
         base, times, count = name.partition("*")
-        control = find(base)
+        control = get(base)
         if times and not re.fullmatch("[1-9][0-9]*", count):
             raise ValueError(
                 f"How often a control is drawn is a whole number, as in "

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def find(table: Mapping[str, T], name: str, kind: str) -> T:
+def get(table: Mapping[str, T], name: str, kind: str) -> T:
     """Returns `table[name]`, or says which names there are.
 
     Args:

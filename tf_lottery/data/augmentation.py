@@ -45,7 +45,7 @@ Frankle & Carbin 2019 train ResNet-18 and VGG-19 on CIFAR-10 with
 """
 
 
-def find(name: str) -> Augmentation | None:
+def get(name: str) -> Augmentation | None:
     """Returns an augmentation by name; `"none"` is None.
 
     Args:
@@ -54,7 +54,7 @@ def find(name: str) -> Augmentation | None:
     Raises:
         ValueError: The name is unknown; the message lists the known ones.
     """
-    return registry.find(AUGMENTATIONS, name, "augmentation")
+    return registry.get(AUGMENTATIONS, name, "augmentation")
 
 
 def augment(

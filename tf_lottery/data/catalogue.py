@@ -38,13 +38,13 @@ def knows(name: str, data_dir: DataDir = None) -> bool:
     if re.split("[/:]", name)[0] in names():
         return True
     try:
-        find(name, data_dir)
+        get(name, data_dir)
     except ValueError:
         return False
     return True
 
 
-def find(name: str, data_dir: DataDir = None) -> Any:
+def get(name: str, data_dir: DataDir = None) -> Any:
     """Returns TFDS's builder of a set, prepared or not.
 
     Args:

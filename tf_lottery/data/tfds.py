@@ -55,7 +55,7 @@ def load(name: str, data_dir: catalogue.DataDir = None) -> Dataset:
         ValueError: It cannot be had, or is not of 8-bit images of one size,
             each with one label.
     """
-    builder = catalogue.find(name, data_dir)
+    builder = catalogue.get(name, data_dir)
     keys = _keys(name, builder.info)
     catalogue.fetch(builder, name, data_dir)
     if "train" not in builder.info.splits:

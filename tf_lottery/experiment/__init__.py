@@ -1,7 +1,7 @@
 """This package knows experiments: named settings, run and kept."""
 
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.interpolation import connect
+from tf_lottery.experiment.interpolation import interpolate
 from tf_lottery.experiment.runner import (
     explain,
     run_experiment,
@@ -13,7 +13,7 @@ from tf_lottery.experiment.sweep import expand, members, run_sweep
 __all__ = [
     "Config",
     "Shard",
-    "connect",
+    "interpolate",
     "expand",
     "explain",
     "members",

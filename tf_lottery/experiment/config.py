@@ -39,13 +39,13 @@ class Config:
         schedule: `"geometric"` or `"one_shot"`.
         rewind: What tickets restart from: θ at this point of training;
             `"auto"`: at the first stable one.
-        rewinds: What goes back there: `"weights"`, `"learning_rate"` or
+        rewind_mode: What goes back there: `"weights"`, `"learning_rate"` or
             `"nothing"`.
         controls: Names of the controls, trained at every level.
         replicates: How often everything is done, under seeds of their own: a
             number, or `"5:8"` for 5, and 8 if those do not decide.
         seed: The seed from which those of all replicates derive.
-        theta_0: File or checkpoint with initial weights; "" draws them.
+        initial_weights: File or checkpoint with initial weights; "" draws them.
     """
 
     model: str = "lenet_300_100"
@@ -68,18 +68,18 @@ class Config:
     allocation: str = "layerwise"
     schedule: str = "geometric"
     rewind: str = "0it"
-    rewinds: str = "weights"
+    rewind_mode: str = "weights"
     controls: tuple[str, ...] = ("reinit",)
     replicates: int | str = 1
     seed: int = 0
-    theta_0: str = ""
+    initial_weights: str = ""
 
     @property
     def looks(self) -> Looks:
         """At how many replicates the run is judged."""
         return Looks.parse(self.replicates)
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that determine each network's result.
 
         Only those that differ from the default, so that a setting added later
@@ -102,14 +102,14 @@ class Config:
         """
         return {
             name: value
-            for name, value in self.identity().items()
+            for name, value in self.fingerprint().items()
             if name not in _PRUNING
         }
 
     @property
     def digest(self) -> str:
         """The first 12 digits of SHA-256 over the identity."""
-        text = json.dumps(self.identity(), sort_keys=True)
+        text = json.dumps(self.fingerprint(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def replace(self, settings: Mapping[str, Any]) -> "Config":
@@ -125,7 +125,7 @@ class Config:
         fields = {f.name: f for f in dataclasses.fields(self)}
         changed = {}
         for name, value in settings.items():
-            default = _default(registry.find(fields, name, "setting"))
+            default = _default(registry.get(fields, name, "setting"))
             changed[name] = _read(name, value, type(default))
         return dataclasses.replace(self, **changed)
 
@@ -139,7 +139,7 @@ _PRUNING = frozenset(
         "allocation",
         "schedule",
         "rewind",
-        "rewinds",
+        "rewind_mode",
     }
 )
 

@@ -10,18 +10,18 @@ from tf_lottery.core import registry
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.runner import build_trainer
 from tf_lottery.lottery import stability
-from tf_lottery.lottery.stability import Line
+from tf_lottery.lottery.stability import LinearPath
 from tf_lottery.runs.run_directory import Record, RunDirectory
 from tf_lottery.training import Trainer
 
 _COPY = "data_order"
 
 
-def connect(
+def interpolate(
     directory: RunDirectory,
     level: int | None = None,
     data_dir: data.DataDir = None,
-) -> Iterator[tuple[int, int, Line]]:
+) -> Iterator[tuple[int, int, LinearPath]]:
     """Yields the line between each ticket and its copy in another data order.
 
     The instability analysis of Frankle et al. 2020 (arXiv:1912.05671, Alg. 1)
@@ -41,23 +41,23 @@ def connect(
     Raises:
         ValueError: It is no run of an experiment, or has no such networks.
     """
-    settings = directory.config["about"].get("settings")
+    settings = directory.config["metadata"].get("settings")
     if not settings:
         raise ValueError(
             f"{directory.address!r} is no run of a preset, so its model and "
-            "data are not known. Use stability.connect on its networks."
+            "data are not known. Use stability.interpolate on its networks."
         )
     pairs = _pairs(directory)
     if level is not None:
         levels = {str(at): at for _, at in pairs}
-        level = registry.find(levels, str(level), "level of such networks")
+        level = registry.get(levels, str(level), "level of such networks")
     config = Config().replace(settings)
     trainer = functools.cache(lambda: build_trainer(config, data_dir))
     for (replicate, at), between in pairs.items():
         if level not in (None, at):
             continue
         if not between:
-            yield replicate, at, Line((), {}, math.inf)
+            yield replicate, at, LinearPath((), {}, math.inf)
             continue
         line = _kept(directory, replicate, at, between)
         if line is None:
@@ -96,11 +96,11 @@ def _pairs(directory: RunDirectory) -> dict[tuple[int, int], list[str]]:
 
 def _kept(
     directory: RunDirectory, replicate: int, level: int, between: list[str]
-) -> Line | None:
+) -> LinearPath | None:
     content = directory.line(replicate, level)
     if content is None or content.pop("between") != between:
         return None
-    return Line(
+    return LinearPath(
         tuple(content["alphas"]),
         {split: tuple(errors) for split, errors in content["errors"].items()},
         content["distance"],
@@ -109,11 +109,15 @@ def _kept(
 
 def _measured(
     directory: RunDirectory, replicate: int, level: int, trainer: Trainer
-) -> Line:
+) -> LinearPath:
     one, other = (
         directory.ticket(replicate, level, variant).trained or {}
         for variant in ("ticket", _COPY)
     )
-    return stability.connect(
-        one, other, lambda weights, anew: trainer.errors(weights, anew=anew)
+    return stability.interpolate(
+        one,
+        other,
+        lambda weights, reestimate_batch_norm: trainer.errors(
+            weights, reestimate_batch_norm=reestimate_batch_norm
+        ),
     )

@@ -14,7 +14,7 @@ from tf_lottery.analysis import (
     table,
 )
 from tf_lottery.analysis.figures.connectivity import Between
-from tf_lottery.analysis.ticket_structure import Anatomy
+from tf_lottery.analysis.ticket_structure import TicketStructure
 from tf_lottery.experiment import command, presets, runner, sweep
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.ticket import Ticket
@@ -42,8 +42,8 @@ def write(run_dir: str | os.PathLike[str]) -> list[str]:
 
 def _of_run(directory: RunDirectory) -> list[str]:
     records = _records(directory)
-    about = directory.config["about"]
-    preset, settings = about.get("preset", ""), about.get("settings", {})
+    metadata = directory.config["metadata"]
+    preset, settings = metadata.get("preset", ""), metadata.get("settings", {})
     is_published = presets.is_published(settings)
     findings = claims.check(records, settings, is_published)
     judgment = runner.judged(directory)
@@ -65,8 +65,8 @@ def _of_run(directory: RunDirectory) -> list[str]:
             preset,
             settings,
             # On a CPU it is what any run is.
-            deterministic=about.get("deterministic", False)
-            and about.get("hardware", {}).get("GPU", "none") != "none",
+            deterministic=metadata.get("deterministic", False)
+            and metadata.get("hardware", {}).get("GPU", "none") != "none",
         ),
         judgment,
     )
@@ -141,7 +141,7 @@ def _lines(directory: RunDirectory, records: Sequence[Record]) -> list[Between]:
 
 def _anatomy(
     directory: RunDirectory, records: Sequence[Record]
-) -> Anatomy | None:
+) -> TicketStructure | None:
     """Returns the tickets of the replicate that has most levels, taken apart.
 
     None where that is the dense network alone.
@@ -155,7 +155,7 @@ def _anatomy(
         return None
     dense = directory.ticket(replicate, 0)
     initial, trained = dense.origin.weights, dense.trained or {}
-    return Anatomy(
+    return TicketStructure(
         replicate,
         {path: initial[path] for path in dense.masks},
         {path: trained[path] for path in dense.masks},

@@ -23,19 +23,19 @@ from tf_lottery.experiment.shard import Shard
 from tf_lottery.lottery import stability
 from tf_lottery.runs import provenance, run_directory
 from tf_lottery.runs.executors import (
-    Chief,
-    Crew,
-    Here,
-    Processes,
-    follow,
+    Executor,
+    InProcessExecutor,
+    MultiWorkerExecutor,
+    ProcessPool,
+    default_num_workers,
     has_workers,
     is_chief,
-    side_by_side,
+    run_worker,
 )
 from tf_lottery.runs.network_plan import Name, Plan
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.run_directory import RunDirectory
-from tf_lottery.runs.scheduler import Study
+from tf_lottery.runs.scheduler import Scheduler
 from tf_lottery.ticket_search import TicketSearch
 from tf_lottery.training import Recipe, Trainer
 from tf_lottery.training.distribution import strategies
@@ -49,8 +49,8 @@ def run_experiment(
     workers: int | None = None,
     data_dir: data.DataDir = None,
     deterministic: bool = False,
-    siblings: Sequence[RunDirectory] = (),
-    captures: Sequence[str] = (),
+    reusable_runs: Sequence[RunDirectory] = (),
+    checkpoint_steps: Sequence[str] = (),
     leases: Leases | None = None,
     shard: Shard = Shard(),  # noqa: B008 - it is frozen
     strategy: tf.distribute.Strategy | None = None,
@@ -77,10 +77,10 @@ def run_experiment(
         deterministic: Have TensorFlow choose operations that give the same
             bytes every time, in this process from here on. On a CPU results
             are the same bytes without it.
-        siblings: Runs whose networks are trained in the same way, on the
+        reusable_runs: Runs whose networks are trained in the same way, on the
             same data: what they have trained is taken over.
-        captures: Lengths, as `rewind`, at which θ is kept for such runs to
-            come.
+        checkpoint_steps: Lengths, as `rewind`, at which θ is kept for such runs
+            to come.
         leases: Who trains what, of this run and its siblings. None: of this
             run alone.
         shard: Which replicates this process trains; the others are left to
@@ -112,9 +112,9 @@ def run_experiment(
             "Several workers train each network together, and cannot take a "
             "shard of their own: leave out `shard`, or `strategy`."
         )
-    determines = _identity(config, trainer.data.digest)
+    determines = _fingerprint(config, trainer.data.digest)
     if not is_chief(strategy):
-        _require_trained(follow(trainer, determines))
+        _require_trained(run_worker(trainer, determines))
         return None
     looks = config.looks
     if looks.is_sequential and shard.count > 1:
@@ -125,22 +125,24 @@ def run_experiment(
     own = shard.own(looks.first)
     steps = len(own) * searches[0].networks * trainer.steps
     with contextlib.ExitStack() as stack:
-        crew: Crew = Here(trainer)
+        executor: Executor = InProcessExecutor(trainer)
         if has_workers(strategy):
-            crew = stack.enter_context(Chief(trainer, determines))
+            executor = stack.enter_context(
+                MultiWorkerExecutor(trainer, determines)
+            )
         elif (
             strategy is None
             and (count := workers or _side_by_side(config, len(own), steps)) > 1
         ):
             build = functools.partial(build_trainer, config, data_dir)
-            crew = stack.enter_context(Processes(build, count))
+            executor = stack.enter_context(ProcessPool(build, count))
         directory = open_run(
             config,
             run_dir,
             preset,
             trainer.data.digest,
             deterministic,
-            siblings,
+            reusable_runs,
             leases,
             strategy,
         )
@@ -148,28 +150,34 @@ def run_experiment(
         stack.callback(progress.close)
         if shard.count > 1:
             progress.say(shard.text(looks.last))
-        captured = _steps(captures, trainer)
-        study = Study(trainer, directory, rewind, progress, captured)
+        captured = _steps(checkpoint_steps, trainer)
+        scheduler = Scheduler(trainer, directory, rewind, progress, captured)
 
-        def work_off(replicates: Sequence[int]) -> None:
-            walks = [searches[r].walk(study, trainer, r) for r in replicates]
-            if walks:
+        def run(replicates: Sequence[int]) -> None:
+            replicate_searches = [
+                searches[r].replicate_search(scheduler, trainer, r)
+                for r in replicates
+            ]
+            if replicate_searches:
                 every = range(looks.last)
-                order = (searches[r].walk(study, trainer, r) for r in every)
-                study.settle(walks, crew, order)
-                study.work_off(walks, crew)
+                order = (
+                    searches[r].replicate_search(scheduler, trainer, r)
+                    for r in every
+                )
+                scheduler.settle(replicate_searches, executor, order)
+                scheduler.run(replicate_searches, executor)
 
-        work_off(own)
+        run(own)
         if looks.is_sequential and not judged(directory).is_settled:
             more = range(looks.first, looks.last)
             progress.say(
                 f"{looks.first} replicates do not decide: {len(more)} more."
             )
             progress.expect(len(more) * searches[0].networks * trainer.steps)
-            work_off(more)
+            run(more)
         diverged = _all_diverged(config, directory)
-        if isinstance(crew, Chief):
-            crew.end_with(diverged)
+        if isinstance(executor, MultiWorkerExecutor):
+            executor.end_with(diverged)
     _require_trained(diverged)
     return directory
 
@@ -206,7 +214,7 @@ def open_run(
     preset: str,
     data_digest: str,
     deterministic: bool = False,
-    siblings: Sequence[RunDirectory] = (),
+    reusable_runs: Sequence[RunDirectory] = (),
     leases: Leases | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> RunDirectory:
@@ -218,14 +226,14 @@ def open_run(
         preset: As `run_experiment` takes it.
         data_digest: What tells the data from others of the same name.
         deterministic: As `run_experiment` takes it.
-        siblings: As `run_experiment` takes it.
+        reusable_runs: As `run_experiment` takes it.
         leases: As `run_experiment` takes it.
         strategy: As `run_experiment` takes it.
 
     Raises:
         ValueError: The directory holds another run, or cannot be written.
     """
-    about = {
+    metadata = {
         "preset": preset,
         "digest": config.digest,
         "settings": dataclasses.asdict(config),
@@ -234,12 +242,12 @@ def open_run(
         **provenance.versions(),
         "hardware": provenance.hardware(),
     }
-    determines = _identity(config, data_digest)
+    determines = _fingerprint(config, data_digest)
     if run_directory.is_run(run_dir):
         begun = RunDirectory.open(run_dir).replicates
         config.looks.require_continues(begun, str(run_dir))
     return RunDirectory(
-        run_dir, determines, about, siblings, leases, config.replicates
+        run_dir, determines, metadata, reusable_runs, leases, config.replicates
     )
 
 
@@ -249,7 +257,7 @@ def judged(directory: RunDirectory) -> verdict.Judgment:
     Args:
         directory: The run.
     """
-    settings = directory.config["about"].get("settings", {})
+    settings = directory.config["metadata"].get("settings", {})
     return verdict.judge(
         directory.records(),
         directory.replicates,
@@ -258,9 +266,9 @@ def judged(directory: RunDirectory) -> verdict.Judgment:
     )
 
 
-def _identity(config: Config, data_digest: str) -> dict[str, Any]:
+def _fingerprint(config: Config, data_digest: str) -> dict[str, Any]:
     """Returns what determines the results."""
-    return {**config.identity(), "data": data_digest}
+    return {**config.fingerprint(), "data": data_digest}
 
 
 def unfinished(config: Config, directory: RunDirectory) -> list[int]:
@@ -337,12 +345,12 @@ def explain(
     networks = replicates * _search(config, 0).networks
     steps = networks * trainer.steps
     count = workers or _side_by_side(config, replicates, steps)
-    arrangement, reason = trainer.arrangement(max(2, chains))
+    stacking, reason = trainer.stacking(max(2, chains))
     ones = {
         path: np.zeros(trainer.network.variables[path].shape, bool)
         for path in trainer.network.masked
     }
-    dense = trainer.why_dense(ones)
+    dense = trainer.unsupported_reason(ones)
     return [
         f"networks     {networks:,} of {trainer.steps:,} steps each",
         f"device       {'GPU' if _on_gpu() else 'CPU'}",
@@ -350,9 +358,9 @@ def explain(
         f"processes    {1 if strategy else count}",
         "side by side "
         + (
-            f"{chains} in one program, {arrangement}: {reason}"
+            f"{chains} in one program, {stacking}: {reason}"
             if _on_gpu()
-            else f"one in a program; more would be {arrangement}: {reason}"
+            else f"one in a program; more would be {stacking}: {reason}"
         ),
         "sparse       "
         + (f"no: {dense}" if dense else "yes, below the break-even density"),
@@ -372,7 +380,7 @@ def build_trainer(
     """Returns what trains the networks of an experiment."""
     dataset = dataclasses.replace(
         data.load_dataset(config.dataset, data_dir),
-        augment=augmentation.find(config.augmentation),
+        augment=augmentation.get(config.augmentation),
     )
     recipe = Recipe(
         optimizer=optimizer(config, len(dataset.train) // config.batch_size),
@@ -388,7 +396,7 @@ def build_trainer(
 def _side_by_side(config: Config, replicates: int, steps: int) -> int:
     """Returns how many processes: never more than have something to do."""
     chains = _chains(config) if config.levels else 1
-    return side_by_side(replicates * chains, steps)
+    return default_num_workers(replicates * chains, steps)
 
 
 def _chains(config: Config) -> int:
@@ -411,10 +419,10 @@ def _search(
         allocation=config.allocation,
         schedule=config.schedule,
         rewind=config.rewind,
-        rewinds=config.rewinds,
+        rewind_mode=config.rewind_mode,
         seed=seed,
         controls=config.controls,
-        theta_0=config.theta_0 or None,
+        initial_weights=config.initial_weights or None,
         strategy=strategy,
     )
 

@@ -22,7 +22,12 @@ from tf_lottery.experiment.runner import (
 )
 from tf_lottery.experiment.shard import Shard
 from tf_lottery.runs import run_directory
-from tf_lottery.runs.executors import Chief, follow, has_workers, is_chief
+from tf_lottery.runs.executors import (
+    MultiWorkerExecutor,
+    has_workers,
+    is_chief,
+    run_worker,
+)
 from tf_lottery.runs.run_directory import RunDirectory
 
 
@@ -130,7 +135,7 @@ def run_sweep(
         _, trainer, _ = prepare(config, how.get("data_dir"), strategy)
         digests[label] = trainer.data.digest
     if not is_chief(strategy):
-        follow(trainer, digests)
+        run_worker(trainer, digests)
         for label, config in configs.items():
             with contextlib.suppress(AllDivergedError):
                 run_experiment(config, folder / label, strategy=strategy, **how)
@@ -139,7 +144,7 @@ def run_sweep(
     with contextlib.ExitStack() as stack:
         if has_workers(strategy):
             # The others are told what is wrong.
-            stack.enter_context(Chief(trainer, digests))
+            stack.enter_context(MultiWorkerExecutor(trainer, digests))
         _require_one_sweep(run_dir, configs, digests)
         # All of them at once, so that any process finds what any other keeps.
         runs = {
@@ -176,8 +181,10 @@ def run_sweep(
                     folder / label,
                     preset,
                     verbose,
-                    siblings=[runs[name] for name in alike if name != label],
-                    captures=sorted({c.rewind for c in alike.values()}),
+                    reusable_runs=[
+                        runs[name] for name in alike if name != label
+                    ],
+                    checkpoint_steps=sorted({c.rewind for c in alike.values()}),
                     # Unlike runs train the same start in ways of their own.
                     leases=Leases(folder / ".leases" / _way(config)),
                     shard=shards[label],
@@ -212,7 +219,7 @@ def _require_one_sweep(
         )
     label, config = next(iter(configs.items()))
     axes = _axes(label)
-    here = {**config.identity(), "data": digests[label]}
+    here = {**config.fingerprint(), "data": digests[label]}
     for other, directory in members(run_dir).items():
         if _axes(other) != axes:
             raise ValueError(
@@ -220,7 +227,7 @@ def _require_one_sweep(
                 f"and this is one of {', '.join(axes)}. Choose another run "
                 "directory."
             )
-        there = directory.config["identity"]
+        there = directory.config["fingerprint"]
         varied = {*axes, "data"} if "dataset" in axes else {*axes}
         for name in sorted((there.keys() | here.keys()) - varied):
             if there.get(name) != here.get(name):

@@ -119,7 +119,7 @@ def check(format: str, dtype: str) -> Format:
     Raises:
         ValueError: There is no such format, or it has no such dtype.
     """
-    found = registry.find(FORMATS, format, "format")
+    found = registry.get(FORMATS, format, "format")
     if dtype not in found.dtypes:
         others = [name for name, f in FORMATS.items() if dtype in f.dtypes]
         raise ValueError(

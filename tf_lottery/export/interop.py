@@ -47,7 +47,7 @@ def read_masks(path: Path, model: Any, format: str) -> Masks:
             and 1. Nothing is unpickled, and no more is read than the model's
             kernels need.
     """
-    read, _ = registry.find(FORMATS, format, "format of masks")
+    read, _ = registry.get(FORMATS, format, "format of masks")
     kernels = masking.kernels(model)
     shapes = {p: tuple(k.variable.shape) for p, k in kernels.items()}
     try:
@@ -83,7 +83,7 @@ def write_masks(
         ValueError: Names are as many as kernels, or name files elsewhere, or
             the path cannot be written.
     """
-    _, write = registry.find(FORMATS, format, "format of masks")
+    _, write = registry.get(FORMATS, format, "format of masks")
     if isinstance(source, Ticket):
         model, masks = source.template(), source.masks
     else:

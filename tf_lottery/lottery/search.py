@@ -21,7 +21,7 @@ from tf_lottery.core.masks import Masks
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.pruning import allocation as allocations
 from tf_lottery.pruning import schedule as schedules
-from tf_lottery.training import Diverged, Outcome, Run, State
+from tf_lottery.training import Diverged, Outcome, State, TrainingResult
 
 
 def _is_random(path: str) -> bool:
@@ -29,7 +29,7 @@ def _is_random(path: str) -> bool:
     return path.endswith("seed_generator_state")
 
 
-REWINDS: dict[str, Callable[[State, Run], State]] = {
+REWIND_MODES: dict[str, Callable[[State, TrainingResult], State]] = {
     "weights": lambda theta_k, run: theta_k,
     "learning_rate": lambda theta_k, run: dataclasses.replace(
         theta_k,
@@ -56,7 +56,7 @@ class Pruning:
             with seed 0, `pruning.Random(seed)` with another.
         allocation: Shares a group's budget among its kernels.
         schedule: How much is left at each level, and which level scores.
-        rewinds: `"weights"`: a ticket restarts from θk, which is weight
+        rewind_mode: `"weights"`: a ticket restarts from θk, which is weight
             rewinding. `"learning_rate"`: it keeps its trained weights, and all
             else restarts from step k: learning-rate rewinding (Renda et al.
             2020, arXiv:2003.02389); with k = 0, the continued training of
@@ -70,10 +70,10 @@ class Pruning:
     criterion: str | pruning.Criterion = "magnitude"
     allocation: str | allocations.Allocation = "layerwise"
     schedule: str | schedules.Schedule = "geometric"
-    rewinds: str = "weights"
+    rewind_mode: str = "weights"
 
     def __post_init__(self) -> None:
-        registry.find(REWINDS, self.rewinds, "value of `rewinds`")
+        registry.get(REWIND_MODES, self.rewind_mode, "value of `rewind_mode`")
 
 
 def find_tickets(
@@ -101,7 +101,7 @@ def find_tickets(
         ValueError: A kernel would lose its last weight.
     """
     criterion = pruning.find_criterion(how.criterion)
-    schedule = schedules.find(how.schedule)
+    schedule = schedules.get(how.schedule)
     _require_survivors(dense, how)
     run: Outcome = yield dense
     if isinstance(run, Diverged):
@@ -122,7 +122,7 @@ def find_tickets(
         )
         kept = budgets(dense, how, level, within)
         masks = pruning.keep_best(scores, within, kept)
-        origin = REWINDS[how.rewinds](theta_k, scored)
+        origin = REWIND_MODES[how.rewind_mode](theta_k, scored)
         run = yield dataclasses.replace(
             dense,
             level=level,
@@ -150,8 +150,8 @@ def budgets(
 def _budgets(
     dense: Masks, how: Pruning, level: int, survivors: Masks
 ) -> dict[tuple[str, ...], int]:
-    schedule = schedules.find(how.schedule)
-    share = allocations.find(how.allocation)
+    schedule = schedules.get(how.schedule)
+    share = allocations.get(how.allocation)
     kept: dict[tuple[str, ...], int] = {}
     for rate in sorted(set(how.rates.values()) - {0.0}):
         sizes = {p: n for p, n in dense.counts.items() if how.rates[p] == rate}
@@ -233,9 +233,10 @@ def _require_survivors(dense: Ticket, how: Pruning) -> None:
             )
 
 
-def follow(
-    tickets: Generator[Ticket, Outcome, None], train: Callable[[Ticket], Run]
-) -> Iterator[tuple[Ticket, Run]]:
+def train_sequentially(
+    tickets: Generator[Ticket, Outcome, None],
+    train: Callable[[Ticket], TrainingResult],
+) -> Iterator[tuple[Ticket, TrainingResult]]:
     """Yields each ticket of a search with the run that trained it.
 
     Args:

@@ -24,11 +24,11 @@ INITIALIZERS = (
 )
 """Names in `keras.initializers` of those that draw from a seed."""
 
-Recipe = Mapping[str, Any]
+InitializerSpec = Mapping[str, Any]
 """`initializer`, its `config`, and the `sha256` of the values that are kept."""
 
 
-def recipes(
+def initializer_specs(
     model: keras.Model,
     weights: Mapping[str, np.ndarray],
     masks: Mapping[str, np.ndarray],
@@ -50,29 +50,26 @@ def recipes(
         name = type(initializer).__name__
         if initializer is None or name not in INITIALIZERS:
             continue
-        recipe = {
+        spec = {
             "initializer": name,
             "config": initializer.get_config(),
             "sha256": _digest(weights[path], masks[path]),
         }
-        if not isinstance(recipe["config"].get("seed"), int):
+        if not isinstance(spec["config"].get("seed"), int):
             continue
-        if (
-            _digest(_values(recipe, masks[path]), masks[path])
-            == recipe["sha256"]
-        ):
-            found[path] = recipe
+        if _digest(_values(spec, masks[path]), masks[path]) == spec["sha256"]:
+            found[path] = spec
     return found
 
 
-def draw(recipe: Recipe, mask: np.ndarray) -> np.ndarray:
+def draw(spec: InitializerSpec, mask: np.ndarray) -> np.ndarray:
     """Returns float32 values as the recipe draws them, zero where pruned.
 
     Raises:
         ValueError: The recipe is none, or this TensorFlow draws others.
     """
-    values = _values(recipe, mask)
-    if _digest(values, mask) != recipe["sha256"]:
+    values = _values(spec, mask)
+    if _digest(values, mask) != spec["sha256"]:
         raise ValueError(
             "its weights are kept as a seed, from which Keras "
             f"{keras.__version__} draws others here. Get the ticket with its "
@@ -81,11 +78,11 @@ def draw(recipe: Recipe, mask: np.ndarray) -> np.ndarray:
     return values
 
 
-def _values(recipe: Recipe, mask: np.ndarray) -> np.ndarray:
+def _values(spec: InitializerSpec, mask: np.ndarray) -> np.ndarray:
     known = {name: name for name in INITIALIZERS}
-    name = registry.find(known, recipe["initializer"], "initializer")
+    name = registry.get(known, spec["initializer"], "initializer")
     # Numbers and words only: nothing that Keras would look up or call.
-    config = dict(recipe["config"])
+    config = dict(spec["config"])
     for value in config.values():
         if not isinstance(value, int | float | str | None):
             raise ValueError(f"an initializer's configuration of {value!r}")

@@ -24,7 +24,7 @@ STABLE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class LinearPath:
     """What lies between two trained networks.
 
     Attributes:
@@ -61,12 +61,12 @@ class Line:
         return max(errors) - (errors[0] + errors[-1]) / 2
 
 
-def connect(
+def interpolate(
     one: Arrays,
     other: Arrays,
     errors: Callable[[Arrays, bool], Mapping[str, float]],
     points: int = POINTS,
-) -> Line:
+) -> LinearPath:
     """Returns the line between two trained networks of one architecture.
 
     Args:
@@ -87,7 +87,7 @@ def connect(
         weights = _between(one, other, alpha)
         for split, error in errors(weights, 0 < alpha < 1).items():
             found.setdefault(split, []).append(error)
-    return Line(
+    return LinearPath(
         tuple(alphas),
         {split: tuple(values) for split, values in found.items()},
         _distance(one, other),

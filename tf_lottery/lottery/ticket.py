@@ -184,7 +184,7 @@ class Ticket:
             ValueError: The ticket holds no trained weights, or does not fit
                 the model.
         """
-        weights = registry.find(
+        weights = registry.get(
             {
                 "early_stop": self.trained if self.best is None else self.best,
                 "end": self.trained,
@@ -253,7 +253,9 @@ class Ticket:
         start = self.start
         drawn: dict[str, dict[str, Any]] = {}
         if not values:
-            drawn = drawing.recipes(self.template(), start.weights, self.masks)
+            drawn = drawing.initializer_specs(
+                self.template(), start.weights, self.masks
+            )
             if not drawn:
                 raise ValueError(
                     "No kernel of this ticket is what its initializer draws "

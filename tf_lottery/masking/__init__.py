@@ -8,17 +8,17 @@ from tf_lottery.masking.architecture import (
     layer_states,
     rebuilt,
 )
-from tf_lottery.masking.copies import copied, renewed
+from tf_lottery.masking.copies import clone_model, fresh_copy
 from tf_lottery.masking.coverage import Kernel, Row, coverage_of, kernels
 from tf_lottery.masking.guard import MaskGuard
 from tf_lottery.masking.initializers import initializer_of, support
 from tf_lottery.masking.layer_state import carry, derive, derives, restore
 from tf_lottery.masking.masked_optimizer import masked_optimizer
 from tf_lottery.masking.models import (
-    carried_masks,
     get_masks,
     is_masked,
     mask_model,
+    masks_or_ones,
     set_masks,
     strip_masks,
 )
@@ -30,9 +30,9 @@ __all__ = [
     "MaskGuard",
     "Row",
     "architecture_of",
-    "carried_masks",
+    "masks_or_ones",
     "carry",
-    "copied",
+    "clone_model",
     "coverage_of",
     "derive",
     "derives",
@@ -44,7 +44,7 @@ __all__ = [
     "mask_model",
     "masked_optimizer",
     "rebuilt",
-    "renewed",
+    "fresh_copy",
     "restore",
     "set_masks",
     "strip_masks",

@@ -9,7 +9,7 @@ import numpy as np
 from tf_lottery.masking import layer_state, layers, paths
 
 
-def copied(model: keras.Model) -> keras.Model:
+def clone_model(model: keras.Model) -> keras.Model:
     """Returns a model of the same classes, layers, weights and masks.
 
     Sequential and functional models are rebuilt layer by layer, subclassed
@@ -36,7 +36,7 @@ def copied(model: keras.Model) -> keras.Model:
     return new
 
 
-def renewed(model: keras.Model) -> keras.Model | None:
+def fresh_copy(model: keras.Model) -> keras.Model | None:
     """Returns a copy whose weights are those of a model just built.
 
     Args:

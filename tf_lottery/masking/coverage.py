@@ -81,7 +81,7 @@ def kernels(
             pattern matches nothing, or a frozen kernel.
     """
     require_model(model)
-    known = found(model)
+    known = maskable_kernels(model)
     named = {**known, **_others(model, known)} if include else known
     _require_unfrozen(_owned(model), named, include)
     chosen = _select(known, named, include, exclude)
@@ -128,7 +128,7 @@ def _frozen(kernel: Kernel) -> str:
     return f"frozen (set `trainable` of layer {layer.name!r})"
 
 
-def found(model: keras.Model) -> dict[str, Kernel]:
+def maskable_kernels(model: keras.Model) -> dict[str, Kernel]:
     """Returns every kernel of a built model that can be masked, by path."""
     trainable = {id(v) for v in model.trainable_variables}
     return {

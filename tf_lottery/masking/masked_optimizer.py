@@ -160,7 +160,9 @@ def _slots_of_each(
     return found
 
 
-def match(masks: Masks, variables: Sequence[keras.Variable]) -> list[_Pair]:
+def match_masks(
+    masks: Masks, variables: Sequence[keras.Variable]
+) -> list[_Pair]:
     """Returns each mask with the variable its path means.
 
     Raises:
@@ -232,7 +234,7 @@ class _Masked:
             return
         variables = self._trainable_variables  # type: ignore[attr-defined]
         pairs = [(known[path], mask) for path, mask in wanted.items() if known]
-        bind(self, pairs or match(wanted, variables), fresh)
+        bind(self, pairs or match_masks(wanted, variables), fresh)
 
     def apply(
         self,

@@ -7,7 +7,7 @@ import numpy as np
 
 from tf_lottery.core.masks import Masks
 from tf_lottery.masking import coverage, layers, masked_optimizer, paths
-from tf_lottery.masking.copies import copied
+from tf_lottery.masking.copies import clone_model
 from tf_lottery.masking.masked_variable import Mask, MaskedVariable
 
 
@@ -57,7 +57,7 @@ def mask_model(
     holders = {path: _holders(model, k.variable) for path, k in chosen.items()}
     for path, found in holders.items():
         _require_maskable(path, found, model)
-    masked = copied(model) if copy else model
+    masked = clone_model(model) if copy else model
     variables = paths.variables_by_path(masked)
     for path in chosen:
         _mask(masked, variables[path])
@@ -125,7 +125,7 @@ def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
                 "its pruned weights without the mask: save_weights, and load "
                 "them into the plain model, for files have LoRA merged."
             )
-    plain = copied(model) if copy else model
+    plain = clone_model(model) if copy else model
     for layer in list(plain._flatten_layers()):
         layers.unmask_layer(layer)
     return plain
@@ -143,11 +143,13 @@ def get_masks(model: keras.Model) -> Masks:
         model: A built Keras 3 model.
     """
     carried = _mask_variables(model)
-    maskable = coverage.found(model) if carried else coverage.kernels(model)
-    return carried_masks(model, [*maskable, *(carried.keys() - maskable)])
+    maskable = (
+        coverage.maskable_kernels(model) if carried else coverage.kernels(model)
+    )
+    return masks_or_ones(model, [*maskable, *(carried.keys() - maskable)])
 
 
-def carried_masks(model: keras.Model, chosen: Iterable[str]) -> Masks:
+def masks_or_ones(model: keras.Model, chosen: Iterable[str]) -> Masks:
     """Returns the masks of chosen variables: ones where it carries none."""
     variables = paths.variables_by_path(model)
     masks = {p: m.numpy() for p, m in _mask_variables(model).items()}

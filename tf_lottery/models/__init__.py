@@ -55,10 +55,10 @@ def build_model(
         >>> model.count_params()  # (4 + 1) * 3 + (3 + 1) * 5
         35
     """
-    build = registry.find(MODELS, name, "model")
+    build = registry.get(MODELS, name, "model")
     known = inspect.signature(build).parameters
     for option in options:
-        registry.find(known, option, f"option of {name}")
+        registry.get(known, option, f"option of {name}")
     given = {"input_shape": input_shape, "classes": classes}
     return build(
         **{key: value for key, value in given.items() if value is not None},

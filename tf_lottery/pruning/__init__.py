@@ -63,7 +63,7 @@ def find_criterion(
     """
     if callable(criterion):
         return criterion
-    found = registry.find(CRITERIA, criterion, "criterion")
+    found = registry.get(CRITERIA, criterion, "criterion")
     if isinstance(found, Random) and seed is not None:
         return Random(seed)
     return found

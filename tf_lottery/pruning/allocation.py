@@ -106,11 +106,11 @@ ALLOCATIONS: dict[str, Allocation] = {
 """Every allocation by name."""
 
 
-def find(allocation: str | Allocation) -> Allocation:
+def get(allocation: str | Allocation) -> Allocation:
     """Returns the allocation of that name, or the callable itself."""
     if callable(allocation):
         return allocation
-    return registry.find(ALLOCATIONS, allocation, "allocation")
+    return registry.get(ALLOCATIONS, allocation, "allocation")
 
 
 def _shared(

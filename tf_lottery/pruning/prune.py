@@ -49,7 +49,7 @@ def prune(
             "It is the fraction of weights to keep."
         )
     sizes = {path: mask.size for path, mask in masks.items()}
-    budgets = allocations.find(allocation)(
+    budgets = allocations.get(allocation)(
         sizes, lambda size: round(density * size), masks
     )
     return keep_best(scores, masks, budgets)

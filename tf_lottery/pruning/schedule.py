@@ -52,8 +52,8 @@ SCHEDULES: dict[str, Schedule] = {
 """Every schedule by name."""
 
 
-def find(schedule: str | Schedule) -> Schedule:
+def get(schedule: str | Schedule) -> Schedule:
     """Returns the schedule of that name, or the object itself."""
     if isinstance(schedule, Schedule):
         return schedule
-    return registry.find(SCHEDULES, schedule, "schedule")
+    return registry.get(SCHEDULES, schedule, "schedule")

@@ -42,7 +42,7 @@ class Plan:
         if variant != "ticket":
             return frozenset()
         own = frozenset((level, name) for name in self._controls(level))
-        scores_dense = schedules.find(self.schedule).from_dense
+        scores_dense = schedules.get(self.schedule).from_dense
         return own if level and scores_dense else own | self._above(level)
 
     def _above(self, level: int) -> frozenset[Name]:

@@ -43,7 +43,7 @@ from tf_lottery.core.storage.object_store import (Bucket, BucketError)
 from tf_lottery.core.storage.leases import Leases
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery.ticket import (Ticket, pack, unpack)
-from tf_lottery.training import Diverged, Run
+from tf_lottery.training import Diverged, TrainingResult
 from tf_lottery.training.state import digest
 
 COLUMNS = (
@@ -124,10 +124,10 @@ class RunDirectory:
     Args:
         path: The directory; made if it is not there. Or an address in a
             bucket, `gs://bucket/folder`.
-        identity: What determines the results. A directory that was begun with
+        fingerprint: What determines the results. A directory that was begun with
             another identity is refused.
-        about: What else is worth knowing: the preset's name, versions.
-        siblings: Runs whose networks are trained in the same way: what they
+        metadata: What else is worth knowing: the preset's name, versions.
+        reusable_runs: Runs whose networks are trained in the same way: what they
             keep is taken over where this run asks for the same.
         leases: Who trains what, of this run and its siblings. None: of this
             run, in a folder of its own.
@@ -149,18 +149,18 @@ class RunDirectory:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        identity: Mapping[str, Any],
-        about: Mapping[str, Any],
-        siblings: "Sequence[RunDirectory]" = (),
+        fingerprint: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        reusable_runs: "Sequence[RunDirectory]" = (),
         leases: Leases | None = None,
         replicates: int | str = 1,
     ) -> None:
-        self._siblings = tuple(siblings)
+        self._siblings = tuple(reusable_runs)
         self._lie_in(path)
         self.leases = leases or Leases(f"{self.address}/.leases")
         config = {
-            "identity": dict(identity),
-            "about": dict(about),
+            "fingerprint": dict(fingerprint),
+            "metadata": dict(metadata),
             "replicates": replicates,
         }
         # As JSON gives it back, so that old and new compare.
@@ -207,7 +207,7 @@ class RunDirectory:
 
         5, or `"5:8"`, as `analysis.looks` takes it.
         """
-        settings = self.config["about"].get("settings", {})
+        settings = self.config["metadata"].get("settings", {})
         return self.config.get("replicates", settings.get("replicates", 1))
 
     def checkpoint(self, replicate: int, step: int) -> pathlib.Path:
@@ -259,10 +259,10 @@ class RunDirectory:
     def rewind(self, found: dict[str, Any]) -> None:
         self._keep_json("rewind.json", found)
 
-    def save(self, replicate: int, ticket: Ticket, run: Run) -> None:
+    def save(self, replicate: int, ticket: Ticket, run: TrainingResult) -> None:
         """Keeps a trained network, and brings results.csv up to date."""
         row = {
-            "preset": self.config["about"].get("preset", ""),
+            "preset": self.config["metadata"].get("preset", ""),
             "replicate": replicate,
             "level": ticket.level,
             "variant": ticket.variant,
@@ -304,7 +304,7 @@ class RunDirectory:
             array_file.write(folder / "trained", "trained", header, arrays)
             _write_json(folder / _RECORD, record)
 
-        folder = self._cell(replicate, ticket.level, ticket.variant)
+        folder = self._network_folder(replicate, ticket.level, ticket.variant)
         unfinished = self.unfinished(replicate, ticket)
         array_file.write_folder(folder, write, unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -330,7 +330,7 @@ class RunDirectory:
                 "digests": started_from(ticket),
             }
         )
-        folder = self._cell(replicate, ticket.level, ticket.variant)
+        folder = self._network_folder(replicate, ticket.level, ticket.variant)
         unfinished = self.unfinished(replicate, ticket)
         array_file.write_folder(
             folder,
@@ -360,7 +360,7 @@ class RunDirectory:
         return None
 
     def _divergence_of(self, replicate: int, ticket: Ticket) -> Diverged | None:
-        cell = self._cell(replicate, ticket.level, ticket.variant)
+        cell = self._network_folder(replicate, ticket.level, ticket.variant)
         content = self._json(self._name(cell / _DIVERGED))
         if content is None or content["digests"] != started_from(ticket):
             return None
@@ -387,7 +387,7 @@ class RunDirectory:
 
     def unfinished(self, replicate: int, ticket: Ticket) -> pathlib.Path:
         """Returns the folder for what is kept while a ticket trains."""
-        cell = self._cell(replicate, ticket.level, ticket.variant)
+        cell = self._network_folder(replicate, ticket.level, ticket.variant)
         return cell.with_name(f".{cell.name}.unfinished")
 
     def bring_unfinished(self, replicate: int, ticket: Ticket) -> None:
@@ -408,14 +408,14 @@ class RunDirectory:
         place = f"{replicate}-{ticket.level}-{ticket.variant}"
         return f"{place}-{hashlib.sha256(told).hexdigest()[:12]}"
 
-    def load(self, replicate: int, ticket: Ticket) -> Run | None:
+    def load(self, replicate: int, ticket: Ticket) -> TrainingResult | None:
         """Returns the run that trained this very ticket, if it is kept.
 
         If a sibling keeps it, it is taken over. Kept is what started from the
         same masks and weights: of a level that came out differently, nothing
         that follows from it is reused.
         """
-        folder = self._cell(replicate, ticket.level, ticket.variant)
+        folder = self._network_folder(replicate, ticket.level, ticket.variant)
         record = self._record_of(replicate, ticket)
         if record is None:
             record = self._taken_over(replicate, ticket)
@@ -425,7 +425,7 @@ class RunDirectory:
             _, arrays = array_file.read(folder / "trained", "trained")
         names = [k for k in record.row if k not in COLUMNS[:6]]
         points = zip(*record.curve.values(), strict=True)
-        return Run(
+        return TrainingResult(
             trained=unpack("weights", arrays, ticket.masks),
             slots=unpack("slots", arrays, ticket.masks),
             metrics={name: record.row[name] for name in names},
@@ -442,9 +442,9 @@ class RunDirectory:
         for sibling in self._siblings:
             record = sibling._record_of(replicate, ticket)
             if record is not None:
-                folder = self._cell(*cell)
+                folder = self._network_folder(*cell)
                 _copy_folder(
-                    sibling._cell(*cell),
+                    sibling._network_folder(*cell),
                     folder,
                     lambda: self._record_of(replicate, ticket) is None,
                 )
@@ -456,7 +456,7 @@ class RunDirectory:
 
     def _record_of(self, replicate: int, ticket: Ticket) -> Record | None:
         """Returns the record of the training of this very ticket."""
-        folder = self._cell(replicate, ticket.level, ticket.variant)
+        folder = self._network_folder(replicate, ticket.level, ticket.variant)
         self._bring_folder(folder, _RECORD)
         if not (folder / _RECORD).exists():
             return None
@@ -474,7 +474,7 @@ class RunDirectory:
         Raises:
             FileNotFoundError: The run has no such level.
         """
-        folder = self._cell(replicate, level, variant)
+        folder = self._network_folder(replicate, level, variant)
         self._bring_folder(folder, _RECORD)
         if not (folder / _RECORD).exists():
             raise FileNotFoundError(
@@ -507,7 +507,7 @@ class RunDirectory:
         Raises:
             FileNotFoundError: The run has no such level.
         """
-        folder = self._cell(replicate, level, "ticket")
+        folder = self._network_folder(replicate, level, "ticket")
         self._bring_folder(folder, _RECORD)
         with self.naming():
             return Ticket.load(folder / "ticket").masks
@@ -515,7 +515,7 @@ class RunDirectory:
     def records(self) -> list[Record]:
         """Returns the records of all networks trained so far."""
         self._bring_cells()
-        found = [self._record(folder) for folder in self._cells()]
+        found = [self._record(folder) for folder in self._network_folders()]
         return sorted(found, key=lambda record: _order(record.row))
 
     def rows(self) -> list[Mapping[str, Any]]:
@@ -542,7 +542,7 @@ class RunDirectory:
         if self._bucket:
             return self._rows_in(self._bucket)
         rows: Rows = {}
-        for folder in self._cells():
+        for folder in self._network_folders():
             record = folder / _RECORD
             # Another process may be replacing it.
             with contextlib.suppress(FileNotFoundError):
@@ -588,7 +588,7 @@ class RunDirectory:
             self._name(folder / _RECORD): object_store.md5(
                 (folder / _RECORD).read_bytes()
             )
-            for folder in self._cells()
+            for folder in self._network_folders()
         }
         differ = [
             self.path / name
@@ -645,7 +645,7 @@ class RunDirectory:
         if file.exists():
             self.config = _read_config(file, self.address)
             _require_same(
-                self.address, self.config["identity"], config["identity"]
+                self.address, self.config["fingerprint"], config["fingerprint"]
             )
         elif holds_any:
             raise ValueError(
@@ -655,7 +655,7 @@ class RunDirectory:
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             self.config = config
-        self.config |= {k: config[k] for k in ("about", "replicates")}
+        self.config |= {k: config[k] for k in ("metadata", "replicates")}
         self._keep_json("config.json", self.config)
 
     def _holds_any(self) -> bool:
@@ -670,10 +670,10 @@ class RunDirectory:
     def _replicate(self, replicate: int) -> pathlib.Path:
         return self.path / f"replicate_{replicate}"
 
-    def _cell(self, replicate: int, level: int, variant: str) -> pathlib.Path:
+    def _network_folder(self, replicate: int, level: int, variant: str) -> pathlib.Path:
         return self._replicate(replicate) / f"level_{level}" / variant
 
-    def _cells(self) -> list[pathlib.Path]:
+    def _network_folders(self) -> list[pathlib.Path]:
         return [
             path.parent
             for path in self.path.glob("replicate_*/level_*/*/record.json")

@@ -18,7 +18,7 @@ from tf_lottery.runs import network_plan
 from tf_lottery.core import seeds
 from tf_lottery.lottery import stability
 from tf_lottery.controls import Control
-from tf_lottery.runs.executors import Crew
+from tf_lottery.runs.executors import Executor
 from tf_lottery.runs.network_plan import Plan
 from tf_lottery.runs.progress import Progress
 from tf_lottery.lottery.search import (Pruning, find_tickets)
@@ -28,7 +28,7 @@ from tf_lottery.training import (
     Diverged,
     Job,
     Outcome,
-    Run,
+    TrainingResult,
     State,
     Trainer,
     checkpoint,
@@ -70,7 +70,7 @@ class Task:
         return self.control is None and self.of.level == 0
 
 
-class Walk:
+class ReplicateSearch:
     """One search on its way from level to level, with its controls.
 
     Args:
@@ -121,7 +121,7 @@ class Walk:
                 )
             )
         if task.is_dense:
-            at_k = parting(task.of, run.captured[0])
+            at_k = fork_at(task.of, run.captured[0])
             tasks = [self._task(at_k, control) for control in self._of_dense]
         else:
             tasks = [self._task(task.of, made) for made in self._of_tickets]
@@ -140,18 +140,18 @@ class Walk:
             return task
         return dataclasses.replace(
             task,
-            keeps_slots=self._pruning.rewinds == "nothing",
+            keeps_slots=self._pruning.rewind_mode == "nothing",
             dependents=self._plan.dependents(ticket.level),
         )
 
 
-def parting(dense: Ticket, theta_k: State) -> Ticket:
+def fork_at(dense: Ticket, theta_k: State) -> Ticket:
     """Returns the dense network at step k, from where copies part."""
     return dataclasses.replace(dense, origin=theta_k)
 
 
 @dataclasses.dataclass
-class _Desk:
+class _TaskQueue:
     """Where the tasks of a study are while it is worked off.
 
     Attributes:
@@ -166,26 +166,26 @@ class _Desk:
     after: Callable[[Task, Outcome], list[Task]]
     new: list[Task]
     waiting: list[Task] = dataclasses.field(default_factory=list)
-    under_way: dict[Job, tuple[Task, Ticket, str]] = dataclasses.field(
+    running: dict[Job, tuple[Task, Ticket, str]] = dataclasses.field(
         default_factory=dict
     )
-    elsewhere: dict[str, Task] = dataclasses.field(default_factory=dict)
+    remote: dict[str, Task] = dataclasses.field(default_factory=dict)
     has_told: bool = False
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do but to wait for others."""
-        at_hand = self.new or self.waiting or self.under_way
-        return bool(self.elsewhere) and not at_hand
+        at_hand = self.new or self.waiting or self.running
+        return bool(self.remote) and not at_hand
 
     @property
     def is_empty(self) -> bool:
         """Whether everything is trained that can be."""
-        at_hand = self.new or self.waiting or self.under_way
-        return not self.elsewhere and not at_hand
+        at_hand = self.new or self.waiting or self.running
+        return not self.remote and not at_hand
 
 
-class Study:
+class Scheduler:
     """Searches that are worked off together, and kept in one directory.
 
     Args:
@@ -196,7 +196,7 @@ class Study:
             restart from; its state is kept beside the tickets. None: the
             first stable one, which `settle` finds.
         progress: Told how it goes.
-        captures: Further steps of which the dense network's state is kept.
+        checkpoint_steps: Further steps of which the dense network's state is kept.
     """
 
     def __init__(
@@ -205,14 +205,14 @@ class Study:
         directory: RunDirectory,
         rewind: int | None,
         progress: Progress,
-        captures: Sequence[int] = (),
+        checkpoint_steps: Sequence[int] = (),
     ) -> None:
         self._trainer, self._directory = trainer, directory
         self._rewind, self._progress = rewind, progress
         self._candidates = (
             stability.candidates(trainer.steps) if rewind is None else (rewind,)
         )
-        self._captures = tuple(sorted({*self._candidates, *captures}))
+        self._captures = tuple(sorted({*self._candidates, *checkpoint_steps}))
         self._settled: dict[int, Outcome] = {}
 
     def theta_0(self, replicate: int, initial: State) -> State:
@@ -223,9 +223,9 @@ class Study:
 
     def settle(
         self,
-        walks: Sequence[Walk],
-        crew: Crew,
-        order: Iterable[Walk] | None = None,
+        replicate_searches: Sequence[ReplicateSearch],
+        executor: Executor,
+        order: Iterable[ReplicateSearch] | None = None,
     ) -> None:
         """Finds the step that tickets restart from, if it is not given.
 
@@ -238,10 +238,10 @@ class Study:
         diverged there is nothing to find, and nothing that needs it.
 
         Args:
-            walks: The searches, whose dense networks are trained together.
-            crew: Who trains.
+            replicate_searches: The searches, whose dense networks are trained together.
+            executor: Who trains.
             order: All searches of the run, those of other processes too, in
-                the order in which they are asked. None: `walks`.
+                the order in which they are asked. None: `replicate_searches`.
 
         Raises:
             ValueError: No step is stable.
@@ -250,7 +250,7 @@ class Study:
             return
         found = self._directory.rewind
         if found is None:
-            found = self._first_stable(walks, crew, order or walks)
+            found = self._first_stable(replicate_searches, executor, order or replicate_searches)
             if found is None:
                 return
             # Another process may have found it first, and restarted there.
@@ -264,38 +264,38 @@ class Study:
         )
 
     def _first_stable(
-        self, walks: Sequence[Walk], crew: Crew, order: Iterable[Walk]
+        self, replicate_searches: Sequence[ReplicateSearch], executor: Executor, order: Iterable[ReplicateSearch]
     ) -> dict[str, Any] | None:
         """Returns how the step was found; None: all dense networks diverged."""
-        outcomes = self._train([walk.dense for walk in walks], crew)
-        for walk, outcome in zip(walks, outcomes, strict=True):
-            self._settled[walk.replicate] = outcome
-        for walk in order:
-            if walk.replicate not in self._settled:
-                self._settled[walk.replicate] = self._of_others(walk, crew)
-            dense = self._settled[walk.replicate]
-            if isinstance(dense, Run):
-                return self._stable_from(walk.dense, dense.trained, crew)
+        outcomes = self._train([replicate_search.dense for replicate_search in replicate_searches], executor)
+        for replicate_search, outcome in zip(replicate_searches, outcomes, strict=True):
+            self._settled[replicate_search.replicate] = outcome
+        for replicate_search in order:
+            if replicate_search.replicate not in self._settled:
+                self._settled[replicate_search.replicate] = self._of_others(replicate_search, executor)
+            dense = self._settled[replicate_search.replicate]
+            if isinstance(dense, TrainingResult):
+                return self._stable_from(replicate_search.dense, dense.trained, executor)
         return None
 
-    def _of_others(self, walk: Walk, crew: Crew) -> Outcome:
+    def _of_others(self, replicate_search: ReplicateSearch, executor: Executor) -> Outcome:
         """Trains the dense network of a search of another process."""
         steps = self._trainer.steps
         self._progress.expect(steps)
-        (outcome,) = self._train([walk.dense], crew)
+        (outcome,) = self._train([replicate_search.dense], executor)
         if isinstance(outcome, Diverged):
             # What depends on it was never this process's to train.
-            self._progress.expect(steps * len(walk.dense.dependents))
+            self._progress.expect(steps * len(replicate_search.dense.dependents))
         return outcome
 
     def _stable_from(
-        self, task: Task, dense: Arrays, crew: Crew
+        self, task: Task, dense: Arrays, executor: Executor
     ) -> dict[str, Any]:
         has_validation = self._trainer.data.validation is not None
         split = "validation" if has_validation else "train"
 
         def errors(weights: Arrays, between: bool) -> dict[str, float]:
-            return self._trainer.errors(weights, [split], anew=between)
+            return self._trainer.errors(weights, [split], reestimate_batch_norm=between)
 
         def barrier(step: int) -> float:
             def probe(ticket: Ticket, seed: int) -> Ticket:
@@ -304,13 +304,13 @@ class Study:
                 made = controls.data_order(ticket, own)
                 return dataclasses.replace(made, variant=f"probe_{step}")
 
-            at_k = parting(task.of, self._restored(task.replicate, step))
+            at_k = fork_at(task.of, self._restored(task.replicate, step))
             copy = Task(task.replicate, at_k, probe, task.seed)
             self._progress.expect(self._trainer.steps)
-            (run,) = self._train([copy], crew)
+            (run,) = self._train([copy], executor)
             if isinstance(run, Diverged):
                 return math.inf
-            line = stability.connect(dense, run.trained, errors)
+            line = stability.interpolate(dense, run.trained, errors)
             return line.barrier(split)
 
         step, barriers = stability.first_stable(self._candidates, barrier)
@@ -325,7 +325,7 @@ class Study:
             "steps_trained": sum(self._trainer.steps - k for k in barriers),
         }
 
-    def _train(self, tasks: Sequence[Task], crew: Crew) -> list[Outcome]:
+    def _train(self, tasks: Sequence[Task], executor: Executor) -> list[Outcome]:
         """Trains what nothing else waits for."""
         runs: dict[Task, Outcome] = {}
 
@@ -333,88 +333,88 @@ class Study:
             runs[task] = run
             return []
 
-        self._work(list(tasks), crew, done)
+        self._work(list(tasks), executor, done)
         return [runs[task] for task in tasks]
 
-    def work_off(self, walks: Sequence[Walk], crew: Crew) -> None:
+    def run(self, replicate_searches: Sequence[ReplicateSearch], executor: Executor) -> None:
         """Trains everything, or what of it is not done yet.
 
         A network that diverges ends nothing but what depends on it: see
         `Task.dependents`.
         """
-        self.settle(walks, crew)
-        by_replicate = {walk.replicate: walk for walk in walks}
+        self.settle(replicate_searches, executor)
+        by_replicate = {replicate_search.replicate: replicate_search for replicate_search in replicate_searches}
         self._work(
-            [walk.dense for walk in walks],
-            crew,
+            [replicate_search.dense for replicate_search in replicate_searches],
+            executor,
             lambda task, run: by_replicate[task.replicate].after(task, run),
         )
 
     def _work(
         self,
         new: list[Task],
-        crew: Crew,
+        executor: Executor,
         after: Callable[[Task, Outcome], list[Task]],
     ) -> None:
-        desk = _Desk(after, new)
+        queue = _TaskQueue(after, new)
 
         def tell(job: Job, step: int, figures: Mapping[str, Any]) -> None:
-            task, ticket, _ = desk.under_way[job]
+            task, ticket, _ = queue.running[job]
             self._directory.put_unfinished(task.replicate, ticket)
             self._progress.advance(task.replicate, ticket, step, figures)
 
         with self._directory.leases as leases:
-            while not desk.is_empty:
-                self._look_through(desk)
-                self._hand_out(desk, crew)
-                for job, run in crew.finished(tell) if desk.under_way else ():
-                    task, ticket, lease = desk.under_way.pop(job)
+            while not queue.is_empty:
+                self._check_stored(queue)
+                self._submit_ready(queue, executor)
+                for job, run in executor.wait(tell) if queue.running else ():
+                    task, ticket, lease = queue.running.pop(job)
                     run = self._save(task, ticket, run)
                     leases.release(lease)
-                    desk.new += after(task, run)
-                self._look_elsewhere(desk)
+                    queue.new += after(task, run)
+                self._check_remote(queue)
 
-    def _look_through(self, desk: "_Desk") -> None:
+    def _check_stored(self, queue: "_TaskQueue") -> None:
         """Leaves what is to be trained, and nothing that is kept."""
-        while desk.new:
-            task = desk.new.pop(0)
+        while queue.new:
+            task = queue.new.pop(0)
             run = self._kept(task)
             if run is None:
-                desk.waiting.append(task)
+                queue.waiting.append(task)
             else:
-                desk.new += desk.after(task, run)
+                queue.new += queue.after(task, run)
         # Nobody waits for a control; the next level waits for a ticket.
-        desk.waiting.sort(key=lambda task: task.control is not None)
+        queue.waiting.sort(key=lambda task: task.control is not None)
 
-    def _hand_out(self, desk: "_Desk", crew: Crew) -> None:
+    def _submit_ready(self, queue: "_TaskQueue", executor: Executor) -> None:
         """Gives the crew what no other process is training."""
         leases = self._directory.leases
-        while desk.waiting and (room := crew.room(len(desk.waiting))):
-            for task in desk.waiting[:room]:
+        while queue.waiting and (slots := executor.free_slots(len(queue.waiting))):
+            for task in queue.waiting[:slots]:
                 job, ticket = self._job(task)
                 lease = self._directory.leased_as(task.replicate, ticket)
                 if not leases.take(lease):
-                    desk.elsewhere[lease] = task
+                    queue.remote[lease] = task
                 elif (run := self._kept(task)) is not None:
                     # Another process kept it since this one looked.
                     leases.release(lease)
-                    desk.new += desk.after(task, run)
+                    queue.new += queue.after(task, run)
                 else:
                     self._directory.bring_unfinished(task.replicate, ticket)
-                    desk.under_way[job] = task, ticket, lease
-                    crew.take(job)
-            del desk.waiting[:room]
+                    queue.running[job] = task, ticket, lease
+                    executor.submit(job)
+            del queue.waiting[:slots]
 
-    def _look_elsewhere(self, desk: "_Desk") -> None:
+    def _check_remote(self, queue: "_TaskQueue") -> None:
         """Takes back what other processes are done with, or died over."""
         leases = self._directory.leases
-        for lease in [c for c in desk.elsewhere if leases.is_free(c)]:
-            desk.new.append(desk.elsewhere.pop(lease))
-        if desk.is_idle:
-            if not desk.has_told:
-                holder = leases.holder(next(iter(desk.elsewhere)))
+        for lease in [c for c in queue.remote if leases.is_free(c)]:
+            queue.new.append(queue.remote.pop(lease))
+        if queue.is_idle:
+            if not queue.has_told:
+                holder = leases.holder(next(iter(queue.remote)))
                 self._progress.say(f"Waiting for what {holder} trains.")
-                desk.has_told = True
+                queue.has_told = True
             time.sleep(leases.pause)
 
     def _job(self, task: Task) -> tuple[Job, Ticket]:

@@ -96,7 +96,7 @@ class CallbackBridge:
         self._callbacks = list(callbacks)
         if not callbacks:
             return
-        self._model = masking.copied(model)
+        self._model = masking.clone_model(model)
         self._model.compile(**compiled)
         # Files of an optimizer that is not built load with a warning.
         self._model.optimizer.build(self._model.trainable_variables)

@@ -16,7 +16,8 @@ from tf_lottery.training import State, Trainer, checkpoint
 
 _TOLERANCE = 0.01  # relative: half types round values past the support
 _OTHERWISE = (
-    "Or give `theta_0`, a file of weights that all replicates start from: "
+    "Or give `initial_weights`, a file of weights that all replicates start "
+    "from: "
     "model.save_weights('theta_0.weights.h5')."
 )
 
@@ -30,14 +31,15 @@ class Starts:
     the model's layers. Frozen layers keep their weights.
 
     Drawing would destroy what was pretrained, so that all replicates start
-    from the same weights if those are not fresh, or `theta_0` was given.
+    from the same weights if those are not fresh, or `initial_weights` was
+    given.
 
     Args:
         model: The model that is searched.
         masks: What it keeps at level 0.
         seed: Seed of the search, >= 0.
         count: How many replicates, >= 1.
-        theta_0: A file of weights to start from, or None.
+        initial_weights: A file of weights to start from, or None.
 
     Raises:
         ValueError: A weight has no known initializer to be drawn with.
@@ -49,24 +51,28 @@ class Starts:
         masks: Masks,
         seed: int,
         count: int = 1,
-        theta_0: str | pathlib.Path | None = None,
+        initial_weights: str | pathlib.Path | None = None,
     ) -> None:
-        self._model, self._masks, self._theta_0 = model, masks, theta_0
+        self._model, self._masks, self._initial_weights = (
+            model,
+            masks,
+            initial_weights,
+        )
         self.seeds = [seed] + [
             seeds.integer(seed, "replicate", r) for r in range(1, count)
         ]
         self._twin: keras.Model | None = None
         self._why_same = ""
         if count > 1:
-            self._twin = masking.renewed(model) or model
+            self._twin = masking.fresh_copy(model) or model
             self._why_same = self._reason()
             if not self._why_same:
                 self._draw(_weights(model), 0)
 
     def _reason(self) -> str:
         """Returns why all start from the same weights; empty: they do not."""
-        if self._theta_0 is not None:
-            return "those of `theta_0`"
+        if self._initial_weights is not None:
+            return "those of `initial_weights`"
         path = pretrained(self._model, self._twin)
         if path is None:
             return ""
@@ -120,8 +126,8 @@ class Starts:
         """
         seed = self.seeds[replicate]
         with weights_restored(self._model):
-            if self._theta_0 is not None:
-                checkpoint.load_weights(self._model, self._theta_0)
+            if self._initial_weights is not None:
+                checkpoint.load_weights(self._model, self._initial_weights)
             state = trainer.initial(self._model, seed)
         if replicate == 0 or self._why_same:
             return state

@@ -25,13 +25,13 @@ from tf_lottery.pruning import rates as rates_
 from tf_lottery.pruning import schedule as schedules
 from tf_lottery.runs import provenance
 from tf_lottery.runs.executors import (
-    Chief,
-    Crew,
-    Here,
-    follow,
+    Executor,
+    InProcessExecutor,
+    MultiWorkerExecutor,
+    all_cores_executor,
     has_workers,
     is_chief,
-    on_all_cores,
+    run_worker,
 )
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.run_directory import (
@@ -40,7 +40,7 @@ from tf_lottery.runs.run_directory import (
     RunDirectory,
     is_run,
 )
-from tf_lottery.runs.scheduler import Study, Walk
+from tf_lottery.runs.scheduler import ReplicateSearch, Scheduler
 from tf_lottery.ticket_search import metric_drops
 from tf_lottery.ticket_search.callbacks import (
     CallbackBridge,
@@ -84,16 +84,16 @@ class TicketSearch:
         rewind: How far from the start tickets restart, as a `Duration`: `"0it"`
             is the paper's reset to θ0, `"500it"` or `"1ep"` a later θk.
             `"auto"`: the first step from which training is stable, which
-            `Study.settle` finds by training a few copies more.
-        rewinds: What goes back there: `"weights"`, `"learning_rate"` alone, or
-            `"nothing"`, as `search.Pruning` says.
+            `Scheduler.settle` finds by training a few copies more.
+        rewind_mode: What goes back there: `"weights"`, `"learning_rate"` alone,
+            or `"nothing"`, as `search.Pruning` says.
         seed: Seed of data order, layers' randomness, controls and the
             criterion `"random"`, >= 0.
         controls: Names of `controls.CONTROLS`, trained at every level >= 1
             (`"data_order"` at level 0 too); `"reinit*3"` trains three draws
             of one.
-        theta_0: A checkpoint, `.weights.h5` or `.keras` file to take the
-            initial weights from, in place of the model's own.
+        initial_weights: A checkpoint, `.weights.h5` or `.keras` file to take
+            the initial weights from, in place of the model's own.
         include: Glob patterns of the kernels to prune; they may name other
             variables, as `masking.kernels` says. None: all kernels.
         exclude: Glob patterns of kernels not to prune.
@@ -115,8 +115,8 @@ class TicketSearch:
             trainings takes 3 or more. Replicate 0 is the search without
             others. Each of the others has a seed of its own, and initial
             weights drawn anew from the layers' initializers; frozen layers
-            keep theirs. If the model was trained before, or `theta_0` is
-            given, all start from the same weights. On a CPU they train side
+            keep theirs. If the model was trained before, or `initial_weights`
+            is given, all start from the same weights. On a CPU they train side
             by side in processes, and come to the same bytes as in turn.
 
     Raises:
@@ -142,10 +142,10 @@ class TicketSearch:
         allocation: str | allocations.Allocation = "layerwise",
         schedule: str | schedules.Schedule = "geometric",
         rewind: str | Duration = "0it",
-        rewinds: str = "weights",
+        rewind_mode: str = "weights",
         seed: int = 0,
         controls: Sequence[str] = (),
-        theta_0: str | pathlib.Path | None = None,
+        initial_weights: str | pathlib.Path | None = None,
         include: Patterns = None,
         exclude: Patterns = None,
         strategy: tf.distribute.Strategy | None = None,
@@ -175,21 +175,22 @@ class TicketSearch:
             _LEVELS if levels is None else levels,
             rates_.rates_by_path(kernels, rate, rates),
             pruning.find_criterion(criterion, seed),
-            allocations.find(allocation),
-            schedules.find(schedule),
-            rewinds,
+            allocations.get(allocation),
+            schedules.get(schedule),
+            rewind_mode,
         )
         self._controls = controls_.variants(controls)
         self._rewind = None if rewind == "auto" else Duration(rewind)
-        self._masks = masking.carried_masks(model, kernels)
+        self._masks = masking.masks_or_ones(model, kernels)
         if density is not None:
             how = search.down_to(self._masks, how, density)
         elif max_drop is not None:
             how = search.as_far_as_it_goes(self._masks, how)
         self._pruning, self._max_drop = how, max_drop
-        if rewinds != "weights":
+        if rewind_mode != "weights":
             controls_.require_theta_k(
-                self._controls, f"rewinds={rewinds!r} leaves the trained ones"
+                self._controls,
+                f"rewinds={rewind_mode!r} leaves the trained ones",
             )
         if not all(mask.all() for mask in self._masks.values()):
             controls_.require_theta_k(
@@ -204,7 +205,7 @@ class TicketSearch:
             self._controls, masking.architecture_of(plain)
         )
         self.coverage = masking.coverage_of(model, include, exclude)
-        self._theta_0, self._strategy = theta_0, strategy
+        self._initial_weights, self._strategy = initial_weights, strategy
         self._compiled: dict[str, Any] | None = None
         self._validation: tuple[Recipe, data.Split] | None = None
         self._diverged: list[DivergedNetwork] = []
@@ -385,7 +386,7 @@ class TicketSearch:
             print(*filter(None, lines), sep="\n")
         settings = self._settings(recipe, dataset)
         if not is_chief(self._strategy):
-            self.tickets, self.records, self._diverged = follow(
+            self.tickets, self.records, self._diverged = run_worker(
                 trainer, settings
             )
             self._know_source()
@@ -408,9 +409,11 @@ class TicketSearch:
     ) -> None:
         """Trains what the run directory does not hold; fills `tickets`."""
         with contextlib.ExitStack() as stack:
-            crew: Crew = Here(trainer)
+            executor: Executor = InProcessExecutor(trainer)
             if has_workers(self._strategy):
-                crew = stack.enter_context(Chief(trainer, settings))
+                executor = stack.enter_context(
+                    MultiWorkerExecutor(trainer, settings)
+                )
             if run_dir is None:
                 run_dir = stack.enter_context(tempfile.TemporaryDirectory())
             elif is_run(run_dir):
@@ -442,10 +445,10 @@ class TicketSearch:
             stack.callback(progress.close)
             stack.enter_context(weights_restored(self._model))
             if self._strategy is None and not bridge.sees_training:
-                crew = stack.enter_context(
+                executor = stack.enter_context(
                     self._on_all_cores(trainer, starts, directory, progress)
                 )
-            study = Study(trainer, directory, rewind, progress)
+            scheduler = Scheduler(trainer, directory, rewind, progress)
             self.tickets = []
             last = self._pruning.levels
             bridge.train_begin()
@@ -469,9 +472,9 @@ class TicketSearch:
             def is_wanted(ticket: Ticket) -> bool:
                 return ticket.level < last
 
-            walks = [
-                self._walk(
-                    study,
+            replicate_searches = [
+                self._replicate_search(
+                    scheduler,
                     r,
                     starts.initial(trainer, r),
                     starts.seeds[r],
@@ -479,7 +482,7 @@ class TicketSearch:
                 )
                 for r in range(self._replicates)
             ]
-            study.work_off(walks, crew)
+            scheduler.run(replicate_searches, executor)
             self._diverged = directory.diverged()
             if not self.tickets:
                 dense = next(n for n in self._diverged if not n.replicate)
@@ -490,8 +493,8 @@ class TicketSearch:
                 for record in directory.records()
                 if record.replicate < self._replicates
             ]
-            if isinstance(crew, Chief):
-                crew.end_with((self.tickets, self.records, self._diverged))
+            if isinstance(executor, MultiWorkerExecutor):
+                executor.end_with((self.tickets, self.records, self._diverged))
 
     def _keeps_within(self, directory: RunDirectory, level: int) -> bool:
         """Returns whether a level is shown to lose at most `max_drop`."""
@@ -521,7 +524,7 @@ class TicketSearch:
         starts: Starts,
         directory: RunDirectory,
         progress: Progress,
-    ) -> contextlib.AbstractContextManager[Crew]:
+    ) -> contextlib.AbstractContextManager[Executor]:
         """Returns who trains what the run directory does not hold."""
         left = self._replicates * self.networks - len(directory.rows())
         chains = 1 + (len(self._controls) if self._pruning.levels else 0)
@@ -529,7 +532,7 @@ class TicketSearch:
             name.partition(".")[0] in controls_.OF_ARCHITECTURE
             for name in self._controls
         )
-        return on_all_cores(
+        return all_cores_executor(
             trainer,
             self._replicates * chains,
             left * trainer.steps,
@@ -593,24 +596,26 @@ class TicketSearch:
             )
         return step
 
-    def walk(
+    def replicate_search(
         self,
-        study: Study,
+        scheduler: Scheduler,
         trainer: Trainer,
         replicate: int,
         found: Callable[[Ticket], bool] | None = None,
-    ) -> Walk:
+    ) -> ReplicateSearch:
         """Returns the search as a study works it off.
 
         Args:
-            study: Which keeps θ0.
+            scheduler: Which keeps θ0.
             trainer: Of the model's architecture.
             replicate: Under which replicate it is kept.
             found: Called with the ticket of each level once it is trained;
                 returns whether to go on to the next.
         """
         initial = self._starts(1).initial(trainer, 0)
-        return self._walk(study, replicate, initial, self._seed, found)
+        return self._replicate_search(
+            scheduler, replicate, initial, self._seed, found
+        )
 
     def _starts(self, count: int | None = None) -> Starts:
         return Starts(
@@ -618,21 +623,21 @@ class TicketSearch:
             self._masks,
             self._seed,
             count or self._replicates,
-            self._theta_0,
+            self._initial_weights,
         )
 
-    def _walk(
+    def _replicate_search(
         self,
-        study: Study,
+        scheduler: Scheduler,
         replicate: int,
         initial: State,
         seed: int,
         found: Callable[[Ticket], bool] | None,
-    ) -> Walk:
+    ) -> ReplicateSearch:
         dense = Ticket(
             level=0,
             masks=self._masks,
-            origin=study.theta_0(replicate, initial),
+            origin=scheduler.theta_0(replicate, initial),
             architecture=masking.architecture_of(self._model),
             provenance={"seed": seed, **provenance.versions()},
         )
@@ -640,7 +645,9 @@ class TicketSearch:
             self._pruning,
             criterion=pruning.find_criterion(self._criterion, seed),
         )
-        return Walk(replicate, dense, how, self._controls, seed, found)
+        return ReplicateSearch(
+            replicate, dense, how, self._controls, seed, found
+        )
 
     def winning_ticket(self) -> Ticket:
         """Returns the smallest ticket that is shown to win.
@@ -821,11 +828,13 @@ class TicketSearch:
             "schedule": describe(self._pruning.schedule),
             "rewind": str(self._rewind or "auto"),
             **(
-                {"rewinds": self._pruning.rewinds}
-                if self._pruning.rewinds != "weights"
+                {"rewind_mode": self._pruning.rewind_mode}
+                if self._pruning.rewind_mode != "weights"
                 else {}
             ),
-            "theta_0": None if self._theta_0 is None else str(self._theta_0),
+            "initial_weights": None
+            if self._initial_weights is None
+            else str(self._initial_weights),
             "seed": self._seed,
         }
 

@@ -6,7 +6,7 @@ levels.
 
 from tf_lottery.training.job import Job
 from tf_lottery.training.recipe import Recipe
-from tf_lottery.training.result import Diverged, Outcome, Run
+from tf_lottery.training.result import Diverged, Outcome, TrainingResult
 from tf_lottery.training.state import State
 from tf_lottery.training.trainer import Progress, Trainer
 
@@ -16,7 +16,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "Recipe",
-    "Run",
+    "TrainingResult",
     "State",
     "Trainer",
 ]

@@ -11,7 +11,7 @@ from tf_lottery.training.objective import Objective, mode
 from tf_lottery.training.recipe import Recipe
 
 
-def require_fit(
+def require_compatible(
     model: keras.Model, recipe: Recipe, data: Dataset, steps_per_epoch: int
 ) -> None:
     """Raises a ValueError, before anything trains, if they do not."""

@@ -50,7 +50,7 @@ def gathered(examples: Examples, rows: tf.Tensor) -> Examples:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Window:
+class Buffer:
     """Examples that lie on the device, and the batches made of them.
 
     Attributes:
@@ -102,7 +102,7 @@ class Batching:
     keeps_remainder: bool = False
 
 
-class Feed(Protocol):
+class InputPipeline(Protocol):
     """Training data, in the order that each network sees them.
 
     Attributes:
@@ -111,7 +111,7 @@ class Feed(Protocol):
 
     steps_per_epoch: int
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Window]:
+    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
         """Yields windows from that of a step on, without end.
 
         Args:
@@ -120,9 +120,9 @@ class Feed(Protocol):
         """
 
 
-def feed(split: Split, batching: Batching) -> Feed:
+def feed(split: Split, batching: Batching) -> InputPipeline:
     """Returns training data as they reach the device best."""
-    kind = Streamed if streams(split) else Resident
+    kind = Streaming if streams(split) else InMemory
     return kind(split, batching)
 
 
@@ -153,7 +153,7 @@ class _Rows(NamedTuple):
 
 
 class _Epochs:
-    """What `Resident` and `Streamed` share: where the batches lie.
+    """What `InMemory` and `Streaming` share: where the batches lie.
 
     Args:
         split: The examples.
@@ -203,7 +203,7 @@ class _Epochs:
         ]
 
 
-class Resident(_Epochs):
+class InMemory(_Epochs):
     """Training data that lies on the device as a whole.
 
     Args:
@@ -215,18 +215,18 @@ class Resident(_Epochs):
         super().__init__(split, batching)
         self._examples = examples_of(split)
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Window]:
+    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
         """Yields epochs from that of a step on."""
         for epoch, rows in self._places(self._whole, step):
             first = epoch * self.steps_per_epoch + rows.step
             orders = self._orders(seeds, epoch, rows)
-            yield Window(self._examples, self._split, first, orders)
+            yield Buffer(self._examples, self._split, first, orders)
 
 
-class Streamed(_Epochs):
+class Streaming(_Epochs):
     """Training data that are gathered on the host, a window before they train.
 
-    Batches are those of `Resident`: each epoch is shuffled as a whole.
+    Batches are those of `InMemory`: each epoch is shuffled as a whole.
 
     Args:
         split: The examples, a `np.memmap` for one.
@@ -238,7 +238,7 @@ class Streamed(_Epochs):
         bytes_a_step = batching.size * Split(split.rows(slice(0, 1)).x).nbytes
         self._most = max(1, WINDOW // bytes_a_step)
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Window]:
+    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
         """Yields parts of epochs."""
         places = self._places(self._most, step)
         with concurrent.futures.ThreadPoolExecutor(1) as ahead:
@@ -248,13 +248,13 @@ class Streamed(_Epochs):
                 coming = ahead.submit(self._window, seeds, *next(places))
                 yield window
 
-    def _window(self, seeds: Sequence[int], epoch: int, rows: _Rows) -> Window:
+    def _window(self, seeds: Sequence[int], epoch: int, rows: _Rows) -> Buffer:
         wanted = self._orders(seeds, epoch, rows)
         flat = np.concatenate([each.ravel() for each in wanted])
         part = self._split.rows(flat)
         places = np.arange(len(flat), dtype=np.int32)
         orders = places.reshape(len(seeds), *wanted[0].shape)
-        return Window(
+        return Buffer(
             examples_of(part),
             part,
             epoch * self.steps_per_epoch + rows.step,

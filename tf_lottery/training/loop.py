@@ -9,16 +9,16 @@ import numpy as np
 
 from tf_lottery.training import resume
 from tf_lottery.training.history import Log
-from tf_lottery.training.input_pipeline import Batch, Window
+from tf_lottery.training.input_pipeline import Batch, Buffer
 from tf_lottery.training.job import Job
 from tf_lottery.training.objective import LOSS, EvalResult
-from tf_lottery.training.result import Diverged, Outcome, Run
+from tf_lottery.training.result import Diverged, Outcome, TrainingResult
 from tf_lottery.training.state import Arrays, State
 
-SECONDS_BETWEEN_FILES = 30
+SECONDS_BETWEEN_CHECKPOINTS = 30
 
 
-class Networks(Protocol):
+class Backend(Protocol):
     """Networks in training, however they are computed.
 
     Attributes:
@@ -28,7 +28,7 @@ class Networks(Protocol):
 
     values: Any
 
-    def run(self, window: Window, start: int, stop: int) -> np.ndarray:
+    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
         """Takes steps.
 
         Returns:
@@ -55,17 +55,17 @@ class Networks(Protocol):
             per_example: Whether to evaluate each example alone, too.
         """
 
-    def better(self, improved: Sequence[bool], before: Any) -> Any:
+    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns `values` of the networks that improved, else those before."""
 
     def states(self, values: Any, step: int) -> list[State]:
         """Returns values as states."""
 
-    def packed(self, states: Sequence[State]) -> Any:
+    def pack_states(self, states: Sequence[State]) -> Any:
         """Returns states as values."""
 
 
-class Course:
+class TrainingLoop:
     """Networks that train side by side, and what is known of them so far.
 
     One whose loss becomes nan or infinite has diverged. It stays in its place,
@@ -83,11 +83,11 @@ class Course:
 
     def __init__(
         self,
-        networks: Networks,
+        networks: Backend,
         jobs: Sequence[Job],
         splits: Mapping[str, Iterable[Batch]],
         curves: Sequence[str],
-        kept: Sequence[resume.Interim],
+        kept: Sequence[resume.InProgressCheckpoint],
         deciding: str = LOSS,
     ) -> None:
         self.networks, self._jobs = networks, jobs
@@ -107,11 +107,11 @@ class Course:
             self._go_on(kept)
         self._began = self._written = time.perf_counter()
 
-    def _go_on(self, kept: Sequence[resume.Interim]) -> None:
+    def _go_on(self, kept: Sequence[resume.InProgressCheckpoint]) -> None:
         for log, k in zip(self.logs, kept, strict=True):
             log.curve = k.curve
         best = [k.best for k in kept if k.best]
-        self._best = self.networks.packed(best) if best else None
+        self._best = self.networks.pack_states(best) if best else None
         self._captured = [k.captured for k in kept]
         self.networks.count_from([k.totals for k in kept])
         self._seconds = max(k.seconds for k in kept)
@@ -121,7 +121,7 @@ class Course:
         """Which networks have not diverged."""
         return [i for i in range(len(self._jobs)) if i not in self._diverged]
 
-    def advance(self, window: Window, stop: int) -> dict[int, Diverged]:
+    def advance(self, window: Buffer, stop: int) -> dict[int, Diverged]:
         """Trains to a step of the window.
 
         Returns:
@@ -152,7 +152,7 @@ class Course:
             improved[i] = self.logs[i].add(self.step, trained[i], results[i])
         self.networks.count_from(None)
         if any(improved):
-            self._best = self.networks.better(improved, self._best)
+            self._best = self.networks.keep_best(improved, self._best)
 
     def weights(self, i: int) -> Arrays:
         """Returns the weights of one of the networks as they are."""
@@ -161,7 +161,7 @@ class Course:
 
     def save_if_due(self) -> None:
         """Keeps where the networks are, every now and then."""
-        if time.perf_counter() - self._written < SECONDS_BETWEEN_FILES:
+        if time.perf_counter() - self._written < SECONDS_BETWEEN_CHECKPOINTS:
             return
         states = self.networks.states(self.networks.values, self.step)
         totals = self.networks.counted()
@@ -172,7 +172,7 @@ class Course:
             job = self._jobs[i]
             if job.folder is None:
                 continue
-            kept = resume.Interim(
+            kept = resume.InProgressCheckpoint(
                 job=job.digest,
                 state=states[i],
                 best=best[i],
@@ -214,9 +214,9 @@ class Course:
         best: State | None,
         stopped: Mapping[str, EvalResult],
         last: Mapping[str, EvalResult],
-    ) -> Run:
+    ) -> TrainingResult:
         """Returns the record of one network."""
-        return Run(
+        return TrainingResult(
             trained=trained.weights,
             best=None if best is None else best.weights,
             metrics={

@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class TrainingResult:
     """The record of one trained network.
 
     Attributes:
@@ -63,5 +63,5 @@ class Diverged:
         )
 
 
-Outcome = Run | Diverged
+Outcome = TrainingResult | Diverged
 """What training one network gave."""

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Interim:
+class InProgressCheckpoint:
     """A training under way.
 
     Attributes:
@@ -47,7 +47,7 @@ class Interim:
     seconds: float
 
 
-def save(folder: pathlib.Path, interim: Interim) -> None:
+def save(folder: pathlib.Path, interim: InProgressCheckpoint) -> None:
     """Writes a file of its own, and removes all but the one before it."""
     header: dict[str, Any] = {name: getattr(interim, name) for name in _HEADER}
     arrays: dict[str, np.ndarray] = {}
@@ -68,7 +68,9 @@ def save(folder: pathlib.Path, interim: Interim) -> None:
         _path(folder, interim.job, step).unlink(missing_ok=True)
 
 
-def found(jobs: Sequence[tuple[pathlib.Path | None, str]]) -> list[Interim]:
+def found(
+    jobs: Sequence[tuple[pathlib.Path | None, str]],
+) -> list[InProgressCheckpoint]:
     """Returns where an earlier process left jobs that train side by side.
 
     Args:
@@ -105,7 +107,7 @@ def is_begun(folder: pathlib.Path | None, job: str) -> bool:
     return folder is not None and bool(_steps(folder, job))
 
 
-def _load(path: pathlib.Path) -> Interim | None:
+def _load(path: pathlib.Path) -> InProgressCheckpoint | None:
     try:
         header, arrays = array_file.read(path, _KIND)
     except (OSError, ValueError) as error:
@@ -120,7 +122,7 @@ def _load(path: pathlib.Path) -> Interim | None:
         for name, step in header["states"].items()
     }
     captured = [s for name, s in states.items() if name.startswith(_CAPTURED)]
-    return Interim(
+    return InProgressCheckpoint(
         state=states["state"],
         best=states.get("best"),
         captured=tuple(sorted(captured, key=lambda state: state.step)),

@@ -19,17 +19,20 @@ from tf_lottery.training import (
     resume,
 )
 from tf_lottery.training.backends import compiled_steps, custom_step, sparse
-from tf_lottery.training.backends.batching import Single
-from tf_lottery.training.backends.custom_step import OwnNetworks, OwnSteps
-from tf_lottery.training.backends.data_parallel import SplitPrograms
-from tf_lottery.training.backends.dense import DenseNetworks, DensePrograms
-from tf_lottery.training.backends.functional_model import Network
-from tf_lottery.training.backends.per_device import SpreadNetworks
-from tf_lottery.training.backends.sparse import SparseNetwork
+from tf_lottery.training.backends.custom_step import (
+    CustomStep,
+    CustomStepBackend,
+)
+from tf_lottery.training.backends.data_parallel import DataParallelPrograms
+from tf_lottery.training.backends.dense import DenseBackend, DensePrograms
+from tf_lottery.training.backends.functional_model import FunctionalModel
+from tf_lottery.training.backends.per_device import PerDeviceBackend
+from tf_lottery.training.backends.sparse import SparseBackend
+from tf_lottery.training.backends.stacking import Single
 from tf_lottery.training.distribution import replica_context
-from tf_lottery.training.input_pipeline import Batching, Examples, Window
+from tf_lottery.training.input_pipeline import Batching, Buffer, Examples
 from tf_lottery.training.job import Job
-from tf_lottery.training.loop import Course, Networks
+from tf_lottery.training.loop import Backend, TrainingLoop
 from tf_lottery.training.objective import LOSS, Objective
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.result import Outcome
@@ -79,16 +82,18 @@ class Trainer:
             data.train,
             Batching(recipe.batch_size, recipe.shuffle, recipe.keeps_remainder),
         )
-        compatibility.require_fit(model, recipe, data, self.steps_per_epoch)
+        compatibility.require_compatible(
+            model, recipe, data, self.steps_per_epoch
+        )
         augment = None
         if data.augment is not None:
             augment = functools.partial(
                 augmentation.augment, augmentation=data.augment
             )
-        self._own: OwnSteps | None = None
+        self._own: CustomStep | None = None
         objective = None
         if custom_step.own_methods(model):
-            self._own = OwnSteps(model, recipe, kernels, augment, data.train)
+            self._own = CustomStep(model, recipe, kernels, augment, data.train)
             self._deciding = self._own.objective.deciding
         else:
             objective = Objective(model, recipe, self.sample(4))
@@ -96,14 +101,14 @@ class Trainer:
         self._objective: Any = objective
         self._evaluated: Callable[[], Arrays] = dict
         self._optimizer = keras.optimizers.get(recipe.optimizer)
-        self.network = Network(
+        self.network = FunctionalModel(
             model, recipe.optimizer, objective, kernels, recipe.auto_scale_loss
         )
         self._jit = recipe.jit_compile
         if self._jit == "auto":
             self._jit = compiled_steps.compiles_with_xla(model)
         self._programs = DensePrograms(self.network, augment, bool(self._jit))
-        self._split: SplitPrograms | None = None
+        self._split: DataParallelPrograms | None = None
         if strategy is not None:
             compatibility.require_parts(model, recipe, objective, strategy)
             self._split = self._split_programs(objective, augment)
@@ -115,9 +120,13 @@ class Trainer:
             if (split := getattr(data, name)) is not None
         }
         # Steps a call. A call on a CPU's convolutions shall take seconds.
-        self._longest = 100 if compiled_steps.compiles_with_xla(model) else 20
+        self._max_steps_per_execution = (
+            100 if compiled_steps.compiles_with_xla(model) else 20
+        )
 
-    def _split_programs(self, objective: Any, augment: Any) -> SplitPrograms:
+    def _split_programs(
+        self, objective: Any, augment: Any
+    ) -> DataParallelPrograms:
         """Returns programs whose batches the strategy's replicas share."""
         strategy: Any = self.strategy
         recipe = self.recipe
@@ -126,14 +135,14 @@ class Trainer:
             compatibility.require_mean(
                 self.model, recipe, objective, self.data.train
             )
-        network = Network(
+        network = FunctionalModel(
             model,
             recipe.optimizer,
             Objective(model, recipe, self.sample(4)),
             tuple(self.network.masked),
             recipe.auto_scale_loss,
         )
-        return SplitPrograms(network, augment, strategy, bool(self._jit))
+        return DataParallelPrograms(network, augment, strategy, bool(self._jit))
 
     def sample(self, examples: int) -> Examples:
         """Returns the first training examples.
@@ -293,15 +302,15 @@ class Trainer:
         self,
         weights: Arrays,
         splits: Sequence[str] = (),
-        anew: bool = False,
+        reestimate_batch_norm: bool = False,
     ) -> dict[str, float]:
         """Returns the fraction of examples that a network classifies wrong.
 
         Args:
             weights: Path to value of every variable of the model.
             splits: Names of splits. Empty: all there are.
-            anew: Whether the moving statistics of BatchNorm are estimated
-                anew first, on training data.
+            reestimate_batch_norm: Whether the moving statistics of BatchNorm
+                are estimated anew first, on training data.
 
         Raises:
             ValueError: Accuracy is not among what is measured.
@@ -311,7 +320,7 @@ class Trainer:
                 "Errors are 1 - accuracy, which is not measured: "
                 'compile(..., metrics=["accuracy"]).'
             )
-        if anew:
+        if reestimate_batch_norm:
             batches = self._splits["train"]
             weights = batch_norm.reestimated(self.model, weights, batches)
         every = {
@@ -327,7 +336,7 @@ class Trainer:
         }
 
     @property
-    def most_side_by_side(self) -> int | None:
+    def max_parallel_jobs(self) -> int | None:
         """How many networks are worth training at once, or None for any."""
         if self._split is not None and not self._split.trains_apart:
             return 1
@@ -335,16 +344,16 @@ class Trainer:
             return None
         return 1 if self._split is None else len(self._split.devices)
 
-    def arrangement(self, networks: int) -> tuple[str, str]:
+    def stacking(self, networks: int) -> tuple[str, str]:
         """Returns how so many networks would lie side by side, and why so."""
         if self._own is not None:
             return "in turn", "its class says how it trains"
-        found, reason = self._arrangement(networks)
+        found, reason = self._stacking(networks)
         return found.name, reason
 
-    def _arrangement(self, networks: int) -> tuple[Any, str]:
+    def _stacking(self, networks: int) -> tuple[Any, str]:
         sample = self.sample(self.recipe.batch_size)
-        return self._programs.arrangement(networks, sample)
+        return self._programs.stacking(networks, sample)
 
     def _train_together(
         self, jobs: Mapping[int, Job], progress: Progress | None
@@ -384,13 +393,13 @@ class Trainer:
             {"validation", "test"} if self.recipe.test_curve else {"validation"}
         )
         curves = [name for name in self._splits if name in often]
-        course = Course(
+        course = TrainingLoop(
             networks, jobs, self._splits, curves, kept, self._deciding
         )
         tell = progress or (lambda *_: None)
         for name in names:
             tell(name, course.step, {})
-        for window, stop in self._stretches(course.step, jobs):
+        for window, stop in self._chunks(course.step, jobs):
             yield from course.advance(window, stop).items()
             if not course.alive:
                 return
@@ -405,18 +414,18 @@ class Trainer:
 
     def _networks(
         self, jobs: Sequence[Job], states: Sequence[State]
-    ) -> Networks:
+    ) -> Backend:
         if self._split is None:
             return self._on_one_device(jobs, states)
         if len(jobs) == 1:
-            return DenseNetworks(
+            return DenseBackend(
                 self._split,
                 Single(),
                 states,
                 [jobs[0].masks],
                 [jobs[0].augmentation_key],
             )
-        return SpreadNetworks(
+        return PerDeviceBackend(
             lambda some: self._on_one_device(jobs[some], states[some]),
             len(jobs),
             self._split.devices,
@@ -424,9 +433,9 @@ class Trainer:
 
     def _on_one_device(
         self, jobs: Sequence[Job], states: Sequence[State]
-    ) -> Networks:
-        if len(jobs) == 1 and self.why_dense(jobs[0].masks) is None:
-            return SparseNetwork(
+    ) -> Backend:
+        if len(jobs) == 1 and self.unsupported_reason(jobs[0].masks) is None:
+            return SparseBackend(
                 self.model,
                 self._optimizer,
                 self.network.objective,
@@ -442,13 +451,13 @@ class Trainer:
         states: Sequence[State],
         masks: Sequence[Mapping[str, np.ndarray]],
         keys: Sequence[int],
-    ) -> Networks:
+    ) -> Backend:
         if self._own is not None:
-            return OwnNetworks(self._own, states, masks, keys)
-        arrangement, _ = self._arrangement(len(states))
-        return DenseNetworks(self._programs, arrangement, states, masks, keys)
+            return CustomStepBackend(self._own, states, masks, keys)
+        stacking, _ = self._stacking(len(states))
+        return DenseBackend(self._programs, stacking, states, masks, keys)
 
-    def why_dense(self, masks: Mapping[str, np.ndarray]) -> str | None:
+    def unsupported_reason(self, masks: Mapping[str, np.ndarray]) -> str | None:
         """Returns why a network is not trained on its survivors alone."""
         if self._own is not None:
             return "its class says how it trains"
@@ -460,14 +469,14 @@ class Trainer:
             self.model, self.recipe, self.network.objective, self.data, masks
         )
 
-    def _stretches(
+    def _chunks(
         self, step: int, jobs: Sequence[Job]
-    ) -> Iterator[tuple[Window, int]]:
+    ) -> Iterator[tuple[Buffer, int]]:
         """Yields how far to train next, from one point of interest to another.
 
         Where the points lie depends on no clock, or sums would differ.
         """
-        every = (self.evaluate_every, self._longest)
+        every = (self.evaluate_every, self._max_steps_per_execution)
         captures = {step for job in jobs for step in job.capture}
         for window in self._feed.windows([job.seed for job in jobs], step):
             while step < window.stop:

@@ -402,7 +402,7 @@ def test_errors_name_the_address(kept, server):
         directory.ticket(0, 1)
     with pytest.raises(ValueError, match=f"{name} is no trained file"):
         directory.records()
-    other = {**sample_runs.IDENTITY, "rate": 0.5}
+    other = {**sample_runs.FINGERPRINT, "rate": 0.5}
     with pytest.raises(ValueError, match=f"'{kept}' holds another conf"):
         sample_runs.directory(kept, other)
     with pytest.raises(ValueError, match="level_1' is not empty and holds no"):
@@ -502,7 +502,7 @@ def test_only_the_chief_of_several_workers_asks_the_bucket(
 ):
     for module in (runner, sweep):
         monkeypatch.setattr(module, "is_chief", lambda _: False)
-        monkeypatch.setattr(module, "follow", lambda *_: None)
+        monkeypatch.setattr(module, "run_worker", lambda *_: None)
     server.asked.clear()
     configs = experiment.expand(experiment.Config(), {**SMALL, "rate": [0.3]})
     assert experiment.run_sweep(configs, at) == []

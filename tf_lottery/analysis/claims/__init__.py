@@ -13,7 +13,7 @@ from tf_lottery.analysis.claims.claim import (
     Claim,
     Finding,
     Measure,
-    hold,
+    check_claims,
 )
 from tf_lottery.analysis.records import Network
 
@@ -63,7 +63,7 @@ def check(
         finding
         for needed, claims in CLAIMS
         if all(settings.get(key) == needed[key] for key in needed)
-        for finding in hold(networks, claims, published)
+        for finding in check_claims(networks, claims, published)
     ]
 
 
@@ -83,6 +83,6 @@ __all__ = [
     "Finding",
     "Measure",
     "check",
-    "hold",
+    "check_claims",
     "tally",
 ]

@@ -171,7 +171,7 @@ class Finding:
         )
 
 
-def hold(
+def check_claims(
     networks: Sequence[Network], claims: Sequence[Claim], published: bool
 ) -> list[Finding]:
     """Returns what a run says of each claim that it has networks for.

@@ -20,14 +20,14 @@ from tf_lottery.analysis.figures.connectivity import Between
 from tf_lottery.analysis.figures.style import Drawing
 from tf_lottery.analysis.published import Band
 from tf_lottery.analysis.records import Network
-from tf_lottery.analysis.ticket_structure import Anatomy
+from tf_lottery.analysis.ticket_structure import TicketStructure
 
 
 def draw(
     networks: Sequence[Network],
     bands: Sequence[Band] = (),
     published: bool = False,
-    tickets: Anatomy | None = None,
+    tickets: TicketStructure | None = None,
     lines: Sequence[Between] = (),
     stable: float = 0.0,
 ) -> dict[str, Drawing]:

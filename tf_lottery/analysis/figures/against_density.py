@@ -149,11 +149,11 @@ def _band(
     percent = 100 * np.exp(at)
     whose = "" if published else ", other settings"
     label = f"{band.variant}, Frankle & Carbin{whose}"
-    colour = style.look(band.variant, names)["color"]
+    color = style.look(band.variant, names)["color"]
     if len(percent) > 1:
         return axes.fill_between(
-            percent, low, high, color=colour, alpha=0.22, lw=0, label=label
+            percent, low, high, color=color, alpha=0.22, lw=0, label=label
         )
     return axes.vlines(
-        percent, low, high, color=colour, alpha=0.3, lw=7, label=label
+        percent, low, high, color=color, alpha=0.3, lw=7, label=label
     )

@@ -51,7 +51,7 @@ def draw(lines: Sequence[Between], stable: float) -> Drawing | None:
             levels[level][0].alphas,
             errors.mean(axis=0),
             label=labels[place],
-            color=style.COLOURS[place],
+            color=style.COLORS[place],
         )
     left.set_xlabel("from one copy (0) to the other (1)")
     left.set_ylabel(f"{split} error (%)")
@@ -66,7 +66,7 @@ def draw(lines: Sequence[Between], stable: float) -> Drawing | None:
         [100 * density for density in densities.values()],
         mean,
         yerr=np.maximum((mean - low, high - mean), 0),
-        color=style.COLOURS[0],
+        color=style.COLORS[0],
         marker="o",
         markersize=3.2,
         elinewidth=0.9,

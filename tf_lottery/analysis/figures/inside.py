@@ -9,7 +9,7 @@ from matplotlib.ticker import LogFormatter
 from tf_lottery.analysis import ticket_structure
 from tf_lottery.analysis.figures import legend, style
 from tf_lottery.analysis.figures.style import Drawing
-from tf_lottery.analysis.ticket_structure import Anatomy
+from tf_lottery.analysis.ticket_structure import TicketStructure
 
 # Frankle & Carbin 2019, App. F: densities of Figs. 15, 16 and 21-24, and that
 # of Figs. 19 and 20.
@@ -20,7 +20,7 @@ _PICTURED = (0.513, 0.211, 0.07, 0.036, 0.019)
 _PANELS = 6  # More layers than these are not told apart on a page.
 
 
-def densities(tickets: Anatomy) -> Drawing:
+def densities(tickets: TicketStructure) -> Drawing:
     """Returns each layer's density, level by level."""
     levels = sorted(tickets.masks)
     paths = tickets.layers
@@ -52,15 +52,15 @@ def densities(tickets: Anatomy) -> Drawing:
     )
 
 
-def initial_weights(tickets: Anatomy) -> Drawing:
+def initial_weights(tickets: TicketStructure) -> Drawing:
     """Returns the distributions of initial weights that survive."""
     paths = _shown(tickets)
     figure, panels = style.grid(len(paths))
     for axes, path in zip(panels, paths, strict=True):
         bins = _bins(tickets.survivors(0, path))
-        for level, colour in _levels(tickets):
+        for level, color in _levels(tickets):
             weights = tickets.survivors(level, path)
-            _histogram(axes, weights, bins, colour, _left(tickets, level))
+            _histogram(axes, weights, bins, color, _left(tickets, level))
         axes.set_title(_name(path))
         axes.set_xlabel("initial weight")
     panels[0].set_ylabel("probability density")
@@ -76,7 +76,7 @@ def initial_weights(tickets: Anatomy) -> Drawing:
     )
 
 
-def distance_moved(tickets: Anatomy) -> Drawing:
+def distance_moved(tickets: TicketStructure) -> Drawing:
     """Returns how far weights move in the dense network's training."""
     paths = _shown(tickets, 3)
     wanted = {n: tickets.density(n) for n in tickets.masks if n}
@@ -93,11 +93,11 @@ def distance_moved(tickets: Anatomy) -> Drawing:
             sides = zip(
                 tickets.sides(level, path),
                 ("survives", "is pruned"),
-                style.COLOURS,
+                style.COLORS,
                 strict=False,
             )
-            for side, name, colour in sides:
-                _histogram(axes, values[side], bins, colour, name)
+            for side, name, color in sides:
+                _histogram(axes, values[side], bins, color, name)
             axes.set_xlabel(label)
             axes.set_title(_name(path))
         row[0].set_ylabel("probability density")
@@ -114,7 +114,7 @@ def distance_moved(tickets: Anatomy) -> Drawing:
     )
 
 
-def pixels(tickets: Anatomy) -> Drawing | None:
+def pixels(tickets: TicketStructure) -> Drawing | None:
     """Returns pictures of which pixels tickets read.
 
     None where no kernel reads images.
@@ -141,7 +141,7 @@ def pixels(tickets: Anatomy) -> Drawing | None:
     )
 
 
-def connections(tickets: Anatomy) -> Drawing:
+def connections(tickets: TicketStructure) -> Drawing:
     """Returns how many connections units keep, incoming and outgoing."""
     paths = _shown(tickets, 3)
     figure, panels = style.grid(2 * len(paths), len(paths))
@@ -152,10 +152,10 @@ def connections(tickets: Anatomy) -> Drawing:
     for index, (label, share) in enumerate(rows):
         row = panels[index * len(paths) : (index + 1) * len(paths)]
         for axes, path in zip(row, paths, strict=True):
-            for level, colour in _levels(tickets)[1:]:
+            for level, color in _levels(tickets)[1:]:
                 shares = 100 * share(tickets.masks[level][path])
                 bins = np.linspace(0, 100, 41 if len(shares) > 100 else 21)
-                _histogram(axes, shares, bins, colour, _left(tickets, level))
+                _histogram(axes, shares, bins, color, _left(tickets, level))
             axes.set_xlabel(label)
             axes.set_title(_name(path))
         row[0].set_ylabel("probability density")
@@ -172,18 +172,18 @@ def connections(tickets: Anatomy) -> Drawing:
     )
 
 
-def _shown(tickets: Anatomy, most: int = _PANELS) -> list[str]:
+def _shown(tickets: TicketStructure, most: int = _PANELS) -> list[str]:
     """Returns the layers to draw: all, or evenly chosen from first to last."""
     paths = tickets.layers
     places = np.linspace(0, len(paths) - 1, min(most, len(paths)))
     return [paths[round(place)] for place in places]
 
 
-def _whose(tickets: Anatomy) -> str:
+def _whose(tickets: TicketStructure) -> str:
     return f"replicate {tickets.replicate} alone (n = 1)"
 
 
-def _kept(tickets: Anatomy, level: int) -> str:
+def _kept(tickets: TicketStructure, level: int) -> str:
     told = [
         f"{_name(p)} {style.percent(100 * tickets.layer_density(level, p))} %"
         for p in _shown(tickets)
@@ -195,18 +195,18 @@ def _layers(paths: Sequence[str]) -> str:
     return ", ".join(map(_name, paths))
 
 
-def _some(tickets: Anatomy, most: int = _PANELS) -> str:
+def _some(tickets: TicketStructure, most: int = _PANELS) -> str:
     layers = len(tickets.layers)
     return f"; {most} of its {layers} layers" if layers > most else ""
 
 
-def _levels(tickets: Anatomy) -> list[tuple[int, str]]:
+def _levels(tickets: TicketStructure) -> list[tuple[int, str]]:
     known = {n: tickets.density(n) for n in tickets.masks}
     levels = style.nearest(known, _DENSITIES)
-    return list(zip(levels, ("#444444", *style.COLOURS), strict=False))
+    return list(zip(levels, ("#444444", *style.COLORS), strict=False))
 
 
-def _left(tickets: Anatomy, level: int) -> str:
+def _left(tickets: TicketStructure, level: int) -> str:
     return f"{style.percent(100 * tickets.density(level))} %"
 
 
@@ -225,10 +225,10 @@ def _histogram(
     axes: Axes,
     values: np.ndarray,
     bins: Sequence[float] | np.ndarray,
-    colour: str,
+    color: str,
     label: str,
 ) -> None:
     counts, edges = np.histogram(values, bins)
     heights = counts / max(1, counts.sum()) / np.diff(edges)
-    axes.stairs(heights, edges, color=colour, label=label, linewidth=1.2)
+    axes.stairs(heights, edges, color=color, label=label, linewidth=1.2)
     style.plain(axes)

@@ -44,10 +44,10 @@ def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
     beside = style.nearest(pruned, [_WITH_CONTROLS]) if pruned else []
     figure, panels = style.grid(1 + bool(beside))
     means = []
-    for level, colour in zip(levels, style.COLOURS, strict=False):
+    for level, color in zip(levels, style.COLORS, strict=False):
         label = f"{style.percent(100 * densities[level])} %"
         own = _of(networks, level, "ticket")
-        means.append(_curve(panels[0], own, metric, label, colour, "-"))
+        means.append(_curve(panels[0], own, metric, label, color, "-"))
     panels[0].set_title("tickets")
     for level in beside:
         names = table.variants(networks)
@@ -105,7 +105,7 @@ def _curve(
     networks: Sequence[Network],
     metric: Deciding,
     label: str,
-    colour: str,
+    color: str,
     line: str,
 ) -> _Mean:
     steps = np.array(networks[0].curve["step"])
@@ -117,12 +117,12 @@ def _curve(
         ]
     )
     mean = curves.mean(axis=0)
-    axes.plot(steps, mean, color=colour, linestyle=line, lw=1.2, label=label)
+    axes.plot(steps, mean, color=color, linestyle=line, lw=1.2, label=label)
     axes.fill_between(
         steps,
         curves.min(axis=0),
         curves.max(axis=0),
-        color=colour,
+        color=color,
         alpha=0.13,
         linewidth=0,
     )

@@ -21,8 +21,8 @@ from matplotlib.ticker import (
 from tf_lottery.analysis.figures import narrow
 
 # Okabe & Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_LOOKS = [(colour, marker) for marker in "os^D" for colour in COLOURS]
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_LOOKS = [(color, marker) for marker in "os^D" for color in COLORS]
 
 _RC = {
     # A telephone shows the figures at three quarters of their size.
@@ -155,20 +155,20 @@ def styled() -> Any:
 
 def look(variant: str, variants: Sequence[str]) -> dict[str, Any]:
     """Returns the colour, marker and line of a variant among others."""
-    colour, marker = _LOOKS[variants.index(variant) % len(_LOOKS)]
+    color, marker = _LOOKS[variants.index(variant) % len(_LOOKS)]
     line = "--" if "ticket" in variants and variant != "ticket" else "-"
-    return {"color": colour, "marker": marker, "linestyle": line}
+    return {"color": color, "marker": marker, "linestyle": line}
 
 
 def layer_look(index: int, layers: int) -> dict[str, Any]:
     """Returns the colour, marker and line of one layer among so many."""
-    if layers > len(COLOURS):
+    if layers > len(COLORS):
         # Their order is what can be read off: dark to light.
         shade = 0.15 + 0.7 * index / layers
         return {"color": (0.1, shade, shade)}
     # Layers of one rate lie upon each other.
     line = ("-", (2, (4, 4)), (5, (1, 3)))[index % 3]
-    return {"color": COLOURS[index], "marker": "osD"[index % 3], "ls": line}
+    return {"color": COLORS[index], "marker": "osD"[index % 3], "ls": line}
 
 
 def thousands(axis: Axis) -> None:

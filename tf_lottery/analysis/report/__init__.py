@@ -29,8 +29,8 @@ def render(
         title: Its title.
         networks: Records of all replicates.
         figures: Name to figure, as `figures.draw` returns.
-        config: What determines the run (`"identity"`), and what else is known
-            of it (`"about"`): settings, versions, hardware.
+        config: What determines the run (`"fingerprint"`), and what else is
+            known of it (`"metadata"`): settings, versions, hardware.
         findings: What the run says of the paper's claims.
         command: The command that makes the run; empty if none does.
         judgment: The verdicts. None: on these networks, as they are.

@@ -19,7 +19,7 @@ def extent(networks: Sequence[Any], config: Mapping[str, Any]) -> str:
         f"replicate{'s'[: count > 1]}, up to level "
         f"{max(n.level for n in networks)}."
     )
-    settings = config.get("about", {}).get("settings", {})
+    settings = config.get("metadata", {}).get("settings", {})
     if {"replicates", "levels", "controls"} <= settings.keys():
         drawn = [int(c.partition("*")[2] or 1) for c in settings["controls"]]
         replicates = Looks.parse(settings["replicates"]).at(count)
@@ -33,18 +33,18 @@ def section(
     networks: Sequence[Any], config: Mapping[str, Any], command: str
 ) -> str:
     """Returns settings, versions, hardware, time and command."""
-    about = config.get("about", {})
-    versions = {k: v for k, v in about.items() if k not in _KNOWN}
+    metadata = config.get("metadata", {})
+    versions = {k: v for k, v in metadata.items() if k not in _KNOWN}
     seconds = sum(n.row.get("seconds", 0.0) for n in networks)
     facts = [
         ["training time", f"{_time(seconds)}, summed over networks"],
-        *([[k, str(v)] for k, v in about.get("hardware", {}).items()]),
+        *([[k, str(v)] for k, v in metadata.get("hardware", {}).items()]),
         *([[k, str(v)] for k, v in versions.items()]),
     ]
-    if "deterministic" in about:
-        same = "yes" if about["deterministic"] else "not promised"
+    if "deterministic" in metadata:
+        same = "yes" if metadata["deterministic"] else "not promised"
         facts.append(["the same bytes again", same])
-    settings = about.get("settings") or config.get("identity", {})
+    settings = metadata.get("settings") or config.get("fingerprint", {})
     rows = [[name, _text(settings[name])] for name in sorted(settings)]
     whole = html.escape(json.dumps(config, indent=2, sort_keys=True))
     made = f"<pre>{html.escape(command)}</pre>" if command else ""

@@ -86,7 +86,7 @@ def write(
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
     """Writes a file beside its place, then renames it into it."""
-    beside = beside_of(path)
+    beside = temporary_sibling(path)
     try:
         beside.write_bytes(data)
         os.replace(beside, path)
@@ -109,13 +109,13 @@ def write_folder(
             killed process leaves there. None: right beside it.
         replaces: Called if there is one by then: whether that one goes.
     """
-    beside = beside_of((within or folder.parent) / folder.name)
+    beside = temporary_sibling((within or folder.parent) / folder.name)
     beside.mkdir(parents=True)
     try:
         write(beside)
         while not _moved(beside, folder) and replaces():
             # Not deleted in its place, where others may be reading it.
-            aside = beside_of(beside)
+            aside = temporary_sibling(beside)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(folder, aside)
             shutil.rmtree(aside, ignore_errors=True)
@@ -123,7 +123,7 @@ def write_folder(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def beside_of(path: pathlib.Path) -> pathlib.Path:
+def temporary_sibling(path: pathlib.Path) -> pathlib.Path:
     """Returns a place beside a path that no other process takes.
 
     Not named by process: in containers all processes have the same number.

@@ -34,9 +34,9 @@ PRESETS: dict[str, dict[str, Config]] = {
 """Every preset by name, at every scale (the paper's, and minutes)."""
 
 
-def find(name: str, scale: str) -> Config:
+def get(name: str, scale: str) -> Config:
     """Returns a preset at a scale, or says which there are."""
-    return registry.find(registry.find(PRESETS, name, "preset"), scale, "scale")
+    return registry.get(registry.get(PRESETS, name, "preset"), scale, "scale")
 
 
 _ELSEWHERE: dict[str, tuple[dict[str, Any], ...]] = {

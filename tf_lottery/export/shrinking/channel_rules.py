@@ -28,7 +28,7 @@ Known = Mapping[int, np.ndarray]
 Kept = Mapping[int, np.ndarray]
 """By tensor's id: object `[channels]`, why a channel stays; "" if it goes."""
 
-Demand = tuple[Tensor, np.ndarray]
+Required = tuple[Tensor, np.ndarray]
 """A tensor, and `[channels]` of reasons to keep."""
 
 ELEMENTWISE = (
@@ -79,32 +79,34 @@ ACTIVATIONS = (
 """Those that make each output of the input in its place alone."""
 
 
-class Kind:
+class ChannelRule:
     """What is asked of a kind of layer; as it stands, it knows nothing."""
 
     def __init__(self, why: str = "") -> None:
         self.why = why
 
-    def constants(self, call: Call, known: Known) -> list[np.ndarray]:
+    def constant_channels(self, call: Call, known: Known) -> list[np.ndarray]:
         """Returns the constants of each output."""
         return [_varying(channels(tensor)) for tensor in call.outputs]
 
-    def demands(self, call: Call, kept: Kept, known: Known) -> Iterator[Demand]:
+    def required_channels(
+        self, call: Call, kept: Kept, known: Known
+    ) -> Iterator[Required]:
         """Yields what must be kept, given what is kept already."""
         for tensor in (*call.inputs, *call.outputs):
             yield tensor, _reasons(known[id(tensor)], self.why)
 
-    def smaller(
+    def rebuilt_layer(
         self, call: Call, kept: Kept, known: Known
     ) -> tuple[Any, list[np.ndarray]]:
         """Returns a layer for the channels kept, and its weights if new."""
         return call.operation, []
 
 
-class Aligned(Kind):
+class Aligned(ChannelRule):
     """Output channel i depends on channel i of each input, and no other."""
 
-    def constants(self, call: Call, known: Known) -> list[np.ndarray]:
+    def constant_channels(self, call: Call, known: Known) -> list[np.ndarray]:
         """Returns what the layer makes of inputs that are all constant."""
         given = [known[id(tensor)] for tensor in call.inputs]
         both = np.logical_and.reduce([~np.isnan(array) for array in given])
@@ -122,7 +124,9 @@ class Aligned(Kind):
         value = keras.ops.convert_to_numpy(value).astype("float64").ravel()
         return [np.where(both & np.isfinite(value), value, np.nan)]
 
-    def demands(self, call: Call, kept: Kept, known: Known) -> Iterator[Demand]:
+    def required_channels(
+        self, call: Call, kept: Kept, known: Known
+    ) -> Iterator[Required]:
         """Yields that a channel stays everywhere or nowhere."""
         tensors = (*call.inputs, *call.outputs)
         stays = np.logical_or.reduce([kept[id(t)] != "" for t in tensors])
@@ -135,7 +139,7 @@ class Aligned(Kind):
             yield tensor, np.where(stays, stated, "")
         yield out, np.where(stays, line, "")
 
-    def smaller(
+    def rebuilt_layer(
         self, call: Call, kept: Kept, known: Known
     ) -> tuple[Any, list[np.ndarray]]:
         """Returns the layer; of per-channel weights those kept."""
@@ -149,16 +153,18 @@ class Aligned(Kind):
         return layer, weights
 
 
-class Flatten(Kind):
+class Flatten(ChannelRule):
     """Channels become as many features as they have places."""
 
-    def constants(self, call: Call, known: Known) -> list[np.ndarray]:
+    def constant_channels(self, call: Call, known: Known) -> list[np.ndarray]:
         """Returns the constants, one for each place."""
         (given,), (out,) = call.inputs, call.outputs
         places = channels(out) // max(channels(given), 1)
         return [np.tile(known[id(given)], places)]
 
-    def demands(self, call: Call, kept: Kept, known: Known) -> Iterator[Demand]:
+    def required_channels(
+        self, call: Call, kept: Kept, known: Known
+    ) -> Iterator[Required]:
         """Yields that a channel stays in all places or in none."""
         (given,), (out,) = call.inputs, call.outputs
         places = kept[id(out)].reshape(-1, channels(given))
@@ -168,14 +174,16 @@ class Flatten(Kind):
         yield out, np.tile(line, len(places))
 
 
-class Concatenate(Kind):
+class Concatenate(ChannelRule):
     """The channels of all inputs, one input after the other."""
 
-    def constants(self, call: Call, known: Known) -> list[np.ndarray]:
+    def constant_channels(self, call: Call, known: Known) -> list[np.ndarray]:
         """Returns the constants of all."""
         return [np.concatenate([known[id(t)] for t in call.inputs])]
 
-    def demands(self, call: Call, kept: Kept, known: Known) -> Iterator[Demand]:
+    def required_channels(
+        self, call: Call, kept: Kept, known: Known
+    ) -> Iterator[Required]:
         """Yields what is kept, there and back."""
         (out,), first = call.outputs, 0
         yield out, np.concatenate([kept[id(t)] for t in call.inputs])
@@ -185,7 +193,7 @@ class Concatenate(Kind):
             first = last
 
 
-class Weighted(Kind):
+class Weighted(ChannelRule):
     """Dense and convolutions: each output reads inputs through a kernel."""
 
     def __init__(self, layer: Any) -> None:
@@ -200,7 +208,7 @@ class Weighted(Kind):
         padding = getattr(layer, "padding", "valid")
         self.sees_border = len(taps) > 1 and padding != "valid"
 
-    def constants(self, call: Call, known: Known) -> list[np.ndarray]:
+    def constant_channels(self, call: Call, known: Known) -> list[np.ndarray]:
         """Returns the outputs whose every input is constant or not read."""
         value = self._foldable(call, known)
         constant = ~(self.reads & np.isnan(value)[:, None]).any(axis=0)
@@ -209,7 +217,9 @@ class Weighted(Kind):
         out = keras.ops.convert_to_numpy(out).astype("float64")
         return [np.where(constant & np.isfinite(out), out, np.nan)]
 
-    def demands(self, call: Call, kept: Kept, known: Known) -> Iterator[Demand]:
+    def required_channels(
+        self, call: Call, kept: Kept, known: Known
+    ) -> Iterator[Required]:
         """Yields the inputs that outputs kept read and cannot fold."""
         (given,), (out,) = call.inputs, call.outputs
         reads = self.reads[:, kept[id(out)] != ""].any(axis=1)
@@ -221,7 +231,7 @@ class Weighted(Kind):
         )
         yield given, np.where(reads, why, "")
 
-    def smaller(
+    def rebuilt_layer(
         self, call: Call, kept: Kept, known: Known
     ) -> tuple[Any, list[np.ndarray]]:
         """Returns the layer, what it no longer reads folded into its bias."""
@@ -244,19 +254,19 @@ class Weighted(Kind):
         return value
 
 
-def kind_of(call: Call, graph: Graph) -> Kind:
+def rule_of(call: Call, graph: Graph) -> ChannelRule:
     """Returns what a call does to channels."""
     layer = call.operation
     name = f"{getattr(layer, 'name', '?')!r} ({type(layer).__name__})"
     if isinstance(layer, keras.Model):
-        return Kind(f"{name} is a model that is called as a whole")
+        return ChannelRule(f"{name} is a model that is called as a whole")
     times = graph.times(layer)
     if times > 1 and getattr(layer, "weights", []):
-        return Kind(f"{name} is called {times} times")
-    return _single(call) or Kind(f"{name} may use it in any way")
+        return ChannelRule(f"{name} is called {times} times")
+    return _single(call) or ChannelRule(f"{name} may use it in any way")
 
 
-def _single(call: Call) -> Kind | None:
+def _single(call: Call) -> ChannelRule | None:
     layer = call.operation
     plain = getattr(layer, "data_format", "channels_last") == "channels_last"
     # Keras writes down `training=False` where nothing was said.

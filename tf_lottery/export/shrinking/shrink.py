@@ -90,7 +90,7 @@ def shrink(
         )
     graph = trace(original)
     _name(graph)
-    kind = [channel_rules.kind_of(call, graph) for call in graph.calls]
+    kind = [channel_rules.rule_of(call, graph) for call in graph.calls]
     known = _constants(graph, kind)
     kept = _kept(graph, kind, known)
     model = _rebuilt(original, graph, kind, kept, known, skip_inputs)
@@ -117,20 +117,22 @@ def shrink(
 
 
 def _constants(
-    graph: Graph, kind: list[channel_rules.Kind]
+    graph: Graph, kind: list[channel_rules.ChannelRule]
 ) -> channel_rules.Known:
     known = {
         id(tensor): np.full(channels(tensor), np.nan) for tensor in graph.inputs
     }
     for call, what in zip(graph.calls, kind, strict=True):
-        values = what.constants(call, known)
+        values = what.constant_channels(call, known)
         for tensor, value in zip(call.outputs, values, strict=True):
             known[id(tensor)] = value
     return known
 
 
 def _kept(
-    graph: Graph, kind: list[channel_rules.Kind], known: channel_rules.Known
+    graph: Graph,
+    kind: list[channel_rules.ChannelRule],
+    known: channel_rules.Known,
 ) -> dict[int, np.ndarray]:
     """Returns why channels stay: the least that satisfies every demand."""
     kept = {key: np.full(len(v), "", object) for key, v in known.items()}
@@ -152,7 +154,7 @@ def _kept(
 
 def _settle(
     graph: Graph,
-    kind: list[channel_rules.Kind],
+    kind: list[channel_rules.ChannelRule],
     known: channel_rules.Known,
     kept: dict[int, np.ndarray],
 ) -> None:
@@ -160,7 +162,7 @@ def _settle(
     while changed:
         changed = False
         for call, what in reversed(list(zip(graph.calls, kind, strict=True))):
-            for tensor, why in what.demands(call, kept, known):
+            for tensor, why in what.required_channels(call, kept, known):
                 there = kept[id(tensor)]
                 new = (there == "") & (why != "")
                 new |= (why == channel_rules.READ) & (
@@ -173,7 +175,7 @@ def _settle(
 def _rebuilt(
     original: keras.Model,
     graph: Graph,
-    kind: list[channel_rules.Kind],
+    kind: list[channel_rules.ChannelRule],
     kept: channel_rules.Kept,
     known: channel_rules.Known,
     skip_inputs: bool,
@@ -185,7 +187,7 @@ def _rebuilt(
     new = {id(t): i for t, i in zip(graph.inputs, inputs, strict=True)}
     made: dict[int, Any] = {}
     for call, what in zip(graph.calls, kind, strict=True):
-        layer, weights = what.smaller(call, kept, known)
+        layer, weights = what.rebuilt_layer(call, kept, known)
         layer = made.setdefault(id(call.operation), layer)
         arguments, options = keras.tree.map_structure(
             lambda value: new.get(id(value), value),

@@ -3,21 +3,21 @@
 A crew takes jobs off a list, as many as it likes, and says which are done.
 """
 
-from tf_lottery.runs.executors.base import (Crew, Progress)
-from tf_lottery.runs.executors.all_cores import on_all_cores
-from tf_lottery.runs.executors.in_process import Here
-from tf_lottery.runs.executors.process_pool import (Processes, side_by_side)
-from tf_lottery.runs.executors.multi_worker import (Chief, follow, has_workers, is_chief)
+from tf_lottery.runs.executors.base import (Executor, Progress)
+from tf_lottery.runs.executors.all_cores import all_cores_executor
+from tf_lottery.runs.executors.in_process import InProcessExecutor
+from tf_lottery.runs.executors.process_pool import (ProcessPool, default_num_workers)
+from tf_lottery.runs.executors.multi_worker import (MultiWorkerExecutor, run_worker, has_workers, is_chief)
 
 __all__ = [
-    "Chief",
-    "Crew",
-    "Here",
-    "Processes",
+    "MultiWorkerExecutor",
+    "Executor",
+    "InProcessExecutor",
+    "ProcessPool",
     "Progress",
-    "follow",
+    "run_worker",
     "has_workers",
     "is_chief",
-    "on_all_cores",
-    "side_by_side",
+    "all_cores_executor",
+    "default_num_workers",
 ]

@@ -6,22 +6,22 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
-from tf_lottery.runs.executors.base import Crew
-from tf_lottery.runs.executors.in_process import Here
-from tf_lottery.runs.executors.process_pool import (Processes, side_by_side, threads_here)
+from tf_lottery.runs.executors.base import Executor
+from tf_lottery.runs.executors.in_process import InProcessExecutor
+from tf_lottery.runs.executors.process_pool import (ProcessPool, default_num_workers, threads_here)
 from tf_lottery.runs.executors.pickling import (pack, probe)
 from tf_lottery.training import State, Trainer
 
 
 @contextlib.contextmanager
-def on_all_cores(
+def all_cores_executor(
     trainer: Trainer,
     networks: int,
     steps: int,
     start: State,
     say: Callable[[str], None],
     architecture: str | None = None,
-) -> Iterator[Crew]:
+) -> Iterator[Executor]:
     """Yields who trains networks: processes on a CPU, or this one alone.
 
     A network is the same bytes in either. Each process builds the trainer
@@ -37,15 +37,15 @@ def on_all_cores(
         say: Called with the line.
         architecture: A model that must be rebuilt in each process too.
     """
-    count = side_by_side(networks, steps) if trainer.strategy is None else 1
+    count = default_num_workers(networks, steps) if trainer.strategy is None else 1
     with contextlib.ExitStack() as stack:
-        crew: Crew | None = None
+        executor: Executor | None = None
         if count > 1:
             question = functools.partial(
                 probe, start=start, architecture=architecture
             )
             try:
-                crew = _processes(trainer, count, question, stack)
+                executor = _processes(trainer, count, question, stack)
             except Exception as error:  # noqa: BLE001 - a user's objects
                 stack.close()
                 reason = " ".join(f"{error}".split())[:200]
@@ -54,7 +54,7 @@ def on_all_cores(
                     "trains them cannot travel to others: "
                     f"{reason or type(error).__name__}"
                 )
-        yield crew or Here(trainer)
+        yield executor or InProcessExecutor(trainer)
 
 
 def _processes(
@@ -62,15 +62,15 @@ def _processes(
     count: int,
     question: Callable[[Trainer], str],
     stack: contextlib.ExitStack,
-) -> Processes:
+) -> ProcessPool:
     """Returns processes that train as this one; raises if they do not."""
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     build = pack(trainer, pathlib.Path(folder))
     # With other threads the last bits would be others.
-    crew = Processes(build, count, threads_here())
-    stack.enter_context(crew)
-    crew.ask(question)
+    executor = ProcessPool(build, count, threads_here())
+    stack.enter_context(executor)
+    executor.ask(question)
     expected = question(trainer)
-    if set(crew.answers()) != {expected}:
+    if set(executor.answers()) != {expected}:
         raise ValueError("two steps of training end otherwise there.")
-    return crew
+    return executor

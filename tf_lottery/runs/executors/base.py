@@ -8,16 +8,16 @@ from tf_lottery.training import Job, Outcome
 Progress = Callable[[Job, int, Mapping[str, float]], None]
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Whoever trains networks."""
 
-    def room(self, waiting: int) -> int:
+    def free_slots(self, waiting: int) -> int:
         """Returns how many of so many waiting jobs can be taken now."""
 
-    def take(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Starts on a job, for which there is room."""
 
-    def finished(self, progress: Progress) -> list[tuple[Job, Outcome]]:
+    def wait(self, progress: Progress) -> list[tuple[Job, Outcome]]:
         """Waits until jobs are done, and returns what became of them.
 
         Args:

@@ -6,7 +6,7 @@ from tf_lottery.runs.executors.base import Progress
 from tf_lottery.training import Job, Outcome, Trainer
 
 
-class Here:
+class InProcessExecutor:
     """Trains in this process: on a GPU side by side, on a CPU in turn.
 
     Side by side, 128 LeNets cost an H100 a tenth of what they cost in turn;
@@ -20,12 +20,12 @@ class Here:
 
     def __init__(self, trainer: Trainer, stack: int | None = None) -> None:
         self._trainer = trainer
-        self._stack = stack or trainer.most_side_by_side
+        self._stack = stack or trainer.max_parallel_jobs
         self._taken: list[Job] = []
         self._training: Iterator[tuple[Job, Outcome]] = iter(())
         self._left = 0  # networks that train
 
-    def room(self, waiting: int) -> int:
+    def free_slots(self, waiting: int) -> int:
         """Returns how many of so many waiting jobs can be taken now."""
         if self._left:
             return 0
@@ -33,11 +33,11 @@ class Here:
             return waiting
         return min(waiting, self._stack - len(self._taken))
 
-    def take(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Puts a job beside the others."""
         self._taken.append(job)
 
-    def finished(self, progress: Progress) -> list[tuple[Job, Outcome]]:
+    def wait(self, progress: Progress) -> list[tuple[Job, Outcome]]:
         """Trains what was taken, until it is known what becomes of one."""
         if not self._left:
             jobs, self._taken = self._taken, []

@@ -41,25 +41,25 @@ def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
     return strategy is None or strategy.extended.should_checkpoint
 
 
-class Chief:
+class MultiWorkerExecutor:
     """Trains with all workers, one network after the other.
 
     Use it as a context: the others are told when it ends.
 
     Args:
         trainer: What trains, with a strategy of several workers.
-        identity: What determines the results, the same on all workers.
+        fingerprint: What determines the results, the same on all workers.
     """
 
-    def __init__(self, trainer: Trainer, identity: Any) -> None:
+    def __init__(self, trainer: Trainer, fingerprint: Any) -> None:
         self._trainer = trainer
-        self._tell = _Wire(trainer.strategy)
+        self._tell = _Broadcast(trainer.strategy)
         self._taken: list[Job] = []
         self._result: Any = None
         self._is_alone = False
-        self._tell(("begin", identity))
+        self._tell(("begin", fingerprint))
 
-    def __enter__(self) -> "Chief":
+    def __enter__(self) -> "MultiWorkerExecutor":
         return self
 
     def __exit__(
@@ -80,15 +80,15 @@ class Chief:
         """Says what the others shall have at the end."""
         self._result = result
 
-    def room(self, waiting: int) -> int:
+    def free_slots(self, waiting: int) -> int:
         """Returns how many of so many waiting jobs can be taken now."""
         return min(waiting, 1 - len(self._taken))
 
-    def take(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Takes the next job."""
         self._taken.append(job)
 
-    def finished(self, progress: Progress) -> list[tuple[Job, Outcome]]:
+    def wait(self, progress: Progress) -> list[tuple[Job, Outcome]]:
         """Trains it."""
         (job,), self._taken = self._taken, []
         kept = resume.found([(job.folder, job.digest)])
@@ -109,12 +109,12 @@ class Chief:
         return [(job, outcome)]
 
 
-def follow(trainer: Trainer, identity: Any) -> Any:
+def run_worker(trainer: Trainer, fingerprint: Any) -> Any:
     """Trains what the chief says, until it ends.
 
     Args:
         trainer: As the chief's.
-        identity: As the chief's.
+        fingerprint: As the chief's.
 
     Returns:
         What the chief ends with.
@@ -122,24 +122,24 @@ def follow(trainer: Trainer, identity: Any) -> Any:
     Raises:
         ValueError: The chief's error, or this worker trains something else.
     """
-    hear = _Wire(trainer.strategy)
+    hear = _Broadcast(trainer.strategy)
     while True:
         kind, *content = hear()
-        if kind == "begin" and content[0] != identity:
+        if kind == "begin" and content[0] != fingerprint:
             raise ValueError(
                 "This worker has other settings or other data than the "
                 "chief. Start the same command on all of them."
             )
         if kind == "job":
-            _follow_job(trainer, *content)
+            _run_job(trainer, *content)
         if kind == "error":
             raise ValueError(content[0])
         if kind == "end":
             return content[0]
 
 
-def _follow_job(
-    trainer: Trainer, job: Job, kept: list[resume.Interim]
+def _run_job(
+    trainer: Trainer, job: Job, kept: list[resume.InProgressCheckpoint]
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         if kept:
@@ -172,7 +172,7 @@ def _together(function: Callable[[], Any]) -> Any:
         ) from None
 
 
-class _Wire:
+class _Broadcast:
     """Carries what the chief says to all workers."""
 
     def __init__(self, strategy: Any) -> None:
@@ -206,7 +206,7 @@ class _Wire:
                 context = tf.distribute.get_replica_context()
                 number = tf.get_static_value(context.replica_id_in_sync_group)
                 first = int(number) % len(devices) == 0
-                mine = tf.identity(words) if first else tf.zeros_like(words)
+                mine = tf.fingerprint(words) if first else tf.zeros_like(words)
                 return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
             return strategy.experimental_local_results(strategy.run(one))[0]

@@ -34,7 +34,7 @@ _FUNCTION = type(tf.function(lambda: None))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Luggage:
+class _PickledTrainer:
     """What a process needs to build a trainer.
 
     Attributes:
@@ -66,7 +66,7 @@ def pack(trainer: Trainer, folder: pathlib.Path) -> Callable[[], Trainer]:
         Exception: Something cannot be pickled.
     """
     settings = trainer.recipe, trainer.data, tuple(trainer.network.masked)
-    luggage = _Luggage(
+    luggage = _PickledTrainer(
         trainer.model,
         settings,
         dict(keras.saving.get_custom_objects()),
@@ -84,14 +84,14 @@ def pack(trainer: Trainer, folder: pathlib.Path) -> Callable[[], Trainer]:
     return functools.partial(_unpack, folder)
 
 
-def _written_as_copy(luggage: _Luggage, folder: pathlib.Path) -> bool:
+def _written_as_copy(luggage: _PickledTrainer, folder: pathlib.Path) -> bool:
     """Writes it with a copy of the model, or its architecture, if it can.
 
     A model that `fit` has trained holds compiled functions, which a copy does
     not; tables of words pickle in neither.
     """
     model: Any = luggage.model
-    for form in (masking.copied, masking.architecture_of):
+    for form in (masking.clone_model, masking.architecture_of):
         with contextlib.suppress(Exception):
             made = form(model)
             if made is not None:
@@ -123,7 +123,7 @@ def _register(name: str, known: Any) -> None:
     keras.saving.get_custom_objects()[name] = known
 
 
-def _write(luggage: _Luggage, folder: pathlib.Path) -> None:
+def _write(luggage: _PickledTrainer, folder: pathlib.Path) -> None:
     places: list[tuple[int, int]] = []
     with (folder / "arrays").open("wb") as arrays:
 
@@ -138,7 +138,7 @@ def _write(luggage: _Luggage, folder: pathlib.Path) -> None:
     (folder / "places").write_bytes(pickle.dumps(places))
 
 
-def _read(folder: pathlib.Path) -> _Luggage:
+def _read(folder: pathlib.Path) -> _PickledTrainer:
     places = pickle.loads((folder / "places").read_bytes())
     buffers: Iterable[Any] = ()
     if places:

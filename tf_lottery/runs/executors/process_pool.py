@@ -24,7 +24,7 @@ from tf_lottery.training import Job, Outcome, Trainer
 _WORTH_IT = 20_000  # steps
 
 
-def side_by_side(networks: int, steps: int) -> int:
+def default_num_workers(networks: int, steps: int) -> int:
     """Returns how many processes train fastest on this machine.
 
     Args:
@@ -47,7 +47,7 @@ def threads_here() -> int:
     return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
 
 
-class Processes:
+class ProcessPool:
     """Trains in processes of their own, one network in each at a time.
 
     Args:
@@ -65,9 +65,9 @@ class Processes:
         threads: int | None = None,
     ) -> None:
         threads = threads or max(1, _cores() // count)
-        self._workers = [_Worker(build, threads) for _ in range(count)]
+        self._workers = [_WorkerProcess(build, threads) for _ in range(count)]
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> "ProcessPool":
         return self
 
     def __exit__(
@@ -92,18 +92,18 @@ class Processes:
         """Returns what they answer; raises what one of them raised."""
         return [worker.receive()[1] for worker in self._workers]
 
-    def room(self, waiting: int) -> int:
+    def free_slots(self, waiting: int) -> int:
         """Returns how many of so many waiting jobs can be taken now."""
         return min(waiting, len(self._free()))
 
-    def take(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Gives a process that is free a job."""
         self._free()[0].start(job)
 
-    def _free(self) -> "list[_Worker]":
+    def _free(self) -> "list[_WorkerProcess]":
         return [worker for worker in self._workers if worker.job is None]
 
-    def finished(self, progress: Progress) -> list[tuple[Job, Outcome]]:
+    def wait(self, progress: Progress) -> list[tuple[Job, Outcome]]:
         """Waits until a process is done."""
         done: list[tuple[Job, Outcome]] = []
         while not done:
@@ -119,7 +119,7 @@ class Processes:
         return done
 
 
-class _Worker:
+class _WorkerProcess:
     """A process that runs `tf_lottery.runs.executors.pool_worker`.
 
     Not by `multiprocessing`, which would run the user's main module again.

@@ -11,12 +11,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_lottery.training.backends.batching import Arrangement
 from tf_lottery.training.backends.functional_model import (
     Augment,
-    Network,
+    FunctionalModel,
     Values,
 )
+from tf_lottery.training.backends.stacking import Stacking
 from tf_lottery.training.input_pipeline import Examples, gathered
 
 _CONVOLUTIONS = (
@@ -53,8 +53,8 @@ def compiles_with_xla(model: keras.Model) -> bool:
 
 
 def training_steps(
-    network: Network,
-    arrangement: Arrangement,
+    network: FunctionalModel,
+    stacking: Stacking,
     augment: Augment | None = None,
     jit_compile: bool = False,
 ) -> Callable[..., tuple[Any, Any]]:
@@ -91,7 +91,7 @@ def training_steps(
                     batch = batch._replace(x=augment(batch.x, seed))
                 return network.step(values, totals, masks, batch)
 
-            return i + 1, *arrangement.map(
+            return i + 1, *stacking.map(
                 one, values, totals, masks, keys, orders
             )
 
@@ -104,7 +104,7 @@ def training_steps(
 
 
 def evaluation(
-    network: Network, arrangement: Arrangement, jit_compile: bool = False
+    network: FunctionalModel, stacking: Stacking, jit_compile: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
     """Returns a compiled function that evaluates networks on one batch.
 
@@ -115,7 +115,7 @@ def evaluation(
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def run(values: Any, totals: Any, examples: Examples) -> tuple[Any, Any]:
-        after, totals = arrangement.map(
+        after, totals = stacking.map(
             lambda v, t: network.evaluated(v, t, examples), values, totals
         )
         # Without states to pass on, not all weights need come out again.
@@ -125,7 +125,7 @@ def evaluation(
 
 
 def per_example(
-    network: Network, arrangement: Arrangement, jit_compile: bool = False
+    network: FunctionalModel, stacking: Stacking, jit_compile: bool = False
 ) -> Callable[..., Any]:
     """Returns a compiled function that evaluates each example alone.
 
@@ -135,8 +135,6 @@ def per_example(
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def run(values: Any, examples: Examples) -> Any:
-        return arrangement.map(
-            lambda v: network.per_example(v, examples), values
-        )
+        return stacking.map(lambda v: network.per_example(v, examples), values)
 
     return run

@@ -20,8 +20,8 @@ from tf_lottery.masking.masked_optimizer import bind, slots_by_name
 from tf_lottery.training.backends.functional_model import Augment, scaled
 from tf_lottery.training.input_pipeline import (
     Batch,
+    Buffer,
     Examples,
-    Window,
     examples_of,
     gathered,
 )
@@ -58,7 +58,7 @@ def needs_loss(model: keras.Model) -> bool:
     return "compute_loss" not in own and not has_both
 
 
-class OwnSteps:
+class CustomStep:
     """A model whose class says how it trains, and its compiled steps.
 
     The copy's layers are masked, so that all that a step looks at, gradients
@@ -91,7 +91,7 @@ class OwnSteps:
         self.model = (
             masking.mask_model(model, list(kernels))
             if kernels
-            else masking.copied(model)
+            else masking.clone_model(model)
         )
         self._variables = masking.variables_by_path(self.model)
         self._compile(recipe)
@@ -233,7 +233,7 @@ class OwnSteps:
         counts: Sequence[np.ndarray],
         key: int,
         order: np.ndarray,
-        window: Window,
+        window: Buffer,
         start: int,
         stop: int,
     ) -> tuple[State, list[np.ndarray], dict[str, Any]]:
@@ -332,7 +332,7 @@ def _given(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-class OwnNetworks:
+class CustomStepBackend:
     """Networks in training whose class says how, one after the other.
 
     Args:
@@ -344,19 +344,19 @@ class OwnNetworks:
 
     def __init__(
         self,
-        own: OwnSteps,
+        own: CustomStep,
         states: Sequence[State],
         masks: Sequence[Mapping[str, np.ndarray]],
         keys: Sequence[int],
     ) -> None:
         self._own = own
-        self.values: Any = self.packed(states)
+        self.values: Any = self.pack_states(states)
         self._masks, self._keys = masks, keys
         self._logs: list[dict[str, Any]] = []
         self._counts: list[Any] = []
         self.count_from(None)
 
-    def run(self, window: Window, start: int, stop: int) -> np.ndarray:
+    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
         """Takes steps; returns the loss that each reports, `[networks]`."""
         each = zip(
             self.values,
@@ -394,7 +394,7 @@ class OwnNetworks:
             for state, masks in zip(values, self._masks, strict=True)
         ]
 
-    def better(self, improved: Sequence[bool], before: Any) -> Any:
+    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns `values` of the networks that improved, else those before."""
         old = self.values if before is None else before
         pairs = zip(self.values, old, improved, strict=True)
@@ -407,6 +407,6 @@ class OwnNetworks:
             for s in values
         ]
 
-    def packed(self, states: Sequence[State]) -> Any:
+    def pack_states(self, states: Sequence[State]) -> Any:
         """Returns states as values: they are."""
         return tuple(states)

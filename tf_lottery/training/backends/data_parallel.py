@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_lottery.data import nested
-from tf_lottery.training.backends.batching import Arrangement
 from tf_lottery.training.backends.dense import DensePrograms
 from tf_lottery.training.backends.functional_model import (
     Augment,
-    Network,
+    FunctionalModel,
     Values,
 )
+from tf_lottery.training.backends.stacking import Stacking
 from tf_lottery.training.distribution import factor_exchange, replica_context
 from tf_lottery.training.input_pipeline import Examples, gathered
 
 
-class SplitPrograms(DensePrograms):
+class DataParallelPrograms(DensePrograms):
     """The programs of one network, each batch split over replicas.
 
     Args:
@@ -40,7 +40,7 @@ class SplitPrograms(DensePrograms):
 
     def __init__(
         self,
-        network: Network,
+        network: FunctionalModel,
         augment: Augment | None,
         strategy: tf.distribute.Strategy,
         jit_compile: bool,
@@ -57,7 +57,7 @@ class SplitPrograms(DensePrograms):
         )
         self.trains_apart = isinstance(strategy, kinds)
 
-    def train(self, arrangement: Arrangement, *given: Any) -> Any:
+    def train(self, stacking: Stacking, *given: Any) -> Any:
         """Returns what `program.training_steps` returns, for one network.
 
         Raises:
@@ -71,7 +71,7 @@ class SplitPrograms(DensePrograms):
             self._is_prepared = True
         zeros = self.objective.zeros()
         values, counted, agree = super().train(
-            arrangement, values, zeros, masks, key, order, *more
+            stacking, values, zeros, masks, key, order, *more
         )
         for name, same in zip(self._names, agree.numpy(), strict=True):
             if not same:
@@ -83,14 +83,12 @@ class SplitPrograms(DensePrograms):
         count = self._strategy.num_replicas_in_sync
         return values, _added(totals, counted, zeros, count)
 
-    def _compiled(
-        self, kind: str, arrangement: Arrangement
-    ) -> Callable[..., Any]:
+    def _compiled(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
         if kind == "training":
             return _training_steps(
                 self.network, self._augment, self._strategy, self._jit
             )
-        made = super()._compiled(kind, arrangement)
+        made = super()._compiled(kind, stacking)
         if kind == "evaluation" and self.objective.is_mean_of_examples:
             return _evaluation(self.network, self._strategy, made)
         return made
@@ -119,7 +117,7 @@ class Given(NamedTuple):
 Step = Callable[[tf.Tensor, Values, Any, Given], tuple[Any, Any]]
 
 
-def step_of(network: Network, augment: Augment | None) -> Step:
+def step_of(network: FunctionalModel, augment: Augment | None) -> Step:
     """Returns a function that takes one step on this replica's part."""
 
     def step(
@@ -137,7 +135,7 @@ def step_of(network: Network, augment: Augment | None) -> Step:
 
 
 def _training_steps(
-    network: Network,
+    network: FunctionalModel,
     augment: Augment | None,
     strategy: tf.distribute.Strategy,
     jit_compile: bool,
@@ -232,7 +230,7 @@ def _ended(values: Values, totals: Any, given: Given) -> Any:
 
 
 def _evaluation(
-    network: Network,
+    network: FunctionalModel,
     strategy: tf.distribute.Strategy,
     whole: Callable[..., Any],
 ) -> Callable[..., tuple[Any, Any]]:

@@ -10,14 +10,17 @@ import tensorflow as tf
 
 from tf_lottery.data import nested
 from tf_lottery.training.backends import compiled_steps
-from tf_lottery.training.backends.batching import (
-    Arrangement,
-    Single,
-    Unrolled,
-    Vectorised,
+from tf_lottery.training.backends.functional_model import (
+    Augment,
+    FunctionalModel,
 )
-from tf_lottery.training.backends.functional_model import Augment, Network
-from tf_lottery.training.input_pipeline import Batch, Examples, Window
+from tf_lottery.training.backends.stacking import (
+    Single,
+    Stacking,
+    Unrolled,
+    Vmapped,
+)
+from tf_lottery.training.input_pipeline import Batch, Buffer, Examples
 from tf_lottery.training.objective import EvalResult, Objective, as_decisions
 from tf_lottery.training.state import State
 
@@ -35,7 +38,10 @@ class DensePrograms:
     """
 
     def __init__(
-        self, network: Network, augment: Augment | None, jit_compile: bool
+        self,
+        network: FunctionalModel,
+        augment: Augment | None,
+        jit_compile: bool,
     ) -> None:
         self.network = network
         self._augment = augment
@@ -48,61 +54,53 @@ class DensePrograms:
         """What is minimised and measured."""
         return self.network.objective
 
-    def train(self, arrangement: Arrangement, *given: Any) -> Any:
+    def train(self, stacking: Stacking, *given: Any) -> Any:
         """Returns what `program.training_steps` returns for these networks."""
-        return self._run("training", arrangement, given)
+        return self._run("training", stacking, given)
 
-    def evaluate(self, arrangement: Arrangement, *given: Any) -> Any:
+    def evaluate(self, stacking: Stacking, *given: Any) -> Any:
         """Returns what `program.evaluation` returns for these networks."""
-        return self._run("evaluation", arrangement, given)
+        return self._run("evaluation", stacking, given)
 
-    def per_example(self, arrangement: Arrangement, *given: Any) -> Any:
+    def per_example(self, stacking: Stacking, *given: Any) -> Any:
         """Returns what `program.per_example` returns for these networks."""
-        return self._run("per example", arrangement, given)
+        return self._run("per example", stacking, given)
 
-    def _run(
-        self, kind: str, arrangement: Arrangement, given: Sequence[Any]
-    ) -> Any:
+    def _run(self, kind: str, stacking: Stacking, given: Sequence[Any]) -> Any:
         if not self._jit:
-            return self._program(kind, arrangement)(*given)
+            return self._program(kind, stacking)(*given)
         try:
-            return self._program(kind, arrangement)(*given)
+            return self._program(kind, stacking)(*given)
         except (
             tf.errors.InvalidArgumentError,
             tf.errors.UnimplementedError,
         ) as error:
             # Without XLA a fault of another kind shows itself again.
             self._jit = False
-            result = self._program(kind, arrangement)(*given)
+            result = self._program(kind, stacking)(*given)
             _log.warning(
                 "XLA cannot compile this network (%s): it trains without.",
                 _reason(str(error)),
             )
             return result
 
-    def _program(
-        self, kind: str, arrangement: Arrangement
-    ) -> Callable[..., Any]:
-        name = kind, arrangement.name, self._jit
+    def _program(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
+        name = kind, stacking.name, self._jit
         if name not in self._made:
-            self._made[name] = self._compiled(kind, arrangement)
+            self._made[name] = self._compiled(kind, stacking)
         return self._made[name]
 
-    def _compiled(
-        self, kind: str, arrangement: Arrangement
-    ) -> Callable[..., Any]:
+    def _compiled(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
         network, jit = self.network, self._jit
         if kind == "training":
             return compiled_steps.training_steps(
-                network, arrangement, self._augment, jit
+                network, stacking, self._augment, jit
             )
         if kind == "evaluation":
-            return compiled_steps.evaluation(network, arrangement, jit)
-        return compiled_steps.per_example(network, arrangement, jit)
+            return compiled_steps.evaluation(network, stacking, jit)
+        return compiled_steps.per_example(network, stacking, jit)
 
-    def arrangement(
-        self, networks: int, sample: Examples
-    ) -> tuple[Arrangement, str]:
+    def stacking(self, networks: int, sample: Examples) -> tuple[Stacking, str]:
         """Returns how so many networks lie side by side, and why so.
 
         Args:
@@ -111,12 +109,12 @@ class DensePrograms:
         """
         if networks == 1:
             return Single(), "it is one network"
-        reason = self.refusal(sample)
+        reason = self.unsupported_reason(sample)
         if reason:
             return Unrolled(), f"the model cannot be vectorised: {reason}"
-        return Vectorised(networks), "all of the model can be vectorised"
+        return Vmapped(networks), "all of the model can be vectorised"
 
-    def refusal(self, sample: Examples) -> str | None:
+    def unsupported_reason(self, sample: Examples) -> str | None:
         """Returns why a step cannot be vectorised, or None if it can."""
         if "reason" not in self._tried:
             self._tried["reason"] = self._try(sample)
@@ -124,7 +122,7 @@ class DensePrograms:
 
     def _try(self, sample: Examples) -> str | None:
         """Takes a step of two networks; nobody knows beforehand what works."""
-        network, two = self.network, Vectorised(2)
+        network, two = self.network, Vmapped(2)
         values = network.values_of(network.state)
         totals = network.objective.zeros()
         masks = [
@@ -153,7 +151,7 @@ class DensePrograms:
         return None
 
 
-class DenseNetworks:
+class DenseBackend:
     """Networks in training, whose pruned weights are zeros among the others.
 
     Args:
@@ -167,21 +165,21 @@ class DenseNetworks:
     def __init__(
         self,
         programs: DensePrograms,
-        arrangement: Arrangement,
+        stacking: Stacking,
         states: Sequence[State],
         masks: Sequence[Mapping[str, np.ndarray]],
         keys: Sequence[int],
     ) -> None:
-        self._programs, self._arrangement = programs, arrangement
-        network, pack = programs.network, arrangement.pack
-        self.values = self.packed(states)
+        self._programs, self._stacking = programs, stacking
+        network, pack = programs.network, stacking.pack
+        self.values = self.pack_states(states)
         self._count = len(states)
         self.totals = self._zeros()
         self._masks = pack([network.masks_of(m) for m in masks])
         self._keys = pack([tf.constant(key, tf.int32) for key in keys])
         self._orders: tuple[Any, Any] = (None, None)
 
-    def run(self, window: Window, start: int, stop: int) -> np.ndarray:
+    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
         """Trains on rows `start` to `stop` of the window's orders.
 
         Returns:
@@ -190,9 +188,9 @@ class DenseNetworks:
         """
         if self._orders[0] is not window:
             orders = [tf.constant(order, tf.int32) for order in window.orders]
-            self._orders = window, self._arrangement.pack(orders)
+            self._orders = window, self._stacking.pack(orders)
         self.values, self.totals = self._programs.train(
-            self._arrangement,
+            self._stacking,
             self.values,
             self.totals,
             self._masks,
@@ -203,12 +201,12 @@ class DenseNetworks:
             tf.constant(start),
             tf.constant(stop),
         )
-        each = self._arrangement.unpack(self.totals)
+        each = self._stacking.unpack(self.totals)
         return np.array([float(total[0]) for total in each])
 
     def counted(self) -> list[list[np.ndarray]]:
         """Returns of each network what its metrics counted so far."""
-        each = self._arrangement.unpack(self.totals)
+        each = self._stacking.unpack(self.totals)
         return [[total.numpy() for total in totals] for totals in each]
 
     def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
@@ -216,14 +214,14 @@ class DenseNetworks:
         if totals is None:
             self.totals = self._zeros()
         else:
-            self.totals = self._arrangement.pack(
+            self.totals = self._stacking.pack(
                 [[tf.constant(t) for t in each] for each in totals]
             )
 
     def training_metrics(self) -> list[dict[str, Any]]:
         """Returns of each network its metrics over the steps counted."""
         results = self._programs.objective.results
-        return [results(t) for t in self._arrangement.unpack(self.totals)]
+        return [results(t) for t in self._stacking.unpack(self.totals)]
 
     def evaluate(
         self, values: Any, batches: Iterable[Batch], per_example: bool = False
@@ -233,7 +231,7 @@ class DenseNetworks:
         values_now = values
         for batch in batches:
             after, totals = programs.evaluate(
-                self._arrangement, values_now, totals, batch.examples
+                self._stacking, values_now, totals, batch.examples
             )
             values_now = values if after is None else after
         found: list[np.ndarray | None] = [None] * self._count
@@ -243,7 +241,7 @@ class DenseNetworks:
         return [
             EvalResult(results(total), each)
             for total, each in zip(
-                self._arrangement.unpack(totals), found, strict=True
+                self._stacking.unpack(totals), found, strict=True
             )
         ]
 
@@ -251,9 +249,9 @@ class DenseNetworks:
         self, values: Any, batches: Iterable[Batch]
     ) -> list[np.ndarray | None]:
         parts = [
-            self._arrangement.unpack(
+            self._stacking.unpack(
                 self._programs.per_example(
-                    self._arrangement, values, batch.examples
+                    self._stacking, values, batch.examples
                 )
             )
             for batch in batches
@@ -265,30 +263,30 @@ class DenseNetworks:
 
     def _zeros(self) -> Any:
         zeros = self._programs.objective.zeros()
-        return self._arrangement.pack([zeros] * self._count)
+        return self._stacking.pack([zeros] * self._count)
 
-    def better(self, improved: Sequence[bool], before: Any) -> Any:
+    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns `values` of the networks that improved, else those before."""
         if all(improved) or before is None:
             return self.values
-        new, old = map(self._arrangement.unpack, (self.values, before))
-        return self._arrangement.pack(
+        new, old = map(self._stacking.unpack, (self.values, before))
+        return self._stacking.pack(
             [
-                n if better else o
-                for n, o, better in zip(new, old, improved, strict=True)
+                n if keep_best else o
+                for n, o, keep_best in zip(new, old, improved, strict=True)
             ]
         )
 
-    def packed(self, states: Sequence[State]) -> Any:
+    def pack_states(self, states: Sequence[State]) -> Any:
         """Returns the states of the networks as values."""
         values_of = self._programs.network.values_of
-        return self._arrangement.pack([values_of(state) for state in states])
+        return self._stacking.pack([values_of(state) for state in states])
 
     def states(self, values: Any, step: int) -> list[State]:
         """Returns values as the states of the networks."""
         return [
             self._programs.network.state_of(each, step)
-            for each in self._arrangement.unpack(values)
+            for each in self._stacking.unpack(values)
         ]
 
 

@@ -26,7 +26,7 @@ class Values(NamedTuple):
     slots: list[tf.Tensor]
 
 
-class Network:
+class FunctionalModel:
     """A model, its optimizer and its objective, as functions of values.
 
     Variables only define names, shapes and types. All values are passed in

@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.data import nested
-from tf_lottery.training.input_pipeline import Batch, Examples, Window
-from tf_lottery.training.loop import Networks
+from tf_lottery.training.input_pipeline import Batch, Buffer, Examples
+from tf_lottery.training.loop import Backend
 from tf_lottery.training.objective import EvalResult
 from tf_lottery.training.state import State
 
-Build = Callable[[slice], Networks]
+Build = Callable[[slice], Backend]
 
 
-class SpreadNetworks:
+class PerDeviceBackend:
     """Networks in training, spread over devices.
 
     Args:
@@ -42,11 +42,11 @@ class SpreadNetworks:
         self._threads = concurrent.futures.ThreadPoolExecutor(
             len(self._devices)
         )
-        self._windows: tuple[Any, list[Window]] = (None, [])
+        self._windows: tuple[Any, list[Buffer]] = (None, [])
         self._parts = self._on_each(build, self._slices)
         self.values: Any = [part.values for part in self._parts]
 
-    def run(self, window: Window, start: int, stop: int) -> np.ndarray:
+    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
         """Takes steps; returns each network's losses so far, `[networks]`."""
         if self._windows[0] is not window:
             parts = self._on_each(
@@ -92,11 +92,11 @@ class SpreadNetworks:
         )
         return [each for some in results for each in some]
 
-    def better(self, improved: Sequence[bool], before: Any) -> Any:
+    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns `values` of the networks that improved, else those before."""
         return self._on_each(
             lambda part, its, before: (
-                part.better(its, before) if any(its) else before
+                part.keep_best(its, before) if any(its) else before
             ),
             self._parts,
             [improved[at] for at in self._slices],
@@ -108,10 +108,12 @@ class SpreadNetworks:
         pairs = zip(self._parts, values, strict=True)
         return [s for part, each in pairs for s in part.states(each, step)]
 
-    def packed(self, states: Sequence[State]) -> Any:
+    def pack_states(self, states: Sequence[State]) -> Any:
         """Returns states as values."""
         return self._on_each(
-            lambda part, at: part.packed(states[at]), self._parts, self._slices
+            lambda part, at: part.pack_states(states[at]),
+            self._parts,
+            self._slices,
         )
 
     def _on_each(
@@ -124,7 +126,7 @@ class SpreadNetworks:
         return list(self._threads.map(there, self._devices, *each))
 
 
-def _part(window: Window, at: slice, before: Window | None) -> Window:
+def _part(window: Buffer, at: slice, before: Buffer | None) -> Buffer:
     """Returns a window of some networks, its examples on this device."""
     if before is not None and before.split is window.split:
         examples = before.examples

@@ -10,7 +10,7 @@ from tf_lottery.data import Dataset, Split
 from tf_lottery.training import input_pipeline
 from tf_lottery.training.backends import sparse_cpu
 from tf_lottery.training.backends.sparse_cpu import SparseTraining
-from tf_lottery.training.input_pipeline import Batch, Window
+from tf_lottery.training.input_pipeline import Batch, Buffer
 from tf_lottery.training.objective import LOSS, EvalResult, Objective
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.state import State
@@ -44,7 +44,7 @@ def unsupported_reason(
     if not size or kept / size > BREAK_EVEN:
         return f"more than {100 * BREAK_EVEN:.0f} % of the weights are left"
     optimizer = keras.optimizers.get(recipe.optimizer)
-    return sparse_cpu.refusal(model, recipe.loss, optimizer, masks)
+    return sparse_cpu.unsupported_reason(model, recipe.loss, optimizer, masks)
 
 
 def _unsupported_data(data: Dataset) -> str | None:
@@ -71,7 +71,7 @@ def _unsupported_data(data: Dataset) -> str | None:
     return None
 
 
-class SparseNetwork:
+class SparseBackend:
     """One network in training, whose pruned weights are not there at all.
 
     Args:
@@ -98,7 +98,7 @@ class SparseNetwork:
         self.values: Any = self._build(state)
         self.count_from(None)
 
-    def run(self, window: Window, start: int, stop: int) -> np.ndarray:
+    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
         """Takes steps; returns the sum of losses so far, `[1]`."""
         (order,) = window.orders
         rows = order[start:stop]
@@ -136,7 +136,7 @@ class SparseNetwork:
             found = right if has_accuracy else losses
         return [EvalResult(self._results(counts), found)]
 
-    def better(self, improved: Sequence[bool], before: Any) -> Any:
+    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
         """Returns the network as it is: asked for only if it improved."""
         del improved, before
         return self.values.copy()
@@ -147,7 +147,7 @@ class SparseNetwork:
         weights = {path: weights[path] for path in self._others}
         return [State(step, weights, slots if step else {})]
 
-    def packed(self, states: Sequence[State]) -> Any:
+    def pack_states(self, states: Sequence[State]) -> Any:
         """Returns a state as a network."""
         (state,) = states
         return self._build(state)

@@ -27,7 +27,7 @@ def prepared(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: A layer of it cannot; the message names it and says why.
     """
-    new = masking.copied(model)
+    new = masking.clone_model(model)
     random = {
         path.rpartition("/")[0]
         for path, variable in masking.variables_by_path(new).items()

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_lottery.core import registry
 
 
-def find(name: str) -> tf.distribute.Strategy | None:
+def get(name: str) -> tf.distribute.Strategy | None:
     """Returns a strategy by name, or None where none is needed.
 
     Hosts are joined before TensorFlow computes anything: call it first.
@@ -25,7 +25,7 @@ def find(name: str) -> tf.distribute.Strategy | None:
         ValueError: The name is unknown, or the machine has nothing of the
             kind; the message says what is missing.
     """
-    return registry.find(STRATEGIES, name, "strategy")()
+    return registry.get(STRATEGIES, name, "strategy")()
 
 
 def _auto() -> tf.distribute.Strategy | None:

@@ -6,7 +6,7 @@ train the dense network it is masked from.
 
 from tf_lottery.training.backends.sparse_cpu.training import (
     SparseTraining,
-    refusal,
+    unsupported_reason,
 )
 
-__all__ = ["SparseTraining", "refusal"]
+__all__ = ["SparseTraining", "unsupported_reason"]

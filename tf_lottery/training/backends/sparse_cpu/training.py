@@ -18,7 +18,7 @@ from tf_lottery.training.backends.sparse_cpu.layout import Layout
 Arrays = Mapping[str, np.ndarray]
 
 
-def refusal(
+def unsupported_reason(
     model: keras.Model,
     loss: Any,
     optimizer: keras.optimizers.Optimizer,
@@ -54,12 +54,12 @@ class SparseTraining:
     Python's lock, so that networks train side by side, a thread each.
 
     Args:
-        model: A Keras model that `refusal` accepts. Only its architecture is
-            read; it stays as it is.
+        model: A Keras model that `unsupported_reason` accepts. Only its
+            architecture is read; it stays as it is.
         masks: Kernel path to bool array of the kernel's shape, True for what
             survives. A kernel that is not named keeps every weight.
-        optimizer: A Keras optimizer that `refusal` accepts. Only its settings
-            are read; it stays as it is.
+        optimizer: A Keras optimizer that `unsupported_reason` accepts. Only its
+            settings are read; it stays as it is.
         weights: Path to float32 array of every weight of the model, 0 where
             pruned: the start.
         slots: Name to array of every variable of the optimizer, named as in
@@ -70,7 +70,8 @@ class SparseTraining:
             before the step that it was trained in.
 
     Raises:
-        ValueError: `refusal` says why, or weights or slots do not fit.
+        ValueError: `unsupported_reason` says why, or weights or slots do not
+            fit.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.ops.parallel_for import pfor
 
 
-class Arrangement(Protocol):
+class Stacking(Protocol):
     """How the values of several networks make one structure."""
 
     name: str
@@ -72,7 +72,7 @@ class Unrolled:
         return tuple(results)
 
 
-class Vectorised:
+class Vmapped:
     """Networks along a leading axis of every tensor, `[networks, ...]`.
 
     Args:
@@ -104,7 +104,7 @@ class Vectorised:
         )
 
 
-def _vectorise_bitcast() -> None:
+def _vectorize_bitcast() -> None:
     """Teaches `tf.vectorized_map` TensorFlow's `bitcast`.
 
     Keras' `argmax`, and with it every accuracy, calls it; TensorFlow 2.21 has
@@ -125,4 +125,4 @@ def _vectorise_bitcast() -> None:
         return
 
 
-_vectorise_bitcast()
+_vectorize_bitcast()
