@@ -9,7 +9,7 @@ from typing import Any
 from absl.flags import argparse_flags
 
 from tf_lottery.cli import COMMANDS, colors
-from tf_lottery.core import registry
+from tf_lottery.core import errors, registry
 from tf_lottery.core.version import __version__
 
 _TEXT = """find, prove and hand on lottery tickets (Frankle & Carbin 2019)
@@ -55,7 +55,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments.execute(arguments)
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (errors.UserError, OSError) as error:
         _say(" ".join(str(error).split()))
         return 2
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking
+from tf_lottery.core.errors import MissingPackageError, UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State
@@ -84,7 +85,7 @@ class Blocks:
 
     def _pooled(self, weight: np.ndarray) -> np.ndarray:
         if weight.ndim != 2:
-            raise ValueError(
+            raise UserError(
                 f"Blocks are of matrices; got a kernel of shape {weight.shape}."
                 " Leave it out by exclude."
             )
@@ -147,7 +148,7 @@ class MByN:
 
     def _ranks(self, weight: np.ndarray) -> np.ndarray:
         if weight.ndim not in (2, 4):
-            raise ValueError(
+            raise UserError(
                 "N:M is for kernels of two or four dimensions; got shape "
                 f"{weight.shape}. Leave it out by exclude."
             )
@@ -241,7 +242,7 @@ def adopt(pruned: Any, model: keras.Model) -> Ticket:
     # Of the wrapped layers themselves: the variables are the same.
     theirs = import_tfmot().strip_pruning(pruned).weights
     if not mask_of:
-        raise ValueError(
+        raise UserError(
             f"Model {pruned.name!r} has no layer of prune_low_magnitude."
         )
     order = _paths_of(model, [tuple(v.shape) for v in theirs])
@@ -293,7 +294,7 @@ def hand_back(ticket: Ticket, plain: Any, trained: bool = False) -> Any:
             mask = mask_of[id(variable)]
             mask.assign(masks.pop(path).astype(mask.dtype.name))
     for path in masks:
-        raise ValueError(f"tfmot prunes no weight of the kind of {path!r}.")
+        raise UserError(f"tfmot prunes no weight of the kind of {path!r}.")
     return pruned
 
 
@@ -314,7 +315,7 @@ def _paths_of(model: keras.Model, shapes: list[tuple[int, ...]]) -> list[str]:
     weights = [v for v in model.weights if id(v) in path_of]
     ours = [tuple(v.shape) for v in weights]
     if ours != shapes:
-        raise ValueError(
+        raise UserError(
             f"The models differ: the weights of the tf_keras model have shapes "
             f"{shapes}; those of Keras 3 model {model.name!r} have {ours}."
         )
@@ -338,7 +339,7 @@ def import_tfmot() -> Any:
             "tensorflow_model_optimization"
         ).sparsity.keras
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"tensorflow-model-optimization cannot be imported ({error}): "
             "pip install tensorflow-model-optimization tf_keras."
         ) from None

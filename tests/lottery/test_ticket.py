@@ -270,10 +270,6 @@ def forged(ticket, path, monkeypatch, **header):
         ({"widths": []}, "list indices"),
         ({"level": "3"}, "its level is str"),
         ({"architecture": 3}, "its architecture is int"),
-        ({"planes": None}, "its planes is NoneType"),
-        ({"planes": {"dense/kernel": "<f4"}}, "dense/kernel"),
-        ({"planes": {"weights.kept/dense/kernel": "O"}}, "of dtype 'O'"),
-        ({"planes": {}}, "weights.kept/dense/kernel does not fit its mask"),
         ({"drawn": 3}, "its drawn is int"),
         ({"drawn": {"dense/kernel": 3}}, "not subscriptable"),
         (
@@ -454,10 +450,8 @@ def test_a_seed_that_draws_others_here_is_refused(tmp_path, monkeypatch):
         Ticket.load(tmp_path / "t")
 
 
-@pytest.mark.parametrize("name", ["format_1.ticket", "format_2.ticket"])
-def test_a_ticket_of_an_older_format_still_loads(name):
-    """The files were written by tf_lottery 0.1.0, before the next format."""
-    old = Ticket.load(pathlib.Path(__file__).with_name(name))
+def test_a_ticket_written_by_version_0_1_0_still_loads():
+    old = Ticket.load(pathlib.Path(__file__).with_name("format_1.ticket"))
     assert (old.level, old.origin.step, old.masks.kept) == (3, 7, 270)
     assert old.masks.digest.startswith("c2a2fd6a86485b56")
     assert old.start.digest.startswith("654aec4e63d3706d")

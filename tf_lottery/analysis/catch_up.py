@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_lottery.analysis.records import Network
+from tf_lottery.core.errors import UserError
 
 CATCH_UP, NEVER = "catch_up_step", "never_caught_up"
 _STEP, _LOSS = "step", "validation_loss"
@@ -42,7 +43,7 @@ def catch_up_step(network: Network, dense: Network) -> float | None:
     """
     for each in (network, dense):
         if not is_measured(each):
-            raise ValueError(
+            raise UserError(
                 "A catch-up step needs learning curves with "
                 f"{_LOSS!r}; got {sorted(each.curve)}. Train with validation "
                 "data."

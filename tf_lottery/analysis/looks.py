@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from tf_lottery.analysis.estimate import ALPHA, FEWEST
+from tf_lottery.core.errors import UserError
 
 TWO_LOOKS = 0.0147
 """Error rate of each of two looks that err in 2.5 % of runs together.
@@ -46,7 +47,7 @@ class Looks:
             return value
         found = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
         if isinstance(value, bool) or not found or int(found[1]) < 1:
-            raise ValueError(
+            raise UserError(
                 "`replicates` must be a whole number of 1 or more, or two: "
                 '"5:8" trains 5, and 8 if these do not decide; got '
                 f"{value!r}."
@@ -56,7 +57,7 @@ class Looks:
         if looks.is_sequential and not (
             _FIRST <= first < looks.last <= first / _SHARE
         ):
-            raise ValueError(
+            raise UserError(
                 f'In `replicates="A:B"` A must be {_FIRST} or more, and B '
                 f"above A and at most {1 / _SHARE} times A; got {value!r}."
             )
@@ -91,7 +92,7 @@ class Looks:
         """
         planned = Looks.parse(begun)
         if planned.last >= FEWEST and planned != self:
-            raise ValueError(
+            raise UserError(
                 f"{run!r} was begun with {planned} replicates, at which it is "
                 f"judged; got {self}. To look and train more would name a "
                 "losing ticket too often: give the same number, or begin "

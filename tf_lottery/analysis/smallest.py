@@ -17,6 +17,7 @@ from scipy import stats
 
 from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.analysis.records import Network
+from tf_lottery.core.errors import UserError
 
 CONFIDENCE = 0.975
 """Probability with which a chosen level loses no more than it may."""
@@ -145,7 +146,7 @@ def drops(
     metric = deciding([n.row for n in tickets.values() if not n.level])
     require(max_drop, confidence, metric)
     if any("validation" not in n.per_example for n in tickets.values()):
-        raise ValueError(NO_VALIDATION)
+        raise UserError(NO_VALIDATION)
     found = []
     for level in sorted(tickets.keys() - {0}):
         one, dense = (tickets[k].per_example["validation"] for k in (level, 0))
@@ -172,12 +173,12 @@ def require(max_drop: float, confidence: float, metric: Deciding) -> None:
     most = 1.0 if metric.is_fraction else math.inf
     if not 0 < max_drop < most:
         unit = f"of {metric.title}, in (0, {most:g})"
-        raise ValueError(
+        raise UserError(
             f"`max_drop` must be a difference {unit}; got {max_drop!r}. "
             "0.005 is half a point of accuracy."
         )
     if not 0.5 <= confidence < 1:
-        raise ValueError(
+        raise UserError(
             f"`min_confidence` must be in [0.5, 1); got {confidence!r}."
         )
 

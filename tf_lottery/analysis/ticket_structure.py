@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tf_lottery.core.errors import UserError
+
 Kernels = Mapping[str, np.ndarray]
 
 
@@ -63,7 +65,7 @@ class TicketStructure:
     def readers(self, level: int) -> np.ndarray:
         """Returns how many weights read each pixel, `[height, width]`."""
         if self.image is None:
-            raise ValueError("No kernel reads an image.")
+            raise UserError("No kernel reads an image.")
         mask = self.masks[level][self.reader]
         return mask.sum(axis=1).reshape(self.image).sum(axis=2)
 

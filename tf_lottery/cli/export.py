@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tf_lottery.cli.choices import NAMES
 from tf_lottery.cli.silence import silence_tensorflow
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -97,7 +98,7 @@ def execute(arguments: argparse.Namespace) -> None:
     if len(formats) < len(names) and (
         arguments.shrink or arguments.dtype != "float32"
     ):
-        raise ValueError(
+        raise UserError(
             f"Formats {' and '.join(TICKETS)} keep a ticket exactly: leave "
             "out --shrink and --dtype, or write them apart."
         )
@@ -129,7 +130,7 @@ def _smallest(
 
     records = [r for r in directory.records() if r.replicate == replicate]
     if not any(r.level == 0 for r in records):
-        raise ValueError(
+        raise UserError(
             f"{directory.address!r} has no replicate {replicate}: results.csv "
             "lists what it has."
         )
@@ -137,7 +138,7 @@ def _smallest(
     chosen = smallest.choose(drops, max_drop)
     metric = deciding([r.row for r in records if not r.level])
     if chosen is None:
-        raise ValueError(
+        raise UserError(
             smallest.refusal(drops, metric, max_drop, smallest.CONFIDENCE)
         )
     print(

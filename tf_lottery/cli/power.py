@@ -5,6 +5,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tf_lottery.cli.silence import silence_tensorflow
+from tf_lottery.core.errors import UserError
 
 if TYPE_CHECKING:
     from tf_lottery.analysis.power import Effects
@@ -74,7 +75,7 @@ def execute(arguments: argparse.Namespace) -> None:
     from tf_lottery.analysis import power
 
     if not 0 < arguments.power < 1:
-        raise ValueError(f"--power must be in (0, 1); got {arguments.power:g}.")
+        raise UserError(f"--power must be in (0, 1); got {arguments.power:g}.")
     effects = _effects(arguments)
     share = 100 * math.exp(-effects.speed)
     print(
@@ -115,12 +116,12 @@ def _effects(arguments: argparse.Namespace) -> "Effects":
             known[name] = given
     missing = [f"--{name}" for name in _GIVEN if name not in known]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{', '.join(missing)} must be given, or a run to take them from."
         )
     for name in ("share", "share_sd", "gain_sd"):
         if not 0 < known[name] < math.inf:
-            raise ValueError(f"--{name} must be above 0; got {known[name]:g}.")
+            raise UserError(f"--{name} must be above 0; got {known[name]:g}.")
     return Effects(
         -math.log(known["share"]),
         known["share_sd"],
@@ -141,7 +142,7 @@ def _measured(run_dir: str, level: int | None) -> "Effects":
         level = next(iter(by_level), None)
     found = by_level.get(level) if level is not None else None
     if found is None or not found.gain.has_interval:
-        raise ValueError(
+        raise UserError(
             f"{run_dir!r} has no tickets of three replicates or more at level "
             f"{level}: their spread is not known."
         )

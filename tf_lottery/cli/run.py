@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tf_lottery.cli import report
 from tf_lottery.cli.choices import NAMES
 from tf_lottery.cli.silence import silence_tensorflow
+from tf_lottery.core.errors import UserError
 
 if TYPE_CHECKING:
     from tf_lottery.experiment.config import Config
@@ -97,7 +98,7 @@ def execute(arguments: argparse.Namespace) -> None:
     strategy = _strategy(arguments.strategy)
     found = configs(arguments)
     if arguments.workers is not None and arguments.workers < 1:
-        raise ValueError(
+        raise UserError(
             f"--workers must be 1 or more; got {arguments.workers}."
         )
     from tf_lottery import experiment
@@ -156,7 +157,7 @@ def configs(arguments: argparse.Namespace) -> "dict[str, Config]":
     for pair in arguments.set:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ValueError(f"--set takes KEY=VALUE; got {pair!r}.")
+            raise UserError(f"--set takes KEY=VALUE; got {pair!r}.")
         settings[key] = value
     for name in ("levels", "replicates", "controls", "seed"):
         value = getattr(arguments, name)

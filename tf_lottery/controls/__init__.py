@@ -26,6 +26,7 @@ from tf_lottery.controls.scored import initial_magnitude, inverted
 from tf_lottery.controls.shuffled import shuffle, shuffle_global
 from tf_lottery.controls.small_dense import small_dense
 from tf_lottery.core import registry, seeds
+from tf_lottery.core.errors import UserError
 from tf_lottery.lottery.ticket import Ticket
 
 Control = Callable[[Ticket, int], Ticket]
@@ -98,12 +99,12 @@ def variants(names: Iterable[str]) -> dict[str, Control]:
         base, times, count = name.partition("*")
         control = get(base)
         if times and not re.fullmatch("[1-9][0-9]*", count):
-            raise ValueError(
+            raise UserError(
                 f"How often a control is drawn is a whole number, as in "
                 f"'reinit*3'; got {name!r}."
             )
         if times and base in _DRAW_NOTHING:
-            raise ValueError(
+            raise UserError(
                 f"The control {base!r} draws nothing, so every draw would be "
                 f"the same; got {name!r}."
             )
@@ -126,7 +127,7 @@ def require_theta_k(variants: Iterable[str], reason: str) -> None:
     for name in variants:
         base = name.partition(".")[0]
         if base in OF_THETA_K:
-            raise ValueError(
+            raise UserError(
                 f"The control {base!r} needs every weight of the dense network "
                 f"at step k, and {reason}. Leave it out."
             )
@@ -147,7 +148,7 @@ def require_architecture(
     for name in variants:
         base = name.partition(".")[0]
         if architecture is None and base in OF_ARCHITECTURE:
-            raise ValueError(
+            raise UserError(
                 f"The control {base!r} rebuilds the model from its "
                 "configuration, and Keras cannot rebuild this one (is its "
                 "class registered? has it a lambda, or a layer without "

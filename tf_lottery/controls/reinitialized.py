@@ -6,6 +6,7 @@ import numpy as np
 from tf_lottery import masking
 from tf_lottery.controls.variant import variant
 from tf_lottery.core import seeds
+from tf_lottery.core.errors import UserError
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.masking.paths import layers_by_path
 from tf_lottery.training import State
@@ -172,7 +173,7 @@ def _initializer(
 ) -> keras.initializers.Initializer:
     found = masking.initializer_of(layer, variable)
     if found is None:
-        raise ValueError(
+        raise UserError(
             f"No initialiser is known for {name!r} of a "
             f"{type(layer).__qualname__} layer (it would be the attribute "
             f"`{variable.name}_initializer`), so it cannot be drawn anew. "

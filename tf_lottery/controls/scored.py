@@ -6,6 +6,7 @@ import numpy as np
 
 from tf_lottery import pruning
 from tf_lottery.controls.variant import require_pruned_weights, variant
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery.ticket import Ticket
 
@@ -54,7 +55,7 @@ def inverted(ticket: Ticket, seed: int) -> Ticket:
     if all(mask.all() for mask in ticket.masks.values()):
         return variant(ticket, "inverted")
     if ticket.dense_trained is None:
-        raise ValueError(
+        raise UserError(
             "The control 'inverted' needs the trained dense network, which a "
             "ticket's file does not hold. Give it a ticket of the search."
         )

@@ -8,6 +8,7 @@ import numpy as np
 from tf_lottery import masking
 from tf_lottery.controls.reinitialized import fresh, kept
 from tf_lottery.controls.variant import variant
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.masking.paths import layers_by_path
@@ -53,7 +54,7 @@ def small_dense(ticket: Ticket, seed: int) -> Ticket:
     steps = range(1, _STEPS + 1)
     step = bisect.bisect_left(steps, True, key=too_large)
     if step == 0:
-        raise ValueError(
+        raise UserError(
             f"With one unit a layer {model.name!r} still has more than the "
             f"{ticket.masks.kept:,} weights of the ticket at level "
             f"{ticket.level}. Leave out the control 'small_dense'."
@@ -89,7 +90,7 @@ def _require_outer(model: keras.Model, masks: Masks) -> None:
         if isinstance(layer, keras.Model) and any(
             path.startswith(inner) for path in masks
         ):
-            raise ValueError(
+            raise UserError(
                 f"{model.name!r} cannot be narrowed: it holds the model "
                 f"{layer.name!r}, which is pruned too. Leave out the control "
                 "'small_dense'."
@@ -102,7 +103,7 @@ def _frozen(ticket: Ticket, small: keras.Model) -> dict[str, np.ndarray]:
     found = {path: ticket.origin.weights[path] for path in kept(small)}
     for path, value in found.items():
         if value.shape != tuple(variables[path].shape):
-            raise ValueError(
+            raise UserError(
                 f"{small.name!r} cannot be narrowed: {path!r} is frozen and "
                 "takes the outputs of a layer that would be narrower. Leave "
                 "out the control 'small_dense'."
@@ -122,8 +123,8 @@ def _narrowed(model: keras.Model, share: float, wide: set[str]) -> keras.Model:
     try:
         return keras.models.clone_model(model, clone_function=narrow)
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
+        reason = one_line(error)
+        raise UserError(
             f"{model.name!r} cannot be narrowed: {reason} Leave out the "
             "control 'small_dense'."
         ) from None

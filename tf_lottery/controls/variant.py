@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State
@@ -55,7 +56,7 @@ def require_pruned_weights(ticket: Ticket, name: str) -> None:
     pruned = [ticket.origin.weights[p][~m] for p, m in ticket.masks.items()]
     count = sum(values.size for values in pruned)
     if count and not any(values.any() for values in pruned):
-        raise ValueError(
+        raise UserError(
             f"The control {name!r} needs the values of pruned weights; all "
             f"{count:,} are zero here: a ticket's file holds only the weights "
             "of the ticket. Give it a ticket of the search itself."

@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+from tf_lottery.core.errors import UserError, UserTypeError
+
 _FORM = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
 
 
@@ -35,14 +37,14 @@ class Duration:
         if isinstance(text, Duration):
             epochs, steps = text.epochs, text.steps
         elif not isinstance(text, str):
-            raise TypeError(
+            raise UserTypeError(
                 "A length of training is text such as '160ep', '500it' or "
                 f"'2ep50it'; got {text!r}, which may mean epochs or steps."
             )
         else:
             match = _FORM.fullmatch(text.strip())
             if match is None or not text.strip():
-                raise ValueError(
+                raise UserError(
                     f"{text!r} is not a length of training. Write epochs as "
                     "'160ep', steps as '500it', both as '2ep50it'."
                 )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tf_lottery.core import density_table, registry
+from tf_lottery.core.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -37,10 +38,10 @@ class Masks(Mapping[str, np.ndarray]):
 
     def __init__(self, masks: Mapping[str, ArrayLike]) -> None:
         if not masks:
-            raise ValueError("Masks need at least one kernel; got none.")
+            raise UserError("Masks need at least one kernel; got none.")
         bad = [p for p in masks if not isinstance(p, str) or not p]
         if bad:
-            raise ValueError(
+            raise UserError(
                 f"Kernel paths are non-empty strings; got {bad[0]!r}."
             )
         self._arrays = {p: _frozen(p, masks[p]) for p in sorted(masks)}
@@ -113,19 +114,19 @@ class Masks(Mapping[str, np.ndarray]):
                 message names it.
         """
         for path in sorted(shapes.keys() - self.keys()):
-            raise ValueError(
+            raise UserError(
                 f"The masks miss kernel {path!r} of shape "
                 f"{tuple(shapes[path])}; they hold {', '.join(self)}."
             )
         for path, mask in self.items():
             if path not in shapes:
-                raise ValueError(
+                raise UserError(
                     f"The masks hold {path!r}, which is no kernel here."
                     f"{registry.nearest(path, shapes)} "
                     f"Kernels: {', '.join(shapes)}."
                 )
             if mask.shape != tuple(shapes[path]):
-                raise ValueError(
+                raise UserError(
                     f"The mask of {path!r} has shape {mask.shape}; the kernel "
                     f"has shape {tuple(shapes[path])}."
                 )
@@ -207,9 +208,9 @@ def _frozen(path: str, mask: ArrayLike) -> np.ndarray:
     frozen = array.astype(bool)
     numeric = array.dtype.kind in "biuf"
     if not array.size:
-        raise ValueError(f"The mask of {path!r} is empty.")
+        raise UserError(f"The mask of {path!r} is empty.")
     if not numeric or not np.array_equal(frozen, array):
-        raise ValueError(
+        raise UserError(
             f"A mask holds only 0 and 1; that of {path!r} ({array.dtype}, "
             f"shape {array.shape}) holds other values."
         )

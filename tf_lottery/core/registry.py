@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from tf_lottery.core.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -31,7 +33,7 @@ Known: magnitude, random.
     """
     if name in table:
         return table[name]
-    raise ValueError(
+    raise UserError(
         f"Unknown {kind} {name!r}.{nearest(name, table)} "
         f"Known: {', '.join(table)}."
     )

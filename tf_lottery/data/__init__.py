@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError
 from tf_lottery.data import catalogue, tfds
 from tf_lottery.data.augmentation import AUGMENTATIONS, Augmentation
 from tf_lottery.data.catalogue import DataDir
@@ -41,7 +42,7 @@ def load_dataset(name: str, data_dir: DataDir = None) -> Dataset:
         return DATASETS[name](data_dir)
     if not catalogue.knows(name, data_dir):
         near = registry.nearest(name, [*DATASETS, *catalogue.names()])
-        raise ValueError(
+        raise UserError(
             f"Unknown data set {name!r}.{near} Known: {', '.join(DATASETS)}, "
             "and the image classification sets of "
             "https://www.tensorflow.org/datasets/catalog."

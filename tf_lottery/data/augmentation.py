@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         whole = isinstance(self.pad, int) and not isinstance(self.pad, bool)
         if not whole or self.pad < 0:
-            raise ValueError(
+            raise UserError(
                 "`pad` must be a whole number of pixels, 0 or more; got "
                 f"{self.pad!r}."
             )

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from absl import logging as absl_logging
 
+from tf_lottery.core.errors import UserError, one_line
+
 DataDir = str | os.PathLike[str] | None
 
 _SECONDS_TO_ANSWER = 10
@@ -60,8 +62,8 @@ def get(name: str, data_dir: DataDir = None) -> Any:
         with _quiet():
             return tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # of many types, on what the name asks for
-        raise ValueError(
-            f"Data set {name!r} cannot be opened: {one_line(error)}"
+        raise UserError(
+            f"Data set {name!r} cannot be opened: {one_line(error)}."
         ) from error
 
 
@@ -89,7 +91,7 @@ def fetch(builder: Any, name: str, data_dir: DataDir) -> None:
     missing = f"Data set {name!r} is not prepared in {str(builder.data_dir)!r}"
     url = next(iter(builder.url_infos or ()), None)
     if url and not _answers(url):
-        raise ValueError(
+        raise UserError(
             f"{missing}, and {urlsplit(url).netloc} cannot be reached to "
             f"download it. {advice}"
         )
@@ -100,15 +102,9 @@ def fetch(builder: Any, name: str, data_dir: DataDir) -> None:
         with _quiet():
             builder.download_and_prepare()
     except Exception as error:  # network, disk, checksums, missing packages
-        raise ValueError(
-            f"{missing}, and preparing it failed: {one_line(error)} {advice}"
+        raise UserError(
+            f"{missing}, and preparing it failed: {one_line(error)}. {advice}"
         ) from error
-
-
-def one_line(error: Exception) -> str:
-    """Returns what an error says, as one line of reasonable length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{text[:300].rstrip(' .:')}."
 
 
 def _answers(url: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.data import nested, stream
 from tf_lottery.data.augmentation import Augmentation
 from tf_lottery.data.nested import Nested
@@ -150,7 +151,7 @@ def from_arrays(
         name = "x"
     else:
         if steps_per_epoch is not None:
-            raise ValueError(
+            raise UserError(
                 "`steps_per_epoch` says how much of a stream of batches to "
                 "read, and `x` is no stream. For a number of steps, say "
                 f"length='{steps_per_epoch}it'."
@@ -165,7 +166,7 @@ def from_arrays(
     splits: dict[str, Split] = {}
     if validation_split:
         if validation_data is not None:
-            raise ValueError(
+            raise UserError(
                 "Give `validation_data` or `validation_split`, not both."
             )
         train, splits["validation_data"] = _divided(train, validation_split)
@@ -190,12 +191,12 @@ def from_arrays(
 def _require_no_arrays(y: Any, weights: Any, validation_split: float) -> None:
     for name, given in (("y", y), ("sample_weight", weights)):
         if given is not None:
-            raise ValueError(
+            raise UserError(
                 f"`x` is a stream of batches: leave out `{name}`, and let the "
                 "stream yield (x, y, sample_weight)."
             )
     if validation_split:
-        raise ValueError(
+        raise UserError(
             "`validation_split` needs arrays, and `x` is a stream of batches: "
             "give `validation_data`, for one x.take(n) beside x.skip(n)."
         )
@@ -205,12 +206,12 @@ def _held_out(name: str, given: Any, steps: int | None) -> Split:
     if stream.is_stream(given):
         return _checked(name, *stream.read(name, given, steps)[0])
     if steps is not None:
-        raise ValueError(
+        raise UserError(
             f"`validation_steps` needs a stream of batches, and {name} is "
             "none: give as many examples as shall count."
         )
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
-        raise ValueError(
+        raise UserError(
             f"{name} must be (x, y), (x, y, sample_weight) or a stream such as "
             f"a tf.data.Dataset; got {type(given).__qualname__}."
         )
@@ -234,19 +235,19 @@ def _checked(name: str, x: Nested, y: Nested, weights: Nested = None) -> Split:
         for pair in nested.named_arrays(part, what)
     ]
     if not nested.arrays_of(x) or any(not a.ndim for _, a in found):
-        raise ValueError(f"{name} holds no examples.")
+        raise UserError(f"{name} holds no examples.")
     if len({len(array) for _, array in found}) > 1:
         told = ", ".join(f"{len(array):,} in {what}" for what, array in found)
-        raise ValueError(
+        raise UserError(
             f"{name} must hold as many inputs as targets and weights; got "
             f"{told}."
         )
     if not len(split):
-        raise ValueError(f"{name} holds no examples.")
+        raise UserError(f"{name} holds no examples.")
     for what, array in found:
         bad = sum(_not_finite(rows) for rows in _slices(array))
         if bad:
-            raise ValueError(
+            raise UserError(
                 f"{what} of {name} holds {bad} nan or infinite values. Clean "
                 "them first."
             )
@@ -256,7 +257,7 @@ def _checked(name: str, x: Nested, y: Nested, weights: Nested = None) -> Split:
 def _target(name: str, array: np.ndarray) -> np.ndarray:
     """Returns targets as they are stored: labels as int32."""
     if array.dtype.kind == "O":
-        raise ValueError(
+        raise UserError(
             f"Targets of {name} must be numbers; got text. Number the classes: "
             "keras.layers.StringLookup(num_oov_indices=0) does."
         )
@@ -264,7 +265,7 @@ def _target(name: str, array: np.ndarray) -> np.ndarray:
         return array
     limits = np.iinfo(np.int32)
     if array.size and (array.max() > limits.max or array.min() < limits.min):
-        raise ValueError(f"Labels of {name} must fit in 32 bits.")
+        raise UserError(f"Labels of {name} must fit in 32 bits.")
     return array.astype(np.int32, copy=False)
 
 
@@ -288,12 +289,12 @@ def _not_finite(rows: np.ndarray) -> int:
 def _divided(split: Split, fraction: float) -> tuple[Split, Split]:
     """Returns training and validation examples, split where Keras does."""
     if not 0 < fraction < 1:
-        raise ValueError(
+        raise UserError(
             f"`validation_split` must be in [0, 1); got {fraction!r}."
         )
     at = math.floor(len(split) * (1.0 - fraction))
     if not 0 < at < len(split):
-        raise ValueError(
+        raise UserError(
             f"`validation_split` of {fraction!r} leaves {at} of {len(split)} "
             "examples to train on. Give more examples, or `validation_data`."
         )
@@ -303,17 +304,17 @@ def _divided(split: Split, fraction: float) -> tuple[Split, Split]:
 def _class_weighted(split: Split, weights: Mapping[int, float]) -> Split:
     """Returns a split with the weights of its examples' classes."""
     if split.sample_weight is not None:
-        raise ValueError(
+        raise UserError(
             "Give `class_weight` or `sample_weight`, not both: multiply them "
             "into `sample_weight`."
         )
     if not isinstance(weights, Mapping):
-        raise ValueError(
+        raise UserError(
             "`class_weight` must map classes to weights, as {0: 1.0, 1: 5.0}; "
             f"got {type(weights).__qualname__}."
         )
     if not isinstance(split.y, np.ndarray):
-        raise ValueError(
+        raise UserError(
             "`class_weight` needs one array of targets; y is nested as "
             f"{nested.nesting(split.y)}. Give `sample_weight`, one array for "
             "each output."
@@ -323,7 +324,7 @@ def _class_weighted(split: Split, weights: Mapping[int, float]) -> Split:
         single = labels.shape[-1] == 1
         labels = labels[..., 0] if single else labels.argmax(axis=-1)
     if labels.ndim > 1:
-        raise ValueError(
+        raise UserError(
             "`class_weight` needs a class an example; y has shape "
             f"{split.y.shape}. Give `sample_weight` of shape {labels.shape}."
         )
@@ -342,7 +343,7 @@ def _require_alike(name: str, split: Split, train: Split) -> None:
     for what in ("x", "y"):
         ours, theirs = (getattr(s, what) for s in (split, train))
         if nested.nesting(ours) != nested.nesting(theirs):
-            raise ValueError(
+            raise UserError(
                 f"{what} of {name} is nested as {nested.nesting(ours)}; that "
                 f"of the training data as {nested.nesting(theirs)}."
             )
@@ -353,7 +354,7 @@ def _require_alike(name: str, split: Split, train: Split) -> None:
         )
         for (place, one), (_, other) in pairs:
             if not _fits(one, other, kinds=what == "y"):
-                raise ValueError(
+                raise UserError(
                     f"{place} of {name} has shape {one.shape[1:]} an example, "
                     f"of {_kind(one)}; that of the training data "
                     f"{other.shape[1:]}, of {_kind(other)}."

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError, one_line
+
 Nested = Any
 """An array, None, or a list, tuple or dictionary of these, nested at will."""
 
@@ -94,8 +96,8 @@ def _array(name: str, given: Any) -> np.ndarray:
     try:
         array = np.asarray(given, order="C")
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{name} is no array of numbers: {_first_line(error)} Pad examples "
+        raise UserError(
+            f"{name} is no array of numbers: {one_line(error)}. Pad examples "
             "of different lengths to one length."
         ) from None
     if array.dtype.kind == "O":
@@ -103,7 +105,7 @@ def _array(name: str, given: Any) -> np.ndarray:
     if array.dtype.kind in "US":
         return array.astype(str).astype(object)
     if array.dtype.kind not in "fiubO" and array.dtype.name != "bfloat16":
-        raise ValueError(
+        raise UserError(
             f"{name} must hold numbers or text; got an array of {array.dtype}."
         )
     if type(given).__module__.split(".")[0] == "pandas" and array.ndim == 1:
@@ -125,14 +127,7 @@ def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
     if kinds and all(issubclass(kind, numbers) for kind in kinds):
         return array.astype(keras.backend.floatx())
     found = ", ".join(sorted(kind.__name__ for kind in kinds)) or "nothing"
-    raise ValueError(
+    raise UserError(
         f"{name} must hold numbers or text; got an array of objects: {found}. "
         "Convert it to one type, and pad examples to one shape."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (
-        next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
-        + "."
     )

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.data import nested
 
 _ENDLESS = (
@@ -60,7 +61,7 @@ def read(
             one shape, or breaks off; the message says where.
     """
     if batches is None and _is_endless(stream):
-        raise ValueError(f"{name} {_ENDLESS}")
+        raise UserError(f"{name} {_ENDLESS}")
     with contextlib.ExitStack() as stack:
         table = _Table(name, stack)
         for batch in itertools.islice(_batches(name, stream), batches):
@@ -86,7 +87,7 @@ def _batches(name: str, stream: Any) -> Iterator[tuple[Any, Any, Any]]:
             return
         except tf.errors.OpError as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(
+            raise UserError(
                 f"{name} broke off after {count} batches: {reason}"
             ) from error
         yield _unpacked(f"batch {count} of {name}", element)
@@ -108,13 +109,13 @@ def _elements(name: str, stream: Any) -> Iterator[Any]:
 def _require_batches(name: str, dataset: tf.data.Dataset) -> None:
     for spec in tf.nest.flatten(dataset.element_spec):
         if not isinstance(spec, tf.TensorSpec):
-            raise ValueError(
+            raise UserError(
                 f"{name} must yield dense tensors; it yields "
                 f"{type(spec).__name__}. Call to_tensor() or "
                 "tf.sparse.to_dense() in a map."
             )
         if spec.shape.rank == 0:
-            raise ValueError(
+            raise UserError(
                 f"{name} yields single examples, for some of what it yields "
                 "has no dimensions. Call batch(...) on it."
             )
@@ -124,7 +125,7 @@ def _unpacked(name: str, element: Any) -> tuple[Any, Any, Any]:
     """Returns inputs, targets and sample weights, as Keras tells them apart."""
     parts = element if isinstance(element, (tuple, list)) else (element,)
     if not 1 <= len(parts) <= 3:
-        raise ValueError(
+        raise UserError(
             f"{name} must be x, (x, y) or (x, y, sample_weight); got "
             f"{len(parts)} parts."
         )
@@ -165,20 +166,20 @@ class _Table:
             self._nesting = nested.nesting(batch)
             self._columns = [_Column(self._stack) for _ in named]
         elif self._nesting != nested.nesting(batch):
-            raise ValueError(
+            raise UserError(
                 f"Batch 0 of {self._name} is nested as {self._nesting}, "
                 f"{where} as {nested.nesting(batch)}."
             )
         for what, array in named:
             if not array.ndim:
-                raise ValueError(
+                raise UserError(
                     f"{what} of {where} has no dimensions: batches need one, "
                     "of examples. Call batch(...) on it."
                 )
         sizes = {what: len(array) for what, array in named}
         if len(set(sizes.values())) > 1:
             told = ", ".join(f"{n} for {what}" for what, n in sizes.items())
-            raise ValueError(
+            raise UserError(
                 f"{where.capitalize()} holds different numbers of examples: "
                 f"{told}."
             )
@@ -186,7 +187,7 @@ class _Table:
             for column, (what, array) in zip(self._columns, named, strict=True):
                 column.append(array, f"{what} of {where}")
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"{self._name} did not fit on the disk: {error.strerror} at "
                 f"batch {self._batches}. If it never ends, say how many "
                 "batches make an epoch, `steps_per_epoch=`."
@@ -197,7 +198,7 @@ class _Table:
     def arrays(self) -> tuple[Any, Any, Any]:
         """Returns what was added."""
         if not self.batch_size:
-            raise ValueError(f"{self._name} holds no examples.")
+            raise UserError(f"{self._name} holds no examples.")
         columns = iter(self._columns)
         return nested.map_arrays(lambda _: next(columns).array(), self._nesting)
 
@@ -223,12 +224,12 @@ class _Column:
         if self._shape is None:
             self._shape, self._type = part.shape[1:], part.dtype
         if part.shape[1:] != self._shape:
-            raise ValueError(
+            raise UserError(
                 f"The {name} have shape {part.shape[1:]} an example; those "
                 f"before have {self._shape}. Pad them to one shape."
             )
         if part.dtype.kind != self._type.kind:
-            raise ValueError(
+            raise UserError(
                 f"The {name} are of {part.dtype}; those before are of "
                 f"{self._type}. Convert them to one type."
             )

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.core import seeds
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.data import catalogue
 from tf_lottery.data.dataset import Dataset, Split
 
@@ -59,7 +60,7 @@ def load(name: str, data_dir: catalogue.DataDir = None) -> Dataset:
     keys = _keys(name, builder.info)
     catalogue.fetch(builder, name, data_dir)
     if "train" not in builder.info.splits:
-        raise ValueError(
+        raise UserError(
             f"Data set {name!r} has no split named 'train', only "
             f"{', '.join(builder.info.splits)}."
         )
@@ -97,7 +98,7 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
     held = ", ".join(
         f"{k} ({type(features[k]).__name__})" for k in sorted(features)
     )
-    raise ValueError(
+    raise UserError(
         f"Data set {name!r} is not one of 8-bit images with a class label "
         f"each: its supervised keys are {keys}, its features {held}. Load it "
         "yourself, and give the arrays to TicketSearch.fit."
@@ -129,16 +130,16 @@ def _read(
             images.append(x)
             labels.append(y)
     except (tf.errors.OpError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"The {part} split of data set {name!r} cannot be read from "
-            f"{str(builder.data_dir)!r}: {catalogue.one_line(error)} Delete "
+            f"{str(builder.data_dir)!r}: {one_line(error)}. Delete "
             "that folder, and prepare it again."
         ) from error
     if not images:
-        raise ValueError(f"The {part} split of data set {name!r} is empty.")
+        raise UserError(f"The {part} split of data set {name!r} is empty.")
     y = np.concatenate(labels).astype(np.int32)
     if y.min() < 0:
-        raise ValueError(
+        raise UserError(
             f"Data set {name!r} has {int((y < 0).sum())} examples without a "
             f"label in its split {part!r}. Load it yourself, without them."
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tf_lottery import data
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.runner import build_trainer
 from tf_lottery.lottery import stability
@@ -43,7 +44,7 @@ def interpolate(
     """
     settings = directory.config["metadata"].get("settings")
     if not settings:
-        raise ValueError(
+        raise UserError(
             f"{directory.address!r} is no run of a preset, so its model and "
             "data are not known. Use stability.interpolate on its networks."
         )
@@ -87,7 +88,7 @@ def _pairs(directory: RunDirectory) -> dict[tuple[int, int], list[str]]:
         if network.variant == _COPY
     }
     if not pairs:
-        raise ValueError(
+        raise UserError(
             f"{directory.address!r} has no copies in another data order. "
             "Run the same again with --controls data_order added."
         )

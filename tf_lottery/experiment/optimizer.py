@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from tf_lottery.core.duration import Duration
+from tf_lottery.core.errors import UserError
 from tf_lottery.experiment.config import Config
 
 
@@ -22,16 +23,16 @@ def optimizer(
     """
     rate = config.learning_rate
     if rate <= 0:
-        raise ValueError(f"`learning_rate` must be above 0; got {rate}.")
+        raise UserError(f"`learning_rate` must be above 0; got {rate}.")
     try:
         found = keras.optimizers.get(config.optimizer)
     except ValueError:
-        raise ValueError(
+        raise UserError(
             f"Unknown optimizer {config.optimizer!r}. Known: those of "
             "keras.optimizers, such as 'adam', 'sgd', 'adamw'."
         ) from None
     if config.momentum and not isinstance(found, keras.optimizers.SGD):
-        raise ValueError(
+        raise UserError(
             f"`momentum` is for the optimizer 'sgd'; got {config.optimizer!r}."
         )
     settings: dict[str, Any] = {"learning_rate": rate}
@@ -64,7 +65,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         self, learning_rate: float, warmup: int, milestones: list[int]
     ) -> None:
         if sorted(set(milestones)) != list(milestones):
-            raise ValueError(f"`milestones` must rise; got steps {milestones}.")
+            raise UserError(f"`milestones` must rise; got steps {milestones}.")
         self.learning_rate, self.warmup = learning_rate, warmup
         self.milestones = list(milestones)
 

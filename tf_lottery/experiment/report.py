@@ -15,6 +15,7 @@ from tf_lottery.analysis import (
 )
 from tf_lottery.analysis.figures.connectivity import Between
 from tf_lottery.analysis.ticket_structure import TicketStructure
+from tf_lottery.core.errors import UserError
 from tf_lottery.experiment import command, presets, runner, sweep
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.ticket import Ticket
@@ -102,7 +103,7 @@ def _of_sweep(
             if record.variant == "ticket"
         ]
     if not tickets:
-        raise ValueError(f"{str(run_dir)!r} holds no trained network.")
+        raise UserError(f"{str(run_dir)!r} holds no trained network.")
     drawn = figures.compare(tickets)
     text = report.render_sweep(f"Sweep: {', '.join(runs)}", drawn, sentences)
     page = write_report(run_dir, text, figures.files(drawn))
@@ -120,7 +121,7 @@ def _records(directory: RunDirectory) -> list[Record]:
         if record.level or record.variant == "ticket"
     ]
     if not records:
-        raise ValueError(f"{directory.address!r} holds no trained network.")
+        raise UserError(f"{directory.address!r} holds no trained network.")
     return records
 
 

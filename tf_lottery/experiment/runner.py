@@ -15,6 +15,7 @@ from tf_lottery import controls, data, masking, models
 from tf_lottery.analysis import verdict
 from tf_lottery.core import seeds
 from tf_lottery.core.duration import Duration
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.storage.leases import Leases
 from tf_lottery.data import augmentation
 from tf_lottery.experiment.config import Config
@@ -101,14 +102,14 @@ def run_experiment(
     """
     searches, trainer, rewind = prepare(config, data_dir, strategy)
     if strategy is not None and (workers or 1) > 1:
-        raise ValueError(
+        raise UserError(
             f"{workers} processes cannot share one strategy: leave out "
             "`workers`, or `strategy`."
         )
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     if has_workers(strategy) and shard.count > 1:
-        raise ValueError(
+        raise UserError(
             "Several workers train each network together, and cannot take a "
             "shard of their own: leave out `shard`, or `strategy`."
         )
@@ -118,7 +119,7 @@ def run_experiment(
         return None
     looks = config.looks
     if looks.is_sequential and shard.count > 1:
-        raise ValueError(
+        raise UserError(
             f"Shards do not wait for each other, and replicates={str(looks)!r} "
             f"has to: give a number of replicates, or leave out `shard`."
         )
@@ -182,7 +183,7 @@ def run_experiment(
     return directory
 
 
-class AllDivergedError(ValueError):
+class AllDivergedError(UserError):
     """The dense network of every replicate diverged: nothing can be pruned."""
 
 
@@ -430,7 +431,7 @@ def _search(
 def _model(config: Config, seed: int) -> keras.Model:
     model = models.build_model(config.model, seed=seed, **config.model_options)
     if config.weight_decay < 0:
-        raise ValueError(
+        raise UserError(
             f"`weight_decay` must be 0 or more; got {config.weight_decay}."
         )
     if config.weight_decay:

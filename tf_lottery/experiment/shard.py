@@ -4,6 +4,8 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from tf_lottery.core.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -34,7 +36,7 @@ class Shard:
         """
         found = re.fullmatch(r"(\d+)/(\d+)", text)
         if not found or int(found[1]) >= int(found[2]):
-            raise ValueError(
+            raise UserError(
                 "A shard is written i/n, of n shards number i from 0 to n-1, "
                 f"such as 0/4; got {text!r}."
             )

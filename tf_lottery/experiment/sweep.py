@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.storage.leases import Leases
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.runner import (
@@ -63,7 +64,7 @@ def expand(config: Config, settings: Mapping[str, Any]) -> dict[str, Config]:
         chosen = dict(zip(axes, point, strict=True))
         label = ",".join(f"{n}={_text(v)}" for n, v in chosen.items())
         if label in found:
-            raise ValueError(f"Two values of the sweep are both {label!r}.")
+            raise UserError(f"Two values of the sweep are both {label!r}.")
         found[label] = config.replace({**settings, **chosen})
     return found
 
@@ -73,7 +74,7 @@ def _values(config: Config, name: str, value: Any) -> list[Any] | None:
         try:
             value = json.loads(value)
         except ValueError:
-            raise ValueError(
+            raise UserError(
                 f"`{name}` begins as a list of values and is none: {value!r}."
             ) from None
     if not isinstance(value, list) or not value:
@@ -213,7 +214,7 @@ def _require_one_sweep(
 ) -> None:
     """Raises if a folder is a single run, or its runs another sweep's."""
     if run_directory.is_run(run_dir):
-        raise ValueError(
+        raise UserError(
             f"{str(run_dir)!r} holds a single run, and this is a sweep of "
             f"{len(configs)}. Choose another run directory."
         )
@@ -222,7 +223,7 @@ def _require_one_sweep(
     here = {**config.fingerprint(), "data": digests[label]}
     for other, directory in members(run_dir).items():
         if _axes(other) != axes:
-            raise ValueError(
+            raise UserError(
                 f"{str(run_dir)!r} holds a sweep of {', '.join(_axes(other))}, "
                 f"and this is one of {', '.join(axes)}. Choose another run "
                 "directory."
@@ -231,7 +232,7 @@ def _require_one_sweep(
         varied = {*axes, "data"} if "dataset" in axes else {*axes}
         for name in sorted((there.keys() | here.keys()) - varied):
             if there.get(name) != here.get(name):
-                raise ValueError(
+                raise UserError(
                     f"{str(run_dir)!r} holds a sweep under another setting of "
                     f"{name}. Choose another run directory, or the same "
                     "setting."

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import benchmark_worker, examples, formats, scores
 from tf_lottery.export.signatures import Signature, signature_of
 
@@ -191,7 +192,7 @@ def _run(
     )
     if process.returncode:
         said = process.stderr.strip().splitlines() or ["nothing was said"]
-        raise ValueError(f"{export.path} cannot be measured: {said[-1]}")
+        raise UserError(f"{export.path} cannot be measured: {said[-1]}")
     with np.load(f"{folder}/out.npz") as arrays:
         return dict(arrays)
 

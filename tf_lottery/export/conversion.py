@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import keras
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import muting
 from tf_lottery.export.source import Network
 
@@ -78,7 +79,7 @@ def refusing(model: keras.Model, name: str, advice: str) -> Iterator[None]:
         with muting.muted():
             yield
     except Exception as error:  # whatever a converter raises
-        raise ValueError(
+        raise UserError(
             f"Model {model.name!r} cannot be converted to {name}: "
             f"{muting.first_line(error)} {advice}"
         ) from error

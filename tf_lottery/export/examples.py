@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import signatures
 
 _EXAMPLES = 4
@@ -43,7 +44,7 @@ def given(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
     )
     if not fits:
         needed = ", ".join(f"{s.name} {tuple(s.shape)}" for s in specs)
-        raise ValueError(
+        raise UserError(
             f"`x` must hold examples as the model takes them, {needed}; got "
             f"arrays of shapes {shapes}."
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import source as sources
 from tf_lottery.export.keras_file import keras_file
 from tf_lottery.export.litert import litert, sparse_litert
@@ -122,7 +123,7 @@ def check(format: str, dtype: str) -> Format:
     found = registry.get(FORMATS, format, "format")
     if dtype not in found.dtypes:
         others = [name for name, f in FORMATS.items() if dtype in f.dtypes]
-        raise ValueError(
+        raise UserError(
             f"Format {format!r} stores {' or '.join(found.dtypes)}; got "
             f"{dtype!r}, which {' and '.join(others) or 'no format'} can."
         )

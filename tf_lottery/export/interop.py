@@ -23,6 +23,7 @@ import numpy as np
 
 from tf_lottery import masking
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.core.masks import Masks
 from tf_lottery.export import replacing
 from tf_lottery.export import source as sources
@@ -53,8 +54,8 @@ def read_masks(path: Path, model: Any, format: str) -> Masks:
     try:
         return Masks(read(pathlib.Path(path), shapes))
     except Exception as error:  # noqa: BLE001 - a stranger's bytes: anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
+        reason = one_line(error)
+        raise UserError(
             f"{str(path)!r} holds no masks of {model.name!r} as {format} "
             f"writes them: {reason}"
         ) from None
@@ -91,7 +92,7 @@ def write_masks(
     paths = [p for p in masking.kernels(model) if p in masks]
     given = paths if names is None else list(names)
     if len({*given}) != len(paths):
-        raise ValueError(
+        raise UserError(
             f"{len(paths)} kernels need as many names, each its own: "
             f"{', '.join(paths)}; got {given}."
         )
@@ -143,7 +144,7 @@ def _write_google(path: pathlib.Path, masks: Named) -> None:
         folder.mkdir()
         for name, mask in masks.items():
             if pathlib.PurePath(name).name != name:
-                raise ValueError(f"{name!r} is no name of a file.")
+                raise UserError(f"{name!r} is no name of a file.")
             np.save(folder / f"{name}.npy", mask.astype("float32"))
 
 
@@ -162,7 +163,7 @@ FORMATS: dict[
 
 def _require_count(names: list[str], shapes: Shapes) -> None:
     if len(names) != len(shapes):
-        raise ValueError(
+        raise UserError(
             f"it holds {len(names)} masks ({', '.join(names[:9])}), and the "
             f"model has {len(shapes)} kernels ({', '.join(shapes)})."
         )
@@ -172,15 +173,15 @@ def _array(stream: IO[bytes], shape: tuple[int, ...], name: str) -> np.ndarray:
     """Returns a `.npy` file's array, which must be of this shape."""
     # Later versions are for headers beyond 64 KiB, which no mask has.
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"{name} is no .npy file of version 1.0.")
+        raise UserError(f"{name} is no .npy file of version 1.0.")
     found, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if found != shape or dtype.kind not in "biuf":
-        raise ValueError(
+        raise UserError(
             f"{name} is {dtype} of shape {found}, and needs {shape}."
         )
     size = int(np.prod(shape)) * dtype.itemsize
     data = stream.read(size)
     if len(data) != size:
-        raise ValueError(f"{name} is truncated.")
+        raise UserError(f"{name} is truncated.")
     array = np.frombuffer(data, dtype)
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from tf_lottery import masking
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import conversion, replacing, verification
 from tf_lottery.export import source as sources
 
@@ -38,14 +39,14 @@ def keras_file(
             or load it again.
     """
     if pathlib.Path(path).suffix != ".keras":
-        raise ValueError(
+        raise UserError(
             f"{str(path)!r} does not end in .keras, by which Keras knows the "
             "format when it loads the file. Name it so."
         )
     network = sources.network(source, rewound, x)
     model = network.model
     if masking.is_masked(model):
-        raise ValueError(
+        raise UserError(
             f"Model {model.name!r} has masked layers and cannot be copied "
             "without them. Take them out, tfl.strip_masks(model, copy=False), "
             "and export it then; or write another format (saved_model)."

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import conversion, muting, replacing, verification
 from tf_lottery.export import source as sources
 from tf_lottery.export.saved_model import write as write_saved_model
@@ -134,7 +135,7 @@ def _require_whole_blocks(file: pathlib.Path, advice: str) -> None:
     for tensor in interpreter.get_tensor_details():
         blocks = len(tensor["sparsity_parameters"].get("block_map", ()))
         if blocks and tensor["shape"][-1] % _BLOCK:
-            raise ValueError(
+            raise UserError(
                 f"LiteRT computes sparse kernels of {tensor['shape'][-1]} "
                 f"inputs wrongly, for that is no multiple of {_BLOCK}: "
                 f"{tensor['name']!r}. {advice}"

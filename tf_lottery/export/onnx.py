@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_lottery.core.errors import MissingPackageError
 from tf_lottery.export import conversion, replacing, serving, verification
 from tf_lottery.export import source as sources
 
@@ -41,7 +42,7 @@ def onnx(
     """
     for package in ("tf2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise ImportError(
+            raise MissingPackageError(
                 f"To write ONNX files, {package} must be installed: "
                 "pip install 'tf-lottery[onnx]'."
             )

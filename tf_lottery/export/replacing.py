@@ -6,6 +6,8 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+from tf_lottery.core.errors import UserError
+
 
 @contextlib.contextmanager
 def beside(
@@ -26,7 +28,7 @@ def beside(
     fits = (target / marker).is_file() if marker else target.is_file()
     if target.exists() and not fits:
         what = f"holds no {marker}" if marker else "is no file"
-        raise ValueError(
+        raise UserError(
             f"{target} exists and {what}. Remove it, or export somewhere else."
         )
     written = target.with_name(f".{os.getpid()}.{target.name}")
@@ -37,7 +39,7 @@ def beside(
             shutil.rmtree(target)
         os.replace(written, target)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"Cannot write {target}: {error.strerror or error}. Export "
             "somewhere else."
         ) from error

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import muting
 
 
@@ -92,7 +93,7 @@ def _inputs(model: keras.Model, x: Any) -> Any:
         return keras.tree.map_structure(_example_spec, x)
     shapes = (model.get_build_config() or {}).get("input_shape")
     if shapes is None:
-        raise ValueError(
+        raise UserError(
             f"Model {model.name!r} ({type(model).__qualname__}) is subclassed "
             "and was never called, so its inputs are not known. Give some "
             "examples: x=..."
@@ -139,7 +140,7 @@ def _traced(model: keras.Model, inputs: Any) -> Any:
     try:
         return model.compute_output_spec(symbols)
     except Exception as error:  # whatever the model's own code raises
-        raise ValueError(
+        raise UserError(
             f"Model {model.name!r} ({type(model).__qualname__}) cannot be "
             f"called on {symbols}: {muting.first_line(error)} Give examples "
             "that it can be called on: x=..."

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import keras
 
 from tf_lottery import masking
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import signatures
 from tf_lottery.lottery.ticket import Ticket
 
@@ -62,7 +63,7 @@ def model_of(source: Source, rewound: bool = False) -> keras.Model:
     if not isinstance(source, Ticket):
         return source
     if source.architecture is None and source.source is None:
-        raise ValueError(
+        raise UserError(
             "This ticket's model cannot be rebuilt from the ticket: it is "
             "subclassed, or has a Lambda or another layer that Keras does not "
             "make again. Give it, built: "

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import benchmark_worker, examples, muting
 from tf_lottery.export.source import Network
 
@@ -57,7 +58,7 @@ def require_same(
             outputs = [function(arrays) for _ in expected]
     except Exception as error:  # whatever a runtime raises
         said = muting.first_line(error).replace(str(path), "it")
-        raise ValueError(
+        raise UserError(
             f"The {runtime} file of {network.original.name!r} was written but "
             f"does not run: {said} It is not kept. {advice}"
         ) from error
@@ -70,7 +71,7 @@ def require_same(
             apart = difference(found, wanted)
             if not apart <= tolerance:
                 again = " when it is called again" if call else ""
-                raise ValueError(
+                raise UserError(
                     f"The {runtime} file of {network.original.name!r} returns "
                     f"another {name!r} than Keras{again}: they differ by "
                     f"{apart:.2g} of the largest, and {tolerance:g} is "
@@ -123,7 +124,7 @@ def _expected(
             calls = [model(inputs, training=False) for _ in range(2)]
     except Exception as error:  # whatever the model's own code raises
         drawn = "random examples" if network.x is None else "the examples"
-        raise ValueError(
+        raise UserError(
             f"Model {model.name!r} does not run on {drawn}, so that its file "
             f"cannot be checked: {muting.first_line(error)} Give examples "
             "that it runs on: x=..."

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 
 from tf_lottery import pruning
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.pruning import allocation as allocations
@@ -197,7 +198,7 @@ def down_to(masks: Masks, how: Pruning, density: float) -> Pruning:
         if found <= density:
             return dataclasses.replace(how, levels=level)
     last = density_at(masks, how, level - 1)
-    raise ValueError(
+    raise UserError(
         f"`density` {density:g} is out of reach at these rates: level "
         f"{level - 1} keeps {last:.3g} of the weights, and later ones no more "
         "can go. Give a larger density, or other `rates`."
@@ -227,7 +228,7 @@ def _require_survivors(dense: Ticket, how: Pruning) -> None:
     """Raises, before anything trains, if the last level would be empty."""
     for group, keep in budgets(dense, how, how.levels).items():
         if keep < 1:
-            raise ValueError(
+            raise UserError(
                 f"No weight of {', '.join(group)} would be left at level "
                 f"{how.levels}. Take fewer levels, or a lower rate."
             )

@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_lottery import masking
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError
 
 INITIALIZERS = (
     "GlorotNormal",
@@ -70,7 +71,7 @@ def draw(spec: InitializerSpec, mask: np.ndarray) -> np.ndarray:
     """
     values = _values(spec, mask)
     if _digest(values, mask) != spec["sha256"]:
-        raise ValueError(
+        raise UserError(
             "its weights are kept as a seed, from which Keras "
             f"{keras.__version__} draws others here. Get the ticket with its "
             "values, or the versions that its provenance names"
@@ -85,7 +86,7 @@ def _values(spec: InitializerSpec, mask: np.ndarray) -> np.ndarray:
     config = dict(spec["config"])
     for value in config.values():
         if not isinstance(value, int | float | str | None):
-            raise ValueError(f"an initializer's configuration of {value!r}")
+            raise UserError(f"an initializer's configuration of {value!r}")
     initializer = getattr(keras.initializers, name)(**config)
     values = keras.ops.convert_to_numpy(initializer(mask.shape, "float32"))
     return np.where(mask, values, np.zeros_like(values))

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from tf_lottery.core.errors import UserError
+
 Arrays = Mapping[str, np.ndarray]
 
 POINTS = 30
@@ -163,7 +165,7 @@ def first_stable(
         apart = f"two copies are {100 * last:.1f} points of error apart"
         if math.isinf(last):
             apart = "a copy diverged"
-        raise ValueError(
+        raise UserError(
             f"Training is not stable from step {steps[-1]} on: {apart}, "
             f"{100 * STABLE:g} points would do. Give `rewind` a step of your "
             "own."

@@ -11,17 +11,16 @@ import numpy as np
 
 from tf_lottery import masking
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.core.masks import Masks
-from tf_lottery.core.storage import array_file, byte_planes, mask_codec
+from tf_lottery.core.storage import array_file, mask_codec
 from tf_lottery.lottery import rewinding
 from tf_lottery.lottery import seeded_weights as drawing
 from tf_lottery.training import State
 from tf_lottery.training.state import Arrays
 
-_FORMAT = 4
-"""All are read. 1: masks were packed bits. 2: values were not in planes.
-3: the architecture lacked what layers keep beside their variables.
-"""
+_FORMAT = 1
+"""Version of the file's layout; a file of another version is refused."""
 
 _LONG = 2**20
 """An architecture of more bytes, with its vocabularies, is no header's."""
@@ -126,7 +125,7 @@ class Ticket:
         if self.source is not None:
             return self.source
         if self.architecture is None:
-            raise ValueError(
+            raise UserError(
                 "This ticket's model cannot be rebuilt from the ticket: Keras "
                 "could not write it as JSON and read it again, as for most "
                 "subclassed models, for lambdas, and for layers without "
@@ -138,8 +137,8 @@ class Ticket:
             if not isinstance(model, keras.Model):
                 raise TypeError(f"it is a {type(model).__qualname__}")
         except Exception as error:  # noqa: BLE001 - a stranger's text
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(
+            reason = one_line(error, 200)
+            raise UserError(
                 "This ticket's architecture cannot be rebuilt here: "
                 f"{reason.rstrip('.')}. Register the classes of your own that "
                 "it names, or give a model: ticket.build(model)."
@@ -194,7 +193,7 @@ class Ticket:
             "value of `at`",
         )
         if weights is None:
-            raise ValueError(
+            raise UserError(
                 "This ticket holds no trained weights: a ticket's file keeps "
                 "only those it restarts from. Train ticket.build() with fit."
             )
@@ -236,8 +235,7 @@ class Ticket:
 
         Masks are written as the gaps between survivors, in little more bits
         than their entropy; of masked kernels and their slots only the values
-        that survive are stored, in planes of their bytes. `numpy.load` reads
-        the file.
+        that survive are stored. `numpy.load` reads the file.
 
         Args:
             path: The file.
@@ -257,7 +255,7 @@ class Ticket:
                 self.template(), start.weights, self.masks
             )
             if not drawn:
-                raise ValueError(
+                raise UserError(
                     "No kernel of this ticket is what its initializer draws "
                     "from a seed: the file needs its values. Leave out "
                     "`values=False`; on the command line: --format ticket."
@@ -267,14 +265,7 @@ class Ticket:
         arrays = {f"masks/{p}": codes for p, (_, codes) in coded.items()}
         packed = pack("weights", kept, self.masks)
         packed |= pack("slots", start.slots, self.masks)
-        split = {
-            key: array
-            for key, array in packed.items()
-            if key.partition("/")[0].endswith(".kept")
-        }
-        arrays |= packed | {
-            key: byte_planes.split(a) for key, a in split.items()
-        }
+        arrays |= packed
         architecture = self.architecture
         if architecture is not None and len(architecture) > _LONG:
             text = architecture.encode()
@@ -282,7 +273,6 @@ class Ticket:
             architecture = None
         header = {
             "format": _FORMAT,
-            "planes": {key: array.dtype.str for key, array in split.items()},
             "level": self.level,
             "variant": self.variant,
             "step": self.origin.step,
@@ -311,19 +301,16 @@ class Ticket:
         """
         header, arrays = array_file.read(path, "ticket")
         version = header.get("format")
-        if version not in (1, 2, 3, _FORMAT):
-            raise ValueError(
+        if version != _FORMAT:
+            raise UserError(
                 f"{str(path)!r} is a ticket of format {str(version)[:9]!r}; "
-                f"this version of tf_lottery reads formats 1 to {_FORMAT}. "
-                "Update tf_lottery."
+                f"this version of tf_lottery reads format {_FORMAT}. Update "
+                "tf_lottery, or save the ticket again with this version."
             )
         try:
             allowance = array_file.allowance(path)
-            if version > 2:
-                for key, dtype in _typed(header, "planes", dict).items():
-                    arrays[key] = byte_planes.join(arrays[key], dtype)
             masks = _read_masks(header, arrays, allowance)
-            drawn = _typed(header, "drawn", dict) if "drawn" in header else {}
+            drawn = _typed(header, "drawn", dict)
             _require_affordable(arrays, masks, drawn, allowance)
             weights = unpack("weights", arrays, masks)
             slots = unpack("slots", arrays, masks)
@@ -355,13 +342,13 @@ def _require_fit(weights: Arrays, model: keras.Model) -> None:
     theirs = variables.keys() - weights.keys()
     for path in sorted(ours | theirs):
         where, other = ("ticket", theirs) if path in ours else ("model", ours)
-        raise ValueError(
+        raise UserError(
             f"The ticket does not fit model {model.name!r}: only the {where} "
             f"has {path!r}.{registry.nearest(path, sorted(other))}"
         )
     for path, variable in variables.items():
         if weights[path].shape != tuple(variable.shape):
-            raise ValueError(
+            raise UserError(
                 f"The ticket does not fit model {model.name!r}: {path!r} "
                 f"has shape {weights[path].shape} in the ticket and "
                 f"{tuple(variable.shape)} in the model."
@@ -394,7 +381,7 @@ def unpack(kind: str, arrays: Arrays, masks: Masks) -> dict[str, np.ndarray]:
             name = key.removeprefix(f"{kind}.kept/")
             mask = _mask_of(name, masks)
             if mask is None or array.shape != (int(mask.sum()),):
-                raise ValueError(f"{key} does not fit its mask")
+                raise UserError(f"{key} does not fit its mask")
             unpacked[name] = np.zeros(mask.shape, array.dtype)
             unpacked[name][mask] = array
     return unpacked
@@ -414,27 +401,17 @@ def _read_masks(
     sizes = {}
     for path, shape in _typed(header, "shapes", dict).items():
         if not all(type(n) is int and n > 0 for n in shape):
-            raise ValueError(f"the mask of {path!r} has a shape of {shape}")
+            raise UserError(f"the mask of {path!r} has a shape of {shape}")
         sizes[path] = math.prod(shape)
     # A few codes can stand for any number of pruned weights.
     if sum(sizes.values()) > allowance:
-        raise ValueError(f"masks of {sum(sizes.values())} weights")
+        raise UserError(f"masks of {sum(sizes.values())} weights")
     masks = {}
     for path, size in sizes.items():
         codes = arrays[f"masks/{path}"]
-        if header["format"] == 1:
-            mask = _unpacked(path, codes, size)
-        else:
-            mask = mask_codec.decode(header["widths"][path], codes, size)
+        mask = mask_codec.decode(header["widths"][path], codes, size)
         masks[path] = mask.reshape(header["shapes"][path])
     return Masks(masks)
-
-
-def _unpacked(path: str, bits: np.ndarray, size: int) -> np.ndarray:
-    """Returns a mask as format 1 kept it."""
-    if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
-        raise ValueError(f"the mask of {path!r} has another size")
-    return np.unpackbits(bits, count=size).astype(bool)
 
 
 def _require_affordable(
@@ -448,13 +425,13 @@ def _require_affordable(
         if kind.endswith(".kept") and mask is not None:
             size += mask.size * array.itemsize
     if size > _DENSE * allowance:
-        raise ValueError(f"it would unpack to {size} bytes")
+        raise UserError(f"it would unpack to {size} bytes")
 
 
 def _require_finite(arrays: Arrays) -> None:
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{name!r} holds values that are not finite")
+            raise UserError(f"{name!r} holds values that are not finite")
 
 
 def _typed(header: Mapping[str, Any], name: str, kind: Any) -> Any:

@@ -6,6 +6,7 @@ import warnings
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.masking import layer_state, layers, paths
 
 
@@ -25,8 +26,8 @@ def clone_model(model: keras.Model) -> keras.Model:
         new = _rebuilt(model)
         _fill(new, model)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
+        reason = one_line(error, 200)
+        raise UserError(
             f"Model {model.name!r} ({type(model).__qualname__}) cannot be "
             f"copied from its configuration: {reason} Give it get_config and "
             "build, and its layers get_config; if you trust its lambdas, call "
@@ -111,7 +112,7 @@ def _lambda(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 def _fill(new: keras.Model, model: keras.Model) -> None:
     if type(new) is not type(model):
-        raise ValueError(f"Keras makes it a {type(new).__qualname__}.")
+        raise UserError(f"Keras makes it a {type(new).__qualname__}.")
     targets = paths.layers_by_path(new)
     for path, source in paths.layers_by_path(model).items():
         # Configurations of subclassed models do not say what is frozen.
@@ -123,8 +124,8 @@ def _fill(new: keras.Model, model: keras.Model) -> None:
     variables = paths.variables_by_path(model)
     for path, variable in paths.variables_by_path(new).items():
         if path not in variables:
-            raise ValueError(f"{path!r} is new.")
+            raise UserError(f"{path!r} is new.")
         variable.assign(variables.pop(path))
     for path in variables:
-        raise ValueError(f"{path!r} is missing.")
+        raise UserError(f"{path!r} is missing.")
     layer_state.derive(new)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import keras
 
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError, UserTypeError
 from tf_lottery.masking import layers, paths
 
 Patterns = str | Iterable[str] | None
@@ -86,7 +87,7 @@ def kernels(
     _require_unfrozen(_owned(model), named, include)
     chosen = _select(known, named, include, exclude)
     if not chosen:
-        raise ValueError(
+        raise UserError(
             f"Excluding {exclude!r} leaves no kernel of {list(known)}."
             if known
             else f"Model {model.name!r} has no kernel to mask: no trainable "
@@ -113,7 +114,7 @@ def _require_unfrozen(
     for pattern in _patterns(include):
         if not fnmatch.filter(named, pattern):
             for path in fnmatch.filter(owned, pattern):
-                raise ValueError(
+                raise UserError(
                     f"{path!r} cannot be masked: it is {_frozen(owned[path])}."
                 )
 
@@ -212,12 +213,12 @@ def require_model(model: keras.Model) -> None:
     """Raises unless this is a built Keras 3 model."""
     if not isinstance(model, keras.Model):
         cls = type(model)
-        raise TypeError(
+        raise UserTypeError(
             "A Keras 3 model is needed (keras.Model); got "
             f"{cls.__module__}.{cls.__qualname__}."
         )
     if not model.built:
-        raise ValueError(
+        raise UserError(
             f"Model {model.name!r} is not built, so it has no weights yet. "
             "Give it a keras.Input, or call it once on data."
         )
@@ -240,7 +241,7 @@ def matching(
     found = [path for path in known if fnmatch.fnmatchcase(path, pattern)]
     if not found:
         nearest = registry.nearest(pattern, [*known, *near])
-        raise ValueError(
+        raise UserError(
             f"{pattern!r} matches no kernel.{nearest} "
             f"Kernels: {', '.join(known)}."
         )

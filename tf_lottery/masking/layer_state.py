@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.masking import layers, paths
 
 LayerState = dict[str, dict[str, Any]]
@@ -85,13 +86,13 @@ def restore(
         try:
             _load(layer, state)
         except Exception as error:  # noqa: BLE001 - a user's code and a file
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(
+            reason = one_line(error, 200)
+            raise UserError(
                 f"{named} does not take the state that its twin saved: "
                 f"{type(error).__name__}: {reason}"
             ) from None
         if state["files"] and _files(layer) != state["files"]:
-            raise ValueError(
+            raise UserError(
                 f"{named} saves other files than its twin, whose files it has "
                 "loaded: let load_assets read all that save_assets writes (a "
                 "vocabulary must hold no line breaks)."
@@ -205,7 +206,7 @@ def _entry(value: Any, variables: Mapping[str, keras.Variable]) -> Any:
 
 def _encoded(array: np.ndarray) -> dict[str, Any]:
     if array.dtype.hasobject:
-        raise ValueError("A layer saves objects that are no arrays.")
+        raise UserError("A layer saves objects that are no arrays.")
     # Only by its name does NumPy find bfloat16.
     dtype = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
     data = base64.b64encode(array.tobytes()).decode()
@@ -258,6 +259,6 @@ def _write(folder: pathlib.Path, files: Mapping[str, str]) -> None:
         file = folder / name
         # Names are data of strangers too.
         if not file.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"A layer's file is called {name[:40]!r}.")
+            raise UserError(f"A layer's file is called {name[:40]!r}.")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(data, validate=True))

@@ -11,6 +11,7 @@ import keras
 # Public by its layers only; making one would draw from Python's generator.
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.masking.masked_variable import (
     Mask,
     MaskedVariable,
@@ -337,7 +338,7 @@ def mask_weight(layer: keras.layers.Layer, name: str) -> None:
 
 def _refuse(name: str, *args: Any, **kwargs: Any) -> None:
     del args, kwargs
-    raise ValueError(
+    raise UserError(
         f"Layer {name!r} is masked and cannot be quantised: quantise "
         "strip_masks(model), whose pruned weights are zeros and stay zeros."
     )

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError, UserTypeError
 from tf_lottery.core.masks import Masks
 from tf_lottery.masking import paths
 
@@ -180,7 +181,7 @@ def match_masks(
         ]
         if len(fits) != 1 or id(fits[0]) in taken:
             known = ", ".join(f"{v.path} {tuple(v.shape)}" for v in variables)
-            raise ValueError(
+            raise UserError(
                 f"It is not clear which variable the mask of {path!r}, shape "
                 f"{mask.shape}, is for: {known}. Give the model too: "
                 "masked_optimizer(optimizer, masks, model)."
@@ -195,7 +196,7 @@ def _enable(optimizer: keras.optimizers.Optimizer) -> None:
     if issubclass(cls, _Masked):
         return
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
+        raise UserTypeError(
             "A Keras 3 optimizer is needed; got "
             f"{cls.__module__}.{cls.__qualname__}."
         )

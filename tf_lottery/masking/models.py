@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.masking import coverage, layers, masked_optimizer, paths
 from tf_lottery.masking.copies import clone_model
@@ -96,7 +97,7 @@ def _require_maskable(
     if any(isinstance(layer, keras.Model) for layer, _ in holders):
         holders, why = [], "is the model's own, not a layer's"
     if not holders:
-        raise ValueError(
+        raise UserError(
             f"{path!r} {why}: no mask can stand before it. Exclude it, or "
             "mask its training: masked_optimizer(optimizer, masks, model)."
         )
@@ -120,7 +121,7 @@ def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
         if vars(layer).get("kernel_masks") and getattr(
             layer, "lora_enabled", False
         ):
-            raise ValueError(
+            raise UserError(
                 f"Layer {layer.name!r} is masked under LoRA, which would fill "
                 "its pruned weights without the mask: save_weights, and load "
                 "them into the plain model, for files have LoRA merged."
@@ -178,7 +179,7 @@ def set_masks(model: keras.Model, masks: Masks) -> None:
     """
     carried = _mask_variables(model)
     if not carried:
-        raise ValueError(
+        raise UserError(
             f"Model {model.name!r} has no masked layer. "
             "Use `model = mask_model(model)` first."
         )

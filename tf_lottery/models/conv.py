@@ -3,6 +3,7 @@
 import keras
 
 from tf_lottery.core import seeds
+from tf_lottery.core.errors import UserError
 from tf_lottery.models import initializers, inputs
 
 
@@ -107,7 +108,7 @@ def _conv(
     """Returns two convolutions and a pooling per module, then dense layers."""
     inputs.require_image(name, input_shape, halvings=len(modules))
     if not 0 <= dropout < 1:
-        raise ValueError(
+        raise UserError(
             f"`dropout` must be in [0, 1); got {dropout}. It is the fraction "
             "of units that a training step leaves out, such as 0.5."
         )

@@ -3,6 +3,7 @@
 import keras
 
 from tf_lottery.core import seeds
+from tf_lottery.core.errors import UserError
 
 
 def gaussian(
@@ -26,7 +27,7 @@ def gaussian(
     if sigma is None:
         return keras.initializers.GlorotNormal(seed=key)
     if not sigma > 0:
-        raise ValueError(
+        raise UserError(
             f"`sigma` must be above 0; got {sigma}. It is the standard "
             "deviation of the initial weights, such as 0.1."
         )

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from tf_lottery.core.errors import UserError
+
 
 def require(name: str, shape: Any) -> None:
     """Raises unless this is the shape of one example.
@@ -16,7 +18,7 @@ def require(name: str, shape: Any) -> None:
         ValueError: It is anything else.
     """
     if not _is_shape(shape):
-        raise ValueError(
+        raise UserError(
             f"`input_shape` of {name} must be whole numbers of 1 or more, one "
             f"per axis of an example; got {shape!r}. Leave out the batch axis, "
             "such as (28, 28, 1)."
@@ -35,7 +37,7 @@ def require_image(name: str, shape: Any, halvings: int = 0) -> None:
         ValueError: It is no image, or a pooling would leave nothing of it.
     """
     if not _is_shape(shape) or len(shape) != 3:
-        raise ValueError(
+        raise UserError(
             f"`input_shape` of {name} must be (rows, columns, channels), whole "
             f"numbers of 1 or more; got {shape!r}. Grey images have a channel "
             "too: (28, 28, 1); examples that are no images are for "
@@ -43,7 +45,7 @@ def require_image(name: str, shape: Any, halvings: int = 0) -> None:
         )
     least = 2**halvings
     if min(shape[:2]) < least:
-        raise ValueError(
+        raise UserError(
             f"`input_shape` of {name} must have {least} rows and {least} "
             f"columns or more, or its poolings leave nothing; got {shape!r}. "
             "Pad or resize the images, or take a network with fewer poolings."

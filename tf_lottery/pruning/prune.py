@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.pruning import allocation as allocations
 
@@ -44,7 +45,7 @@ def prune(
                [False,  True]])
     """
     if not 0 < density <= 1:
-        raise ValueError(
+        raise UserError(
             f"`density` must be in (0, 1]; got {density}. "
             "It is the fraction of weights to keep."
         )
@@ -97,19 +98,19 @@ def keep_best(
 
 def _survivors(scores: Scores, masks: Masks, path: str) -> np.ndarray:
     if path not in scores:
-        raise ValueError(
+        raise UserError(
             f"No scores for kernel {path!r}; got scores for "
             f"{', '.join(scores)}."
         )
     values = np.asarray(scores[path])
     if values.shape != masks[path].shape:
-        raise ValueError(
+        raise UserError(
             f"The scores of {path!r} have shape {values.shape}; the kernel "
             f"has shape {masks[path].shape}."
         )
     ranked = values[masks[path]].astype(np.float64)
     if np.isnan(ranked).any():
-        raise ValueError(
+        raise UserError(
             f"The scores of {path!r} hold {int(np.isnan(ranked).sum())} nan. "
             "Did its training diverge?"
         )
@@ -118,13 +119,13 @@ def _survivors(scores: Scores, masks: Masks, path: str) -> np.ndarray:
 
 def _check_budget(paths: list[str], keep: int, alive: int, size: int) -> None:
     if keep > alive:
-        raise ValueError(
+        raise UserError(
             f"`density` must be at most the current {alive / size:.4g} for "
             f"{', '.join(paths)}; got {keep / size:.4g}. Densities only fall: "
             "check the schedule."
         )
     if keep < 1:
-        raise ValueError(
+        raise UserError(
             f"No weight of {', '.join(paths)} would be left ({alive} of "
             f"{size} now). Prune less, or leave the kernel out of pruning."
         )

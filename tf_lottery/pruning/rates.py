@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.masking import Kernel
 from tf_lottery.masking.coverage import matching
 
@@ -34,7 +35,7 @@ def rates_by_path(
 
 def _checked(name: str, rate: float) -> float:
     if not 0 <= rate < 1:
-        raise ValueError(
+        raise UserError(
             f"`{name}` must be in [0, 1); got {rate}. It is the fraction of "
             "the survivors that goes each round, such as 0.2."
         )

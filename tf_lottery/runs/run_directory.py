@@ -24,6 +24,7 @@ A run directory may lie in a bucket: the same files, of which each process has
 a temporary copy. It brings what it looks for, and puts what it writes.
 """
 
+from tf_lottery.core.errors import MissingFileError, UserError
 import contextlib
 import csv
 import dataclasses
@@ -172,7 +173,7 @@ class RunDirectory:
         except BucketError:
             raise
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"Cannot write to {self.address!r}: {error.strerror}. "
                 "Choose another run directory."
             ) from None
@@ -477,7 +478,7 @@ class RunDirectory:
         folder = self._network_folder(replicate, level, variant)
         self._bring_folder(folder, _RECORD)
         if not (folder / _RECORD).exists():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{self.address!r} has no {variant} of replicate "
                 f"{replicate}, level {level}: results.csv lists what it has."
             )
@@ -648,7 +649,7 @@ class RunDirectory:
                 self.address, self.config["fingerprint"], config["fingerprint"]
             )
         elif holds_any:
-            raise ValueError(
+            raise UserError(
                 f"{self.address!r} is not empty and holds no run. Choose "
                 "another run directory."
             )
@@ -782,7 +783,7 @@ def _read_config(file: pathlib.Path, address: str) -> dict[str, Any]:
     try:
         return _read_json(file)
     except (OSError, ValueError):
-        raise ValueError(
+        raise UserError(
             f"{address!r} holds no run: it has no readable config.json."
         ) from None
 
@@ -793,7 +794,7 @@ def _require_same(address: str, there: Any, here: Any, name: str = "") -> None:
             inner = f"{name}.{key}" if name else key
             _require_same(address, there.get(key), here.get(key), inner)
     elif there != here:
-        raise ValueError(
+        raise UserError(
             f"{address!r} holds another configuration: {name} is "
             f"{_short(there)} there and {_short(here)} here. Choose another "
             "run directory, or the same setting."

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from tf_lottery import masking
+from tf_lottery.core.errors import UserError, UserTypeError
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -46,19 +47,19 @@ def require_supported(
     for callback in callbacks:
         cls = type(callback)
         if not isinstance(callback, keras.callbacks.Callback):
-            raise TypeError(
+            raise UserTypeError(
                 "`callbacks` must hold keras.callbacks.Callback objects; got "
                 f"{cls.__module__}.{cls.__qualname__}."
             )
         for refused, reason in _REFUSED.items():
             if isinstance(callback, refused):
-                raise ValueError(
+                raise UserError(
                     f"{cls.__qualname__} cannot work in a search: {reason}."
                 )
         monitor = getattr(callback, "monitor", None)
         looks = getattr(callback, "save_best_only", True)
         if isinstance(monitor, str) and looks and monitor not in names:
-            raise ValueError(
+            raise UserError(
                 f"{cls.__qualname__} monitors {monitor!r}, which is not "
                 f"logged. Logged are: {', '.join(sorted(names))}."
             )
@@ -145,7 +146,7 @@ class CallbackBridge:
         self._call("on_train_batch_begin", step, {})
         self._call("on_train_batch_end", step, dict(logs))
         if self._callbacks and self._model.stop_training:
-            raise ValueError(
+            raise UserError(
                 "A callback set model.stop_training within a level. Every "
                 "network trains its whole length, so that tickets and controls "
                 "compare: set it at the end of a level (on_epoch_end), which "
@@ -201,7 +202,7 @@ class CallbackBridge:
         ]
         for name, old, new in zip(changed, before, after, strict=True):
             if not np.array_equal(old, new):
-                raise ValueError(
+                raise UserError(
                     f"{type(callback).__qualname__}.{hook} changed the {name} "
                     "of a network in a search, which trains on values of its "
                     "own and would lose the change. Give the optimizer a "

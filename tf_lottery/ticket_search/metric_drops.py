@@ -8,6 +8,7 @@ from scipy import stats
 
 from tf_lottery.analysis import smallest
 from tf_lottery.analysis.deciding import Deciding
+from tf_lottery.core.errors import UserError
 from tf_lottery.data import Split
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import Recipe
@@ -50,7 +51,7 @@ def drops(
     values = [resampled.value(each) for each in (first, *others)]
     for ticket, value in zip(tickets, values, strict=True):
         if not math.isfinite(value):
-            raise ValueError(
+            raise UserError(
                 f"Metric {resampled.name!r} is {value} on the validation data "
                 f"for level {ticket.level}: nothing can be decided by it."
             )

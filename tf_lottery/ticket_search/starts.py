@@ -10,6 +10,7 @@ import numpy as np
 from tf_lottery import masking
 from tf_lottery.controls import reinitialized
 from tf_lottery.core import seeds
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State, Trainer, checkpoint
@@ -110,7 +111,7 @@ class Starts:
             for variable in masking.variables_by_path(self._model).values()
         )
         if self._why_same and not shuffles and not is_random:
-            raise ValueError(
+            raise UserError(
                 f"`replicates={len(self.seeds)}` would train the same network "
                 f"{len(self.seeds)} times: all start from the same weights "
                 f"({self._why_same}), shuffle=False, and no layer draws at "

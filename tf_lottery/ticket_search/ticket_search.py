@@ -17,6 +17,7 @@ from tf_lottery.analysis import conclusion, smallest, verdict
 from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.analysis.looks import Looks
 from tf_lottery.core.duration import Duration
+from tf_lottery.core.errors import UserError
 from tf_lottery.lottery import search
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.masking.coverage import Patterns
@@ -155,16 +156,16 @@ class TicketSearch:
     ) -> None:
         _require_one_target(levels, density, max_drop)
         if not isinstance(seed, int) or seed < 0:
-            raise ValueError(
+            raise UserError(
                 f"`seed` must be a whole number of 0 or more; got {seed!r}."
             )
         if not isinstance(replicates, int) or replicates < 1:
-            raise ValueError(
+            raise UserError(
                 "`replicates` must be a whole number of 1 or more; got "
                 f"{replicates!r}."
             )
         if max_drop is not None and replicates > 1:
-            raise ValueError(
+            raise UserError(
                 "`max_drop` ends a search by the networks of one replicate; "
                 f"got replicates={replicates}. Leave out one of them, or give "
                 "`levels` or `density`."
@@ -250,7 +251,7 @@ class TicketSearch:
         """
         del steps_per_execution
         if run_eagerly:
-            raise ValueError(
+            raise UserError(
                 "`run_eagerly=True` cannot be honoured: networks train in "
                 "compiled loops. To debug, call model.fit with it."
             )
@@ -486,7 +487,7 @@ class TicketSearch:
             self._diverged = directory.diverged()
             if not self.tickets:
                 dense = next(n for n in self._diverged if not n.replicate)
-                raise ValueError(f"{dense.outcome}")
+                raise UserError(f"{dense.outcome}")
             bridge.train_end()
             self.records = [
                 record
@@ -514,7 +515,7 @@ class TicketSearch:
         if self._max_drop is None:
             return
         if trainer.data.validation is None:
-            raise ValueError(smallest.NO_VALIDATION)
+            raise UserError(smallest.NO_VALIDATION)
         metric = deciding([{"deciding_metric": trainer.deciding}])
         smallest.require(self._max_drop, smallest.CONFIDENCE, metric)
 
@@ -590,7 +591,7 @@ class TicketSearch:
             return None
         step = self._rewind.steps_at(trainer.steps_per_epoch)
         if step >= trainer.steps:
-            raise ValueError(
+            raise UserError(
                 f"`rewind` is {self._rewind}, but training ends at step "
                 f"{trainer.steps}. Rewind to an earlier step."
             )
@@ -665,7 +666,7 @@ class TicketSearch:
         self._require_tickets()
         judgment = self.judgment()
         if judgment.winner is None:
-            raise ValueError(conclusion.refusal(judgment))
+            raise UserError(conclusion.refusal(judgment))
         return self.tickets[judgment.winner.level]
 
     def judgment(self) -> verdict.Judgment:
@@ -709,7 +710,7 @@ class TicketSearch:
         drops, decided = self._drops(max_drop, metric, min_confidence)
         chosen = smallest.choose(drops, max_drop)
         if chosen is None:
-            raise ValueError(
+            raise UserError(
                 smallest.refusal(drops, decided, max_drop, min_confidence)
             )
         return self.tickets[chosen.level]
@@ -722,14 +723,14 @@ class TicketSearch:
         if metric is None or metric == decided.name:
             return smallest.drops(records, max_drop, confidence), decided
         if self._validation is None:
-            raise ValueError(smallest.NO_VALIDATION)
+            raise UserError(smallest.NO_VALIDATION)
         return metric_drops.drops(
             self.tickets, *self._validation, metric, max_drop, confidence
         )
 
     def _require_tickets(self) -> None:
         if not self.tickets:
-            raise ValueError("There are no tickets yet: call fit first.")
+            raise UserError("There are no tickets yet: call fit first.")
 
     def _wanted_records(self) -> list[Record]:
         """Leaves out levels that an earlier, longer run left behind."""
@@ -769,11 +770,9 @@ class TicketSearch:
         **settings: Any,
     ) -> Recipe:
         if self._compiled is None:
-            raise ValueError(
-                "Call compile(optimizer=..., loss=...) before fit."
-            )
+            raise UserError("Call compile(optimizer=..., loss=...) before fit.")
         if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
+            raise UserError(
                 "`batch_size` must be a whole number of 1 or more; got "
                 f"{batch_size!r}."
             )
@@ -858,15 +857,15 @@ def _require_one_target(
     given = {"levels": levels, "density": density, "max_drop": max_drop}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
-        raise ValueError(
+        raise UserError(
             f"Give one of {', '.join(named)}: each says where the search ends."
         )
     if levels is not None and (not isinstance(levels, int) or levels < 0):
-        raise ValueError(
+        raise UserError(
             f"`levels` must be a whole number of 0 or more; got {levels!r}."
         )
     if density is not None and not 0 < density < 1:
-        raise ValueError(f"`density` must be in (0, 1); got {density!r}.")
+        raise UserError(f"`density` must be in (0, 1); got {density!r}.")
 
 
 def default_metrics(loss: Any) -> list[Any]:
@@ -898,12 +897,12 @@ def duration(
     if epochs is None:
         return None if length is None else Duration(length)
     if length is not None:
-        raise ValueError(
+        raise UserError(
             f"Give `epochs` or `length`, not both: epochs={epochs} is "
             f"length='{epochs}ep'."
         )
     if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(
+        raise UserError(
             f"`epochs` must be a whole number of 1 or more; got {epochs!r}."
         )
     return Duration(f"{epochs}ep")
@@ -960,12 +959,12 @@ def _level_logs(ticket: Ticket) -> dict[str, Any]:
 
 def _require_from_scratch(initial_epoch: int, validation_freq: int) -> None:
     if initial_epoch:
-        raise ValueError(
+        raise UserError(
             "`initial_epoch` must be 0: every network starts from its own "
             "weights. To go on with a search, give the same `run_dir` again."
         )
     if validation_freq != 1:
-        raise ValueError(
+        raise UserError(
             "`validation_freq` must be 1: the early-stop step needs at least "
             "an evaluation an epoch. `evaluate_every` takes steps."
         )

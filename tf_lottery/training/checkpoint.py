@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking
+from tf_lottery.core.errors import MissingFileError, UserError, one_line
 from tf_lottery.training.state import State, values
 from tf_lottery.training.trainer import Trainer
 
@@ -35,9 +36,9 @@ def load(trainer: Trainer, prefix: pathlib.Path) -> State:
         status = _checkpoint(trainer).read(str(prefix))
         status.assert_consumed()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
-        raise ValueError(
+        raise UserError(
             f"Checkpoint {prefix} does not hold the training state of this "
-            f"model and optimizer ({_in_one_line(error)}). Delete the run "
+            f"model and optimizer ({one_line(error)}). Delete the run "
             "directory, or take another."
         ) from None
     return trainer.state
@@ -69,7 +70,7 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
         _fill(model, str(path))
         lacking = [n for n, v in values(weights).items() if np.isnan(v).any()]
         if lacking:
-            raise ValueError(f"it gives no value for {', '.join(lacking)}.")
+            raise UserError(f"it gives no value for {', '.join(lacking)}.")
         masking.derive(model)
     except Exception as error:
         for name, variable in weights.items():
@@ -77,9 +78,9 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
         masking.derive(model)
         if isinstance(error, FileNotFoundError):
             raise
-        raise ValueError(
+        raise UserError(
             f"{path} does not hold the weights of model {model.name!r}: "
-            f"{_in_one_line(error)}"
+            f"{one_line(error)}"
         ) from None
 
 
@@ -100,14 +101,14 @@ def _checkpoint(trainer: Trainer) -> tf.train.Checkpoint:
 def _fill(model: keras.Model, path: str) -> None:
     if path.endswith((".keras", ".h5")):
         if not tf.io.gfile.exists(path):
-            raise FileNotFoundError(f"No file {path!r}.")
+            raise MissingFileError(f"No file {path!r}.")
         if path.endswith(".keras"):
             _copy_weights(keras.models.load_model(path, compile=False), model)
         else:
             model.load_weights(path)
         return
     if not tf.io.gfile.exists(f"{path}.index"):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"No file {path!r} that ends in .keras or .weights.h5, and no "
             f"checkpoint {path}.index."
         )
@@ -123,16 +124,10 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
     stored = masking.variables_by_path(source)
     for path, variable in masking.variables_by_path(target).items():
         if path not in stored:
-            raise ValueError(
-                f"it lacks {path!r}; it holds {', '.join(stored)}."
-            )
+            raise UserError(f"it lacks {path!r}; it holds {', '.join(stored)}.")
         if stored[path].shape != variable.shape:
-            raise ValueError(
+            raise UserError(
                 f"{path!r} has shape {tuple(stored[path].shape)} there and "
                 f"{tuple(variable.shape)} here."
             )
         variable.assign(stored[path])
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

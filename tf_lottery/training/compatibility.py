@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.data import Dataset, Split, nested
 from tf_lottery.training.backends.custom_step import own_methods
 from tf_lottery.training.input_pipeline import examples_of
@@ -16,17 +17,17 @@ def require_compatible(
 ) -> None:
     """Raises a ValueError, before anything trains, if they do not."""
     if recipe.batch_size > len(data.train) and not recipe.keeps_remainder:
-        raise ValueError(
+        raise UserError(
             f"`batch_size` is {recipe.batch_size}, but there are only "
             f"{len(data.train)} training examples. Take a smaller batch."
         )
     if recipe.length.steps_at(steps_per_epoch) < 1:
-        raise ValueError(
+        raise UserError(
             f"`length` is {recipe.length}: no step at all. Train for at least "
             "'1it'."
         )
     if data.augment is not None and not isinstance(data.train.x, np.ndarray):
-        raise ValueError(
+        raise UserError(
             "Augmentation needs one array of images; x is nested as "
             f"{nested.nesting(data.train.x)}."
         )
@@ -57,7 +58,7 @@ def _check_batch_size(
     )
     for name, given in sizes.items():
         if given != size:
-            raise ValueError(
+            raise UserError(
                 f"Model {model.name!r} takes batches of exactly {size} "
                 f"examples (batch_shape); `{name}` is {given}. Give {size}."
             )
@@ -67,7 +68,7 @@ def _check_batch_size(
             continue
         if name != "train" or recipe.keeps_remainder:
             below = len(split) - len(split) % size
-            raise ValueError(
+            raise UserError(
                 f"Model {model.name!r} takes batches of exactly {size} "
                 f"examples, and the {name} data holds {len(split)}. Leave out "
                 f"the last {len(split) - below}."
@@ -93,11 +94,11 @@ def _check_labels(model: keras.Model, recipe: Recipe, data: Dataset) -> None:
             continue
         low, high = split.y.min(), split.y.max()
         if low < 0:
-            raise ValueError(
+            raise UserError(
                 f"Labels of the {name} data must be 0 or more; got {low}."
             )
         if high >= units:
-            raise ValueError(
+            raise UserError(
                 f"Labels go up to {high}, but the model has "
                 f"{units} outputs, for labels 0 to {units - 1}."
             )
@@ -112,7 +113,7 @@ def require_parts(
     """Raises a ValueError if batches cannot be split over the replicas."""
     own = own_methods(model)
     if own or objective is None:
-        raise ValueError(
+        raise UserError(
             f"{type(model).__qualname__} has a `{own[0]}` of its own, which "
             "knows nothing of replicas: leave out `strategy`."
         )
@@ -120,7 +121,7 @@ def require_parts(
     if size % count:
         below, above = size - size % count, size - size % count + count
         nearest = f"{below} or {above}" if below else f"{above}"
-        raise ValueError(
+        raise UserError(
             f"`batch_size` is {size}, which {count} replicas cannot share "
             f"evenly. Take {nearest}, or other devices."
         )
@@ -129,7 +130,7 @@ def require_parts(
     for loss in keras.tree.flatten(recipe.loss):
         is_loss = isinstance(loss, keras.losses.Loss)
         if is_loss and type(loss).__call__ is not keras.losses.Loss.__call__:
-            raise ValueError(
+            raise UserError(
                 f"Loss {type(loss).__name__} has a `__call__` of its own, "
                 "which does not know of replicas. Give it `call` in its "
                 "place, or train on one device."
@@ -152,7 +153,7 @@ def require_mean(
         train: Examples to try it on.
     """
     if objective.adds_losses:
-        raise ValueError(
+        raise UserError(
             "A layer of the model calls `add_loss`, which several devices "
             "cannot share. Train on one device, or give the penalty to the "
             "loss."
@@ -180,7 +181,7 @@ def require_mean(
     # A sum over examples, or a mean; more off than half precision rounds.
     off = min(np.abs(whole - each).max(), np.abs(whole - each / count).max())
     if off > 0.01 * np.abs(whole).max():
-        raise ValueError(
+        raise UserError(
             "The loss of a batch is not the mean of its examples' (some do "
             "not count, or look at each other), so that replicas with parts "
             "of it come to another. Train on one device."
@@ -201,7 +202,7 @@ def _check_inputs(model: keras.Model, data: Dataset) -> None:
             given[:-1] if given[-1:] == (1,) else given,
         ]
         if not any(_fits(expected, shape) for shape in shapes):
-            raise ValueError(
+            raise UserError(
                 f"Inputs of the {name} data have shape {given} an example; the "
                 f"model takes {expected}."
             )

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.data import nested
 from tf_lottery.training.distribution import replica_context
 from tf_lottery.training.input_pipeline import Examples
@@ -119,7 +120,7 @@ class Objective:
         outputs, penalties = called(model, sample.x)
         self.adds_losses = adds_losses(model, penalties)
         if needs_loss and not self._has_loss and not self.adds_losses:
-            raise ValueError(
+            raise UserError(
                 "A loss is needed: compile(optimizer=..., loss=...), or "
                 "add_loss in a layer. For integer labels and logits: "
                 "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
@@ -151,15 +152,15 @@ class Objective:
             loss = self.loss(sample, outputs, penalties, training=True)
             self.count(sample, outputs, loss)
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise ValueError(
+            raise UserError(
                 "Loss and metrics do not fit the model's outputs and the "
-                f"targets: {_in_a_line(error)}"
+                f"targets: {one_line(error)}"
             ) from error
         self._keras.reset_metrics()
         for metric in self._own:
             metric.reset_state()
         if tuple(loss.shape):
-            raise ValueError(
+            raise UserError(
                 f"The loss of a batch must be a number; got shape {loss.shape}."
                 " Leave `reduction` at its default."
             )
@@ -380,8 +381,8 @@ def called(model: keras.Model, x: Any) -> tuple[Any, list[Any]]:
         try:
             outputs = model(x, **mode(model, training=True))
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise ValueError(
-                f"Inputs do not fit model {model.name!r}: {_in_a_line(error)}"
+            raise UserError(
+                f"Inputs do not fit model {model.name!r}: {one_line(error)}"
             ) from error
         return outputs, list(model.losses)
 
@@ -458,7 +459,3 @@ def number(value: Any) -> Any:
     """Returns a metric's value as JSON holds it."""
     array = np.asarray(value)
     return float(array) if array.size == 1 else array.tolist()
-
-
-def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from tf_lottery.core.duration import Duration
+from tf_lottery.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +60,12 @@ class Recipe:
         for name in sizes:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(
+                raise UserError(
                     f"`{name}` must be a whole number of 1 or more; "
                     f"got {value!r}."
                 )
         if self.jit_compile not in (True, False, "auto"):
-            raise ValueError(
+            raise UserError(
                 "`jit_compile` must be True, False or 'auto'; got "
                 f"{self.jit_compile!r}."
             )

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.data import Split, nested
 from tf_lottery.training import input_pipeline, objective
 from tf_lottery.training.objective import LOSS, Objective
@@ -88,7 +89,7 @@ class ResampledMetric:
             rows = np.arange(len(self._split))
         found = self._compiled(outputs, tf.constant(rows, tf.int64)).numpy()
         if found.size != 1:
-            raise ValueError(
+            raise UserError(
                 f"Metric {self.name!r} has {found.size} values, and one has to "
                 "decide: give it an average, such as average='macro'."
             )
@@ -135,7 +136,7 @@ def _found(metric: Any, names: list[str]) -> Any:
     try:
         return keras.metrics.get(metric)
     except (ValueError, TypeError):
-        raise ValueError(
+        raise UserError(
             f"There is no metric {metric!r}: give one of {', '.join(names)}, "
             "or one that keras.metrics.get takes."
         ) from None
@@ -145,7 +146,7 @@ def _direction(metric: keras.metrics.Metric, names: list[str]) -> int:
     # Keras has no public name for it; its callbacks read it too.
     direction = getattr(metric, "_direction", None)
     if direction not in ("up", "down"):
-        raise ValueError(
+        raise UserError(
             f"Keras does not know whether more or less of metric "
             f"{metric.name!r} is better, so nothing can be decided by it. Give "
             f"another one, such as {names[0]!r}."

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_lottery import masking
 from tf_lottery.core import seeds
+from tf_lottery.core.errors import UserError
 from tf_lottery.data import Dataset, Split, augmentation
 from tf_lottery.training import (
     batch_norm,
@@ -316,7 +317,7 @@ class Trainer:
             ValueError: Accuracy is not among what is measured.
         """
         if self._deciding == LOSS:
-            raise ValueError(
+            raise UserError(
                 "Errors are 1 - accuracy, which is not measured: "
                 'compile(..., metrics=["accuracy"]).'
             )

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from tf_lottery.core.errors import MissingFileError, UserError, one_line
+
 _HEADER = "header"
 _HEADER_LIMIT = 16 * 2**20
 """In bytes of JSON, which takes some twenty times as many once it is read."""
@@ -52,11 +54,11 @@ def write(
             objects, or numbers that NumPy has no name for, such as bfloat16.
     """
     for name in _RESERVED & {*header, *arrays}:
-        raise ValueError(f"{name!r} is a name of the archive's own.")
+        raise UserError(f"{name!r} is a name of the archive's own.")
     contents = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
     for name, array in contents.items():
         if array.dtype.kind == "V":
-            raise ValueError(
+            raise UserError(
                 f"{name!r} is {array.dtype}, which NumPy's files do not keep. "
                 "Cast it first: array.astype('float32')."
             )
@@ -148,16 +150,16 @@ def read(
         with zipfile.ZipFile(path) as file:
             header = _header(file)
             if header.get("kind") != kind:
-                raise ValueError(f"it holds a {header.get('kind')!r}")
+                raise UserError(f"it holds a {header.get('kind')!r}")
             size = sum(entry.file_size for entry in file.infolist())
             if size > allowance(path):
-                raise ValueError(f"it would unpack to {size} bytes")
+                raise UserError(f"it would unpack to {size} bytes")
             arrays = {
                 name: _array(file, name, entry)
                 for name, entry in header.pop("arrays").items()
             }
     except FileNotFoundError:
-        raise FileNotFoundError(f"No {kind} file {str(path)!r}.") from None
+        raise MissingFileError(f"No {kind} file {str(path)!r}.") from None
     except Exception as error:  # noqa: BLE001 - a stranger's bytes: anything
         raise damaged(path, kind, error) from None
     return header, arrays
@@ -165,15 +167,13 @@ def read(
 
 def damaged(
     path: str | os.PathLike[str], kind: str, error: Exception
-) -> ValueError:
+) -> UserError:
     """Returns what refuses a file in one line.
 
     Short, too: what a stranger's bytes make others say may quote all of them.
     """
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if len(reason) > _REASON_LIMIT:
-        reason = reason[:_REASON_LIMIT] + " …"
-    return ValueError(
+    reason = one_line(error, _REASON_LIMIT)
+    return UserError(
         f"{str(path)!r} is no {kind} file, or a damaged one: {reason}."
     )
 
@@ -190,7 +190,7 @@ def allowance(path: str | os.PathLike[str]) -> int:
 def _header(file: zipfile.ZipFile) -> dict[str, Any]:
     size = file.getinfo(f"{_HEADER}.npy").file_size
     if size > _HEADER_LIMIT:
-        raise ValueError("its header is too large")
+        raise UserError("its header is too large")
     length = size - len(_preamble(np.dtype("uint8"), (size,)))
     text = _contents(file, _HEADER, np.dtype("uint8"), (max(length, 0),))
     header = json.loads(text.tobytes())
@@ -204,10 +204,10 @@ def _array(
 ) -> np.ndarray:
     dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
     if not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError(f"{name} has a shape of {shape}")
+        raise UserError(f"{name} has a shape of {shape}")
     array = _contents(file, name, dtype, shape)
     if hashlib.sha256(array.tobytes()).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{name} is not what its header says")
+        raise UserError(f"{name} is not what its header says")
     return array
 
 
@@ -220,15 +220,15 @@ def _contents(
     dtype and shape promise.
     """
     if dtype.hasobject:
-        raise ValueError(f"{name} holds objects")
+        raise UserError(f"{name} holds objects")
     preamble = _preamble(dtype, shape)
     expected = len(preamble) + math.prod(shape) * dtype.itemsize
     if file.getinfo(f"{name}.npy").file_size != expected:
-        raise ValueError(f"{name} is larger than its header says, or smaller")
+        raise UserError(f"{name} is larger than its header says, or smaller")
     with file.open(f"{name}.npy") as stream:
         data = stream.read(expected + 1)
     if len(data) != expected or not data.startswith(preamble):
-        raise ValueError(f"{name} is not what its header says")
+        raise UserError(f"{name} is not what its header says")
     array = np.frombuffer(data, dtype, offset=len(preamble))
     return array.reshape(shape).copy()
 
@@ -236,7 +236,7 @@ def _contents(
 def _preamble(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     """Returns what a `.npy` file of such an array begins with."""
     if dtype.hasobject:
-        raise ValueError("Object arrays are not kept in archives.")
+        raise UserError("Object arrays are not kept in archives.")
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape}

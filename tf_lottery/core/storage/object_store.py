@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from tf_lottery.core.errors import MissingPackageError, UserError
 from tf_lottery.core.storage import array_file
 
 PATIENCE = 60.0  # seconds, with another one that has begun θ0
@@ -35,7 +36,7 @@ _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
-class BucketError(OSError):
+class BucketError(UserError, OSError):
     """A bucket is not there, is not for this user, or does not answer."""
 
 
@@ -54,7 +55,7 @@ def of(path: str | os.PathLike[str]) -> "Bucket | None":
         return None
     scheme, place = found[1], found[2].rstrip("/")
     if scheme != "gs" or not place:
-        raise ValueError(
+        raise UserError(
             "A run directory lies in a file system, or in a bucket as "
             f"gs://bucket/folder; got {os.fspath(path)!r}. Of other stores it "
             "is not known that one process alone creates an object: mount it, "
@@ -308,7 +309,7 @@ def _store() -> Any:
         # Not `gcsfs.GCSFileSystem`, which asks what kind of bucket it is.
         from gcsfs.core import GCSFileSystem
     except ImportError:
-        raise ImportError(
+        raise MissingPackageError(
             "Addresses gs://… need gcsfs: pip install 'tf-lottery[gcs]'."
         ) from None
     # What it logs it raises too; without this, it is printed.

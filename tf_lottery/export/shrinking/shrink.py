@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.export import source as sources
 from tf_lottery.export.shrinking import channel_rules
 from tf_lottery.export.shrinking.graph import Graph, channels, trace
@@ -82,7 +83,7 @@ def shrink(
     """
     original = sources.plain(source, rewound)
     if not getattr(original, "inputs", None):
-        raise ValueError(
+        raise UserError(
             f"Model {original.name!r} is subclassed "
             f"({type(original).__qualname__}) and has no graph of layers to "
             "shrink. Export it whole, or call it on a keras.Input and shrink "

@@ -1,5 +1,6 @@
 """A crew on all cores, for whatever model a user defined."""
 
+from tf_lottery.core.errors import UserError
 import contextlib
 import functools
 import pathlib
@@ -72,5 +73,5 @@ def _processes(
     executor.ask(question)
     expected = question(trainer)
     if set(executor.answers()) != {expected}:
-        raise ValueError("two steps of training end otherwise there.")
+        raise UserError("two steps of training end otherwise there.")
     return executor

@@ -6,6 +6,8 @@ is trained and keeps what came of it, and the others follow, so what a run
 directory holds is never known to some and unknown to others.
 """
 
+from tf_lottery.core.errors import one_line
+from tf_lottery.core.errors import UserError
 import dataclasses
 import pathlib
 import pickle
@@ -126,14 +128,14 @@ def run_worker(trainer: Trainer, fingerprint: Any) -> Any:
     while True:
         kind, *content = hear()
         if kind == "begin" and content[0] != fingerprint:
-            raise ValueError(
+            raise UserError(
                 "This worker has other settings or other data than the "
                 "chief. Start the same command on all of them."
             )
         if kind == "job":
             _run_job(trainer, *content)
         if kind == "error":
-            raise ValueError(content[0])
+            raise UserError(content[0])
         if kind == "end":
             return content[0]
 
@@ -155,7 +157,7 @@ def _run_job(
             return
 
 
-class WorkerLostError(ValueError):
+class WorkerLostError(UserError):
     """A worker is gone, and training cannot go on without it."""
 
 
@@ -163,7 +165,7 @@ def _together(function: Callable[[], Any]) -> Any:
     try:
         return function()
     except _GONE as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         _, _, cause = reason.partition("Collective ops is aborted by: ")
         raise WorkerLostError(
             "A worker is gone, and the others cannot go on without it "

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking
+from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.data import Split
 from tf_lottery.masking.masked_optimizer import bind, slots_by_name
@@ -105,7 +106,7 @@ class CustomStep:
             and needs_loss(model)
             and not adds_losses(self.model, called(self.model, sample.x)[1])
         ):
-            raise ValueError(
+            raise UserError(
                 f"A loss is needed, for {self._name} has no `compute_loss` of "
                 "its own: compile(optimizer=..., loss=...)."
             )
@@ -130,7 +131,7 @@ class CustomStep:
                 **_given(recipe),
             )
         except TypeError as error:
-            raise ValueError(
+            raise UserError(
                 f"{self._name}.compile does not take optimizer, loss and "
                 f"metrics ({error}): let it, {_OTHERWISE}"
             ) from None
@@ -141,7 +142,7 @@ class CustomStep:
             and value is not self.model.optimizer
         ]
         if others or self.model.optimizer is None:
-            raise ValueError(
+            raise UserError(
                 f"{self._name} trains with an optimizer of its own "
                 f"({', '.join(others) or 'compile sets none'}), which the "
                 "search cannot rewind: train with self.optimizer alone, "
@@ -163,7 +164,7 @@ class CustomStep:
             seen.add((self._state(1).digest, repr(losses)))
         self.model.reset_metrics()
         if len(seen) > 1:
-            raise ValueError(
+            raise UserError(
                 f"Two steps of {self._name} from one state on one batch "
                 "differ, so that no ticket of it could be found again. Draw "
                 "at random with a keras.random.SeedGenerator that the model "
@@ -173,7 +174,7 @@ class CustomStep:
 
     def _loss_of(self, method: str, logs: Any) -> tf.Tensor:
         if not isinstance(logs, Mapping) or "loss" not in logs:
-            raise ValueError(
+            raise UserError(
                 f"{self._name}.{method} reports no 'loss', by which training "
                 "is watched: return {'loss': loss}, and what else you like."
             )

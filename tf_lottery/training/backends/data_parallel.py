@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.data import nested
 from tf_lottery.training.backends.dense import DensePrograms
 from tf_lottery.training.backends.functional_model import (
@@ -19,7 +20,7 @@ from tf_lottery.training.backends.functional_model import (
     Values,
 )
 from tf_lottery.training.backends.stacking import Stacking
-from tf_lottery.training.distribution import factor_exchange, replica_context
+from tf_lottery.training.distribution import replica_context
 from tf_lottery.training.input_pipeline import Examples, gathered
 
 
@@ -48,7 +49,6 @@ class DataParallelPrograms(DensePrograms):
         one = isinstance(strategy, tf.distribute.OneDeviceStrategy)
         super().__init__(network, augment, jit_compile and one)
         self._strategy = strategy
-        self._is_prepared = False
         self._names = [*network.paths, *network.masked]
         self.devices = strategy.extended.worker_devices
         kinds = (
@@ -64,18 +64,13 @@ class DataParallelPrograms(DensePrograms):
             ValueError: Replicas come to disagree.
         """
         values, totals, masks, key, order, *more = given
-        if not self._is_prepared:  # only now: replicas have to meet for it
-            factor_exchange.prepare(
-                self.network.model, order.shape[1], self._strategy
-            )
-            self._is_prepared = True
         zeros = self.objective.zeros()
         values, counted, agree = super().train(
             stacking, values, zeros, masks, key, order, *more
         )
         for name, same in zip(self._names, agree.numpy(), strict=True):
             if not same:
-                raise ValueError(
+                raise UserError(
                     f"Replicas disagree on {name!r}, which must be the "
                     "same on all of them: a layer keeps a state of its "
                     "own on each, or a device is at fault."

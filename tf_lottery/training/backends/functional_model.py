@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking
+from tf_lottery.core.errors import UserError
 from tf_lottery.masking.masked_optimizer import slots_by_name
 from tf_lottery.training.backends import stateless_optimizer
-from tf_lottery.training.distribution import factor_exchange
+from tf_lottery.training.distribution import replica_context
 from tf_lottery.training.input_pipeline import Examples
 from tf_lottery.training.objective import Objective, mode
 from tf_lottery.training.state import State, assign, values
@@ -83,7 +84,7 @@ class FunctionalModel:
     def objective(self) -> Objective:
         """The loss and the metrics."""
         if self._objective is None:
-            raise ValueError("This network has no loss.")
+            raise UserError("This network has no loss.")
         return self._objective
 
     @property
@@ -179,17 +180,17 @@ class FunctionalModel:
             masks: Of each masked kernel, bool.
             examples: The batch.
         """
-        with (
-            tf.GradientTape() as tape,
-            factor_exchange.handed_over(tape) as products,
-        ):
+        with tf.GradientTape() as tape:
             tape.watch(values.weights)
             _, loss, others, totals = self._called(
                 values, totals, examples, training=True
             )
             scaled = self._scale(loss, values.slots)
-        gradients = factor_exchange.gradients(
-            tape, scaled, values.weights, products, self._at
+        gradients = replica_context.summed(
+            [
+                None if gradient is None else tf.convert_to_tensor(gradient)
+                for gradient in tape.gradient(scaled, values.weights)
+            ]
         )
         weights, slots = self._update(
             gradients, values.weights, values.slots, list(masks)

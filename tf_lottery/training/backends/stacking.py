@@ -13,6 +13,8 @@ import tensorflow as tf
 # Public by its effect only: what `tf.vectorized_map` can vectorise.
 from tensorflow.python.ops.parallel_for import pfor
 
+from tf_lottery.core.errors import UserError
+
 
 class Stacking(Protocol):
     """How the values of several networks make one structure."""
@@ -116,7 +118,7 @@ def _vectorize_bitcast() -> None:
         dtype = given.get_attr("type")
         stacked = given.stacked_input(0)
         if stacked.dtype.size != dtype.size:
-            raise ValueError("bitcast between types of two sizes")
+            raise UserError("bitcast between types of two sizes")
         return pfor.wrap(tf.bitcast(stacked, dtype), True)
 
     try:

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from tf_lottery import masking
+from tf_lottery.core.errors import UserError
 from tf_lottery.masking.paths import layers_by_path
 
 
@@ -35,7 +36,7 @@ def prepared(model: keras.Model) -> keras.Model:
     }
     for path, layer in {"": new, **layers_by_path(new)}.items():
         if getattr(layer, "activity_regularizer", None) is not None:
-            raise ValueError(
+            raise UserError(
                 f"Layer {path!r} has an activity regulariser, which sums over "
                 "the examples a replica sees. Train on one device, or give "
                 "the penalty to the loss."
@@ -45,7 +46,7 @@ def prepared(model: keras.Model) -> keras.Model:
         if path in random:
             if layer.weights:
                 name = path or new.name
-                raise ValueError(
+                raise UserError(
                     f"Layer {name!r} ({type(layer).__name__}) draws at random "
                     "amid its own weights, which replicas cannot do as one "
                     "device does. Train on one device, or put its dropout "
@@ -82,51 +83,6 @@ def summed(tensors: Sequence[Any]) -> list[Any]:
     some = [tf.identity(tensor) for tensor in tensors if tensor is not None]
     totals = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, some))
     return [None if tensor is None else next(totals) for tensor in tensors]
-
-
-def exchanged(
-    summands: Sequence[Any], parts: Sequence[tf.Tensor]
-) -> tuple[list[Any], list[tf.Tensor]]:
-    """Returns what `summed` returns, and what `gathered` returns.
-
-    Between two replicas a gather moves no more than a sum, and all of it goes
-    in one message.
-    """
-    _, count = part()
-    if count != 2 or not parts:
-        return summed(summands), gathered(parts)
-    some = [tensor for tensor in summands if tensor is not None]
-    both = gathered([*(tf.reshape(t, [1, -1]) for t in some), *parts])
-    sums = iter(
-        tf.reshape(tf.reduce_sum(each, 0), tensor.shape)
-        for each, tensor in zip(both, some, strict=False)
-    )
-    return (
-        [None if tensor is None else next(sums) for tensor in summands],
-        both[len(some) :],
-    )
-
-
-def gathered(parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns matrices whose rows are those of all replicas, in their order.
-
-    What is of one type goes in one piece, for a message has its price.
-
-    Args:
-        parts: This replica's, `[rows, columns]`, as many rows on each.
-    """
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return list(parts)
-    whole = list(parts)
-    for dtype in {part.dtype: None for part in parts}:
-        alike = [i for i, part in enumerate(parts) if part.dtype == dtype]
-        flat = tf.concat([tf.reshape(parts[i], [-1]) for i in alike], 0)
-        every = context.all_gather(flat[tf.newaxis], axis=0)
-        sizes = [parts[i].shape.num_elements() for i in alike]
-        for i, piece in zip(alike, tf.split(every, sizes, 1), strict=True):
-            whole[i] = tf.reshape(piece, [-1, parts[i].shape[1]])
-    return whole
 
 
 def agree(arrays: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_lottery.core import registry
+from tf_lottery.core.errors import UserError, one_line
 
 
 def get(name: str) -> tf.distribute.Strategy | None:
@@ -61,15 +62,15 @@ def _multi_worker() -> tf.distribute.Strategy:
     elif _slurm_tasks():
         resolver = slurm()
     else:
-        raise ValueError(
+        raise UserError(
             "Strategy 'multi_worker' needs to know the workers: set TF_CONFIG "
             "for each, or start them by srun."
         )
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
-        raise ValueError(
-            f"The workers could not be joined: {_in_one_line(error)}"
+        raise UserError(
+            f"The workers could not be joined: {one_line(error)}"
         ) from None
 
 
@@ -90,8 +91,8 @@ def _tpu() -> tf.distribute.Strategy:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise ValueError(
-            f"No TPU was found under the name {name!r}: {_in_one_line(error)} "
+        raise UserError(
+            f"No TPU was found under the name {name!r}: {one_line(error)} "
             "Set TPU_NAME, or take another strategy."
         ) from None
     return tf.distribute.TPUStrategy(resolver)
@@ -124,12 +125,12 @@ def _tf_config_workers() -> int:
         cluster = json.loads(text)["cluster"]
         count = len([a for addresses in cluster.values() for a in addresses])
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(
+        raise UserError(
             "TF_CONFIG is no JSON object with a `cluster` of lists of "
             f"addresses and a `task`; got {text[:100]!r}."
         ) from None
     if others := sorted(cluster.keys() - {"chief", "worker"}):
-        raise ValueError(
+        raise UserError(
             f"TF_CONFIG names {', '.join(others)}: networks are trained by "
             "chief and worker alone."
         )
@@ -139,7 +140,3 @@ def _tf_config_workers() -> int:
 def _slurm_tasks() -> int:
     """Returns how many tasks `srun` started; 0 outside of it."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "0"))
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tf_lottery import masking
+from tf_lottery.core.errors import UserError
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -21,7 +22,7 @@ _EXTRAS = (
 )
 
 
-class UnsupportedError(ValueError):
+class UnsupportedError(UserError):
     """Says in one line why a network cannot be trained on survivors alone."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.training.backends.sparse_cpu import (
     connections,
     dense_chain,
@@ -212,18 +213,18 @@ class SparseTraining:
         """Returns the labels as the kernel takes them; checks both."""
         form = x.dtype, x.ndim, x.shape[-1], x.flags.c_contiguous
         if form != (np.float32, 2, self._inputs, True) or not len(x):
-            raise ValueError(
+            raise UserError(
                 "`x` must be C-contiguous, float32, of shape [examples, "
                 f"{self._inputs}]; got {x.dtype} {x.shape}. Flatten images: "
                 "x.reshape(len(x), -1)."
             )
         if y.shape != (len(x),) or y.dtype.kind not in "iu":
-            raise ValueError(
+            raise UserError(
                 f"`y` must hold {len(x)} integers, a label for each input; got "
                 f"{y.dtype} {y.shape}."
             )
         if y.min() < 0 or y.max() >= self._classes:
-            raise ValueError(
+            raise UserError(
                 f"`y` holds labels {y.min()} to {y.max()}; the network has "
                 f"outputs for 0 to {self._classes - 1}."
             )
@@ -232,14 +233,14 @@ class SparseTraining:
 
 def _require_order(order: np.ndarray, examples: int) -> None:
     if order.dtype != np.int32 or order.ndim != 2 or not order.size:
-        raise ValueError(
+        raise UserError(
             "`order` must be int32, of shape [steps, batch], neither 0; got "
             f"{order.dtype} {order.shape}."
         )
     if not order.flags.c_contiguous:
-        raise ValueError("`order` must be C-contiguous: order.copy().")
+        raise UserError("`order` must be C-contiguous: order.copy().")
     if order.min() < 0 or order.max() >= examples:
-        raise ValueError(
+        raise UserError(
             f"`order` names examples {order.min()} to {order.max()}; there are "
             f"0 to {examples - 1}."
         )
