@@ -6,23 +6,21 @@ import json
 import math
 import os
 
-import numpy as np
 import pytest
 import sample_tickets
 import toy
+from sample_runs import (
+    FINGERPRINT,
+    directory,
+    diverges_and_comes_back,
+    fill,
+    found_tickets,
+    tree,
+)
 
-from tf_lottery.lottery import search
 from tf_lottery.runs import run_directory
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.training import Diverged
-from sample_runs import FINGERPRINT, directory, fake_run, fill, found_tickets, tree, diverges_and_comes_back
-
-
-
-
-
-
-
 
 
 def test_a_kept_run_is_given_back(tmp_path):
@@ -173,8 +171,6 @@ def test_config_says_what_determines_the_run(tmp_path):
     }
 
 
-
-
 def levels_in_results(path):
     with open(path / "run" / "results.csv") as file:
         return [row["level"] for row in csv.DictReader(file)]
@@ -243,10 +239,6 @@ def test_a_run_that_another_process_is_just_beginning_is_no_stranger(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.json.0123456789ab").write_text("{")
     assert directory(tmp_path / "run").records() == []
-
-
-
-
 
 
 def test_what_diverged_is_kept_in_place_of_a_record(tmp_path):

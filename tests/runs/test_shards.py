@@ -1,22 +1,12 @@
 """Several processes on one run, and the shards of array jobs."""
 
-import csv
 import json
-import os
-import pathlib
-import re
-import subprocess
-import sys
-import time
 
 import pytest
+from run_processes import TINY, Process, contents
 
 from tf_lottery import __main__, experiment
 from tf_lottery.experiment import Shard
-from run_processes import ROOT, TINY, Process, contents
-
-
-
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +29,6 @@ def alone(tmp_path_factory):
     config = experiment.Config().replace(TINY)
     experiment.run_experiment(config, folder, "lenet_mnist", verbose=False)
     return contents(folder)
-
-
 
 
 def test_each_network_is_trained_by_one_of_two_processes(pair, alone, tmp_path):

@@ -24,7 +24,6 @@ A run directory may lie in a bucket: the same files, of which each process has
 a temporary copy. It brings what it looks for, and puts what it writes.
 """
 
-from tf_lottery.core.errors import MissingFileError, UserError
 import contextlib
 import csv
 import dataclasses
@@ -39,11 +38,12 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery.core.storage import (array_file, object_store)
-from tf_lottery.core.storage.object_store import (Bucket, BucketError)
-from tf_lottery.core.storage.leases import Leases
+from tf_lottery.core.errors import MissingFileError, UserError
 from tf_lottery.core.masks import Masks
-from tf_lottery.lottery.ticket import (Ticket, pack, unpack)
+from tf_lottery.core.storage import array_file, object_store
+from tf_lottery.core.storage.leases import Leases
+from tf_lottery.core.storage.object_store import Bucket, BucketError
+from tf_lottery.lottery.ticket import Ticket, pack, unpack
 from tf_lottery.training import Diverged, TrainingResult
 from tf_lottery.training.state import digest
 
@@ -125,11 +125,11 @@ class RunDirectory:
     Args:
         path: The directory; made if it is not there. Or an address in a
             bucket, `gs://bucket/folder`.
-        fingerprint: What determines the results. A directory that was begun with
-            another identity is refused.
+        fingerprint: What determines the results. A directory that was begun
+            with another identity is refused.
         metadata: What else is worth knowing: the preset's name, versions.
-        reusable_runs: Runs whose networks are trained in the same way: what they
-            keep is taken over where this run asks for the same.
+        reusable_runs: Runs whose networks are trained in the same way: what
+            they keep is taken over where this run asks for the same.
         leases: Who trains what, of this run and its siblings. None: of this
             run, in a folder of its own.
         replicates: How many replicates the run is planned for, and judged at:
@@ -596,7 +596,9 @@ class RunDirectory:
             for name in here.keys() | there.keys()
             if here.get(name) != there.get(name)
         ]
-        object_store.each(lambda f: self._bring_folder(f.parent, _RECORD), differ)
+        object_store.each(
+            lambda f: self._bring_folder(f.parent, _RECORD), differ
+        )
 
     def _bring_folder(self, folder: pathlib.Path, last: str) -> None:
         """Makes a folder what it is in the bucket, if it lies in one."""
@@ -671,7 +673,9 @@ class RunDirectory:
     def _replicate(self, replicate: int) -> pathlib.Path:
         return self.path / f"replicate_{replicate}"
 
-    def _network_folder(self, replicate: int, level: int, variant: str) -> pathlib.Path:
+    def _network_folder(
+        self, replicate: int, level: int, variant: str
+    ) -> pathlib.Path:
         return self._replicate(replicate) / f"level_{level}" / variant
 
     def _network_folders(self) -> list[pathlib.Path]:

@@ -14,23 +14,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_lottery import controls
-from tf_lottery.runs import network_plan
+from tf_lottery.controls import Control
 from tf_lottery.core import seeds
 from tf_lottery.lottery import stability
-from tf_lottery.controls import Control
+from tf_lottery.lottery.search import Pruning, find_tickets
+from tf_lottery.lottery.ticket import Ticket
+from tf_lottery.runs import network_plan
 from tf_lottery.runs.executors import Executor
 from tf_lottery.runs.network_plan import Plan
 from tf_lottery.runs.progress import Progress
-from tf_lottery.lottery.search import (Pruning, find_tickets)
 from tf_lottery.runs.run_directory import RunDirectory
-from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import (
     Diverged,
     Job,
     Outcome,
-    TrainingResult,
     State,
     Trainer,
+    TrainingResult,
     checkpoint,
 )
 from tf_lottery.training.state import Arrays
@@ -196,7 +196,8 @@ class Scheduler:
             restart from; its state is kept beside the tickets. None: the
             first stable one, which `settle` finds.
         progress: Told how it goes.
-        checkpoint_steps: Further steps of which the dense network's state is kept.
+        checkpoint_steps: Further steps of which the dense network's state is
+            kept.
     """
 
     def __init__(
@@ -238,7 +239,8 @@ class Scheduler:
         diverged there is nothing to find, and nothing that needs it.
 
         Args:
-            replicate_searches: The searches, whose dense networks are trained together.
+            replicate_searches: The searches, whose dense networks are trained
+                together.
             executor: Who trains.
             order: All searches of the run, those of other processes too, in
                 the order in which they are asked. None: `replicate_searches`.
@@ -250,7 +252,9 @@ class Scheduler:
             return
         found = self._directory.rewind
         if found is None:
-            found = self._first_stable(replicate_searches, executor, order or replicate_searches)
+            found = self._first_stable(
+                replicate_searches, executor, order or replicate_searches
+            )
             if found is None:
                 return
             # Another process may have found it first, and restarted there.
@@ -264,28 +268,44 @@ class Scheduler:
         )
 
     def _first_stable(
-        self, replicate_searches: Sequence[ReplicateSearch], executor: Executor, order: Iterable[ReplicateSearch]
+        self,
+        replicate_searches: Sequence[ReplicateSearch],
+        executor: Executor,
+        order: Iterable[ReplicateSearch],
     ) -> dict[str, Any] | None:
         """Returns how the step was found; None: all dense networks diverged."""
-        outcomes = self._train([replicate_search.dense for replicate_search in replicate_searches], executor)
-        for replicate_search, outcome in zip(replicate_searches, outcomes, strict=True):
+        outcomes = self._train(
+            [replicate_search.dense for replicate_search in replicate_searches],
+            executor,
+        )
+        for replicate_search, outcome in zip(
+            replicate_searches, outcomes, strict=True
+        ):
             self._settled[replicate_search.replicate] = outcome
         for replicate_search in order:
             if replicate_search.replicate not in self._settled:
-                self._settled[replicate_search.replicate] = self._of_others(replicate_search, executor)
+                self._settled[replicate_search.replicate] = self._of_others(
+                    replicate_search, executor
+                )
             dense = self._settled[replicate_search.replicate]
             if isinstance(dense, TrainingResult):
-                return self._stable_from(replicate_search.dense, dense.trained, executor)
+                return self._stable_from(
+                    replicate_search.dense, dense.trained, executor
+                )
         return None
 
-    def _of_others(self, replicate_search: ReplicateSearch, executor: Executor) -> Outcome:
+    def _of_others(
+        self, replicate_search: ReplicateSearch, executor: Executor
+    ) -> Outcome:
         """Trains the dense network of a search of another process."""
         steps = self._trainer.steps
         self._progress.expect(steps)
         (outcome,) = self._train([replicate_search.dense], executor)
         if isinstance(outcome, Diverged):
             # What depends on it was never this process's to train.
-            self._progress.expect(steps * len(replicate_search.dense.dependents))
+            self._progress.expect(
+                steps * len(replicate_search.dense.dependents)
+            )
         return outcome
 
     def _stable_from(
@@ -295,7 +315,9 @@ class Scheduler:
         split = "validation" if has_validation else "train"
 
         def errors(weights: Arrays, between: bool) -> dict[str, float]:
-            return self._trainer.errors(weights, [split], reestimate_batch_norm=between)
+            return self._trainer.errors(
+                weights, [split], reestimate_batch_norm=between
+            )
 
         def barrier(step: int) -> float:
             def probe(ticket: Ticket, seed: int) -> Ticket:
@@ -325,7 +347,9 @@ class Scheduler:
             "steps_trained": sum(self._trainer.steps - k for k in barriers),
         }
 
-    def _train(self, tasks: Sequence[Task], executor: Executor) -> list[Outcome]:
+    def _train(
+        self, tasks: Sequence[Task], executor: Executor
+    ) -> list[Outcome]:
         """Trains what nothing else waits for."""
         runs: dict[Task, Outcome] = {}
 
@@ -336,14 +360,19 @@ class Scheduler:
         self._work(list(tasks), executor, done)
         return [runs[task] for task in tasks]
 
-    def run(self, replicate_searches: Sequence[ReplicateSearch], executor: Executor) -> None:
+    def run(
+        self, replicate_searches: Sequence[ReplicateSearch], executor: Executor
+    ) -> None:
         """Trains everything, or what of it is not done yet.
 
         A network that diverges ends nothing but what depends on it: see
         `Task.dependents`.
         """
         self.settle(replicate_searches, executor)
-        by_replicate = {replicate_search.replicate: replicate_search for replicate_search in replicate_searches}
+        by_replicate = {
+            replicate_search.replicate: replicate_search
+            for replicate_search in replicate_searches
+        }
         self._work(
             [replicate_search.dense for replicate_search in replicate_searches],
             executor,
@@ -389,7 +418,9 @@ class Scheduler:
     def _submit_ready(self, queue: "_TaskQueue", executor: Executor) -> None:
         """Gives the crew what no other process is training."""
         leases = self._directory.leases
-        while queue.waiting and (slots := executor.free_slots(len(queue.waiting))):
+        while queue.waiting and (
+            slots := executor.free_slots(len(queue.waiting))
+        ):
             for task in queue.waiting[:slots]:
                 job, ticket = self._job(task)
                 lease = self._directory.leased_as(task.replicate, ticket)

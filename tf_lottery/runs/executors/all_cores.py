@@ -1,16 +1,20 @@
 """A crew on all cores, for whatever model a user defined."""
 
-from tf_lottery.core.errors import UserError
 import contextlib
 import functools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
+from tf_lottery.core.errors import UserError
 from tf_lottery.runs.executors.base import Executor
 from tf_lottery.runs.executors.in_process import InProcessExecutor
-from tf_lottery.runs.executors.process_pool import (ProcessPool, default_num_workers, threads_here)
-from tf_lottery.runs.executors.pickling import (pack, probe)
+from tf_lottery.runs.executors.pickling import pack, probe
+from tf_lottery.runs.executors.process_pool import (
+    ProcessPool,
+    default_num_workers,
+    threads_here,
+)
 from tf_lottery.training import State, Trainer
 
 
@@ -38,7 +42,9 @@ def all_cores_executor(
         say: Called with the line.
         architecture: A model that must be rebuilt in each process too.
     """
-    count = default_num_workers(networks, steps) if trainer.strategy is None else 1
+    count = (
+        default_num_workers(networks, steps) if trainer.strategy is None else 1
+    )
     with contextlib.ExitStack() as stack:
         executor: Executor | None = None
         if count > 1:

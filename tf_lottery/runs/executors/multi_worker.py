@@ -6,8 +6,6 @@ is trained and keeps what came of it, and the others follow, so what a run
 directory holds is never known to some and unknown to others.
 """
 
-from tf_lottery.core.errors import one_line
-from tf_lottery.core.errors import UserError
 import dataclasses
 import pathlib
 import pickle
@@ -19,8 +17,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.runs.executors.base import Progress
-from tf_lottery.training import (Job, Outcome, Trainer, resume)
+from tf_lottery.training import Job, Outcome, Trainer, resume
 
 _WORDS = 1 << 20  # of 4 bytes, that are sent at a time
 

@@ -25,8 +25,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking
-from tf_lottery.data import Dataset, Split
 from tf_lottery.core.duration import Duration
+from tf_lottery.data import Dataset, Split
 from tf_lottery.training import Diverged, Job, State, Trainer
 
 _ALIGNED = 64  # bytes, as NumPy likes its arrays

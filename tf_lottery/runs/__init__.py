@@ -1,0 +1,1 @@
+"""Runs: what is trained, by whom, in which order, and where it is kept."""
