@@ -89,8 +89,10 @@ def test_explain_says_how_and_trains_nothing(tmp_path):
     said = dict(line.split(None, 1) for line in result.stdout.splitlines())
     assert said["networks"] == "3 of 40 steps each"
     assert said["processes"] == "1"
-    assert said["sparse"].startswith(("yes", "no: a GPU"))
-    assert "vectorised" in said["side"]
+    assert said["executor"] == "in_process"
+    assert said["dense"].startswith("dense: ")
+    assert said["ticket"].startswith(("sparse_cpu", "dense: a GPU"))
+    assert "vectorised" in said["stacks"]
     assert not path.exists()
 
 

@@ -11,7 +11,7 @@ import toy
 import tf_lottery as tfl
 from tf_lottery import data, masking
 from tf_lottery.data import augmentation
-from tf_lottery.training import Job, Trainer, input_pipeline
+from tf_lottery.training import Job, Trainer, input_pipeline, plan
 from tf_lottery.training.backends import sparse
 
 STEP = 20 * 6 * 6 * 4  # bytes of the inputs of a batch; an epoch has 24
@@ -82,9 +82,9 @@ def test_what_streams_is_trained_densely(monkeypatch):
         for path, mask in masking.get_masks(made.model).items()
     }
     monkeypatch.setattr(sparse, "BREAK_EVEN", 1)
-    assert made.unsupported_reason(masks) is None
+    assert plan.why_not_sparse(made, [masks]) is None
     monkeypatch.setattr(input_pipeline, "RESIDENT", 1000)
-    assert "stream" in made.unsupported_reason(masks)
+    assert "stream" in plan.why_not_sparse(made, [masks])
 
 
 def test_a_data_set_of_tensorflow_is_its_arrays():

@@ -14,7 +14,7 @@ from tf_lottery.experiment import presets
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.optimizer import optimizer
 from tf_lottery.experiment.runner import build_trainer
-from tf_lottery.training import Job
+from tf_lottery.training import Job, plan
 
 TINY = Config().replace(
     {"length": "40it", "levels": 1, "evaluate_every": 20, "rate": 0.5}
@@ -228,7 +228,7 @@ def test_a_penalised_network_is_not_trained_without_its_penalty():
         path: np.zeros(mask.shape, bool)
         for path, mask in masking.get_masks(trainer.model).items()
     }
-    assert "kernel_regularizer" in trainer.unsupported_reason(none)
+    assert "kernel_regularizer" in plan.why_not_sparse(trainer, [none])
 
 
 def test_an_unknown_preset_or_scale_lists_the_known():

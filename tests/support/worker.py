@@ -10,7 +10,6 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from tf_lottery.runs import executors
 from tf_lottery.training import loop
 from tf_lottery.training.distribution import strategies
 
@@ -24,7 +23,7 @@ def main(out):
     found = replicas.search(
         replicas.momentum, strategy, run_dir=out / "run", length="240it"
     )
-    name = "chief" if executors.is_chief(strategy) else "other"
+    name = "chief" if strategies.is_chief(strategy) else "other"
     said = diverging(strategy, out) + sweeps(strategy, out)
     (out / name).write_bytes(pickle.dumps((replicas.outcome(found), said)))
 
@@ -49,7 +48,7 @@ def sweeps(strategy, out):
         model="lenet_300_100", dataset="mnist", length="4it", levels=1
     )
     # Of the folder nothing is known to those that follow.
-    own = out / ("s" if executors.is_chief(strategy) else "none")
+    own = out / ("s" if strategies.is_chief(strategy) else "none")
     said = ""
     sweep = {"rate": [0.2, 0.5]}
     high = {"learning_rate": [1e30, 1e-3]}

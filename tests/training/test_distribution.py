@@ -25,7 +25,6 @@ import toy
 from tf_lottery import experiment
 from tf_lottery.core.masks import Masks
 from tf_lottery.data import augmentation
-from tf_lottery.runs import executors
 from tf_lottery.runs.executors import multi_worker
 from tf_lottery.training import Job, State, compatibility, input_pipeline
 from tf_lottery.training.distribution import replica_context as parts
@@ -375,5 +374,5 @@ def test_a_chief_says_nothing_while_the_others_train(
 
 
 def test_without_a_strategy_this_process_is_the_chief():
-    assert executors.is_chief(None)
-    assert not executors.has_workers(None)
+    assert strategies.is_chief(None)
+    assert not strategies.has_workers(None)

@@ -20,7 +20,7 @@ from tf_lottery import masking
 from tf_lottery.data import augmentation
 from tf_lottery.lottery import rewinding
 from tf_lottery.runs.executors import InProcessExecutor, ProcessPool
-from tf_lottery.training import Job, Trainer, loop, resume
+from tf_lottery.training import Job, Trainer, loop, plan, resume
 from tf_lottery.training.backends import sparse
 
 LAYERS = keras.layers
@@ -404,7 +404,7 @@ def sparse_job(trainer, folder=None, capture=()):
 def test_survivors_alone_train_as_the_whole_network(monkeypatch):
     trainer = toy.trainer(length="100it")
     job = sparse_job(trainer, capture=(50,))
-    assert trainer.unsupported_reason(job.masks) is None
+    assert plan.why_not_sparse(trainer, [job.masks]) is None
     alone = trainer.train([job])[0]
     monkeypatch.setattr(sparse, "BREAK_EVEN", 0.0)
     whole = trainer.train([job])[0]
@@ -447,10 +447,10 @@ def test_survivors_alone_are_resumed_to_the_same_bytes(tmp_path, monkeypatch):
 def test_what_trains_densely_says_why(build, settings, reason):
     trainer = toy.trainer(build(), **settings)
     job = sparse_job(trainer)
-    assert reason in trainer.unsupported_reason(job.masks)
+    assert reason in plan.why_not_sparse(trainer, [job.masks])
     ones = {path: np.ones_like(mask) for path, mask in job.masks.items()}
     if build is toy.mlp and not settings:
-        assert "more than 35 %" in trainer.unsupported_reason(ones)
+        assert "more than 35 %" in plan.why_not_sparse(trainer, [ones])
     trainer.train([job])
 
 

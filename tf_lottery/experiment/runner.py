@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_lottery import controls, data, masking, models
@@ -22,23 +21,13 @@ from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.optimizer import optimizer
 from tf_lottery.experiment.shard import Shard
 from tf_lottery.lottery import stability
-from tf_lottery.runs import provenance, run_directory
-from tf_lottery.runs.executors import (
-    Executor,
-    InProcessExecutor,
-    MultiWorkerExecutor,
-    ProcessPool,
-    default_num_workers,
-    has_workers,
-    is_chief,
-    run_worker,
-)
+from tf_lottery.runs import executors, provenance, run_directory
 from tf_lottery.runs.network_plan import Name, Plan
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.runs.scheduler import Scheduler
 from tf_lottery.ticket_search import TicketSearch
-from tf_lottery.training import Recipe, Trainer
+from tf_lottery.training import Recipe, Trainer, devices, plan
 from tf_lottery.training.distribution import strategies
 
 
@@ -108,14 +97,14 @@ def run_experiment(
         )
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    if has_workers(strategy) and shard.count > 1:
+    if strategies.has_workers(strategy) and shard.count > 1:
         raise UserError(
             "Several workers train each network together, and cannot take a "
             "shard of their own: leave out `shard`, or `strategy`."
         )
     determines = _fingerprint(config, trainer.data.digest)
-    if not is_chief(strategy):
-        _require_trained(run_worker(trainer, determines))
+    if not strategies.is_chief(strategy):
+        _require_trained(executors.run_worker(trainer, determines))
         return None
     looks = config.looks
     if looks.is_sequential and shard.count > 1:
@@ -126,17 +115,16 @@ def run_experiment(
     own = shard.own(looks.first)
     steps = len(own) * searches[0].networks * trainer.steps
     with contextlib.ExitStack() as stack:
-        executor: Executor = InProcessExecutor(trainer)
-        if has_workers(strategy):
-            executor = stack.enter_context(
-                MultiWorkerExecutor(trainer, determines)
+        executor = stack.enter_context(
+            executors.create(
+                trainer,
+                *plan.choose_executor(
+                    trainer, steps, _independent(config, len(own)), workers
+                ),
+                functools.partial(build_trainer, config, data_dir),
+                determines,
             )
-        elif (
-            strategy is None
-            and (count := workers or _side_by_side(config, len(own), steps)) > 1
-        ):
-            build = functools.partial(build_trainer, config, data_dir)
-            executor = stack.enter_context(ProcessPool(build, count))
+        )
         directory = open_run(
             config,
             run_dir,
@@ -177,7 +165,7 @@ def run_experiment(
             progress.expect(len(more) * searches[0].networks * trainer.steps)
             run(more)
         diverged = _all_diverged(config, directory)
-        if isinstance(executor, MultiWorkerExecutor):
+        if isinstance(executor, executors.MultiWorkerExecutor):
             executor.end_with(diverged)
     _require_trained(diverged)
     return directory
@@ -238,7 +226,7 @@ def open_run(
         "preset": preset,
         "digest": config.digest,
         "settings": dataclasses.asdict(config),
-        "deterministic": deterministic or not _on_gpu(),
+        "deterministic": deterministic or not devices.has_gpu(),
         "strategy": strategies.described(strategy),
         **provenance.versions(),
         "hardware": provenance.hardware(),
@@ -342,35 +330,9 @@ def explain(
     """
     trainer = build_trainer(config, data_dir, strategy)
     replicates = len(shard.own(config.looks.first))
-    chains = replicates * _chains(config)
     networks = replicates * _search(config, 0).networks
-    steps = networks * trainer.steps
-    count = workers or _side_by_side(config, replicates, steps)
-    stacking, reason = trainer.stacking(max(2, chains))
-    ones = {
-        path: np.zeros(trainer.network.variables[path].shape, bool)
-        for path in trainer.network.masked
-    }
-    dense = trainer.unsupported_reason(ones)
-    return [
-        f"networks     {networks:,} of {trainer.steps:,} steps each",
-        f"device       {'GPU' if _on_gpu() else 'CPU'}",
-        f"strategy     {strategies.described(strategy)}",
-        f"processes    {1 if strategy else count}",
-        "side by side "
-        + (
-            f"{chains} in one program, {stacking}: {reason}"
-            if _on_gpu()
-            else f"one in a program; more would be {stacking}: {reason}"
-        ),
-        "sparse       "
-        + (f"no: {dense}" if dense else "yes, below the break-even density"),
-        f"compiled     {'XLA' if trainer.compiles_with_xla else 'no XLA'}",
-    ]
-
-
-def _on_gpu() -> bool:
-    return bool(tf.config.list_logical_devices("GPU"))
+    independent = _independent(config, replicates)
+    return plan.plan(trainer, networks, independent, workers).lines()
 
 
 def build_trainer(
@@ -394,15 +356,10 @@ def build_trainer(
     return _search(config, 0, strategy).trainer(recipe, dataset)
 
 
-def _side_by_side(config: Config, replicates: int, steps: int) -> int:
-    """Returns how many processes: never more than have something to do."""
-    chains = _chains(config) if config.levels else 1
-    return default_num_workers(replicates * chains, steps)
-
-
-def _chains(config: Config) -> int:
-    """Returns how many networks of a level do not wait for each other."""
-    return 1 + len(controls.variants(config.controls))
+def _independent(config: Config, replicates: int) -> int:
+    """Returns how many networks never wait for each other, at least 1."""
+    controls_ = len(controls.variants(config.controls)) if config.levels else 0
+    return max(1, replicates) * (1 + controls_)
 
 
 def _search(

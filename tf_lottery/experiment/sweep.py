@@ -25,11 +25,10 @@ from tf_lottery.experiment.shard import Shard
 from tf_lottery.runs import run_directory
 from tf_lottery.runs.executors import (
     MultiWorkerExecutor,
-    has_workers,
-    is_chief,
     run_worker,
 )
 from tf_lottery.runs.run_directory import RunDirectory
+from tf_lottery.training.distribution import strategies
 
 
 def expand(config: Config, settings: Mapping[str, Any]) -> dict[str, Config]:
@@ -135,7 +134,7 @@ def run_sweep(
     for label, config in configs.items():
         _, trainer, _ = prepare(config, how.get("data_dir"), strategy)
         digests[label] = trainer.data.digest
-    if not is_chief(strategy):
+    if not strategies.is_chief(strategy):
         run_worker(trainer, digests)
         for label, config in configs.items():
             with contextlib.suppress(AllDivergedError):
@@ -143,7 +142,7 @@ def run_sweep(
         return []
     deterministic = how.get("deterministic", False)
     with contextlib.ExitStack() as stack:
-        if has_workers(strategy):
+        if strategies.has_workers(strategy):
             # The others are told what is wrong.
             stack.enter_context(MultiWorkerExecutor(trainer, digests))
         _require_one_sweep(run_dir, configs, digests)
@@ -164,7 +163,7 @@ def run_sweep(
     with Leases(folder / ".leases") as leases:
         while left:
             # Workers on several hosts come to the runs in one order.
-            near = left[:1] if has_workers(strategy) else left
+            near = left[:1] if strategies.has_workers(strategy) else left
             free = next((label for label in near if leases.take(label)), None)
             label = free or left[0]
             left.remove(label)

@@ -30,8 +30,6 @@ from tf_lottery.runs.executors import (
     InProcessExecutor,
     MultiWorkerExecutor,
     all_cores_executor,
-    has_workers,
-    is_chief,
     run_worker,
 )
 from tf_lottery.runs.progress import Progress
@@ -52,6 +50,7 @@ from tf_lottery.ticket_search.starts import (
     weights_restored,
 )
 from tf_lottery.training import Recipe, State, Trainer
+from tf_lottery.training.distribution import strategies
 
 _BATCH = 32  # as in keras.Model.fit
 _LEVELS = 15
@@ -386,7 +385,7 @@ class TicketSearch:
             lines = *self.coverage, self.cost(trainer), starts.line
             print(*filter(None, lines), sep="\n")
         settings = self._settings(recipe, dataset)
-        if not is_chief(self._strategy):
+        if not strategies.is_chief(self._strategy):
             self.tickets, self.records, self._diverged = run_worker(
                 trainer, settings
             )
@@ -411,7 +410,7 @@ class TicketSearch:
         """Trains what the run directory does not hold; fills `tickets`."""
         with contextlib.ExitStack() as stack:
             executor: Executor = InProcessExecutor(trainer)
-            if has_workers(self._strategy):
+            if strategies.has_workers(self._strategy):
                 executor = stack.enter_context(
                     MultiWorkerExecutor(trainer, settings)
                 )

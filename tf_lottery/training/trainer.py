@@ -17,9 +17,10 @@ from tf_lottery.training import (
     batch_norm,
     compatibility,
     input_pipeline,
+    plan,
     resume,
 )
-from tf_lottery.training.backends import compiled_steps, custom_step, sparse
+from tf_lottery.training.backends import compiled_steps, custom_step
 from tf_lottery.training.backends.custom_step import (
     CustomStep,
     CustomStepBackend,
@@ -109,7 +110,7 @@ class Trainer:
         if self._jit == "auto":
             self._jit = compiled_steps.compiles_with_xla(model)
         self._programs = DensePrograms(self.network, augment, bool(self._jit))
-        self._split: DataParallelPrograms | None = None
+        self._split: Any = None  # DataParallelPrograms, with a strategy
         if strategy is not None:
             compatibility.require_parts(model, recipe, objective, strategy)
             self._split = self._split_programs(objective, augment)
@@ -329,7 +330,7 @@ class Trainer:
             for path in self.network.masked
         }
         state = State(0, weights, {})
-        networks = self._side_by_side([state], [every], [0])
+        networks = self._dense_backend([state], [every], [0])
         return {
             name: 1 - result.metrics[self._deciding]
             for name in splits or self._splits
@@ -337,13 +338,9 @@ class Trainer:
         }
 
     @property
-    def max_parallel_jobs(self) -> int | None:
-        """How many networks are worth training at once, or None for any."""
-        if self._split is not None and not self._split.trains_apart:
-            return 1
-        if tf.config.list_logical_devices("GPU"):
-            return None
-        return 1 if self._split is None else len(self._split.devices)
+    def has_custom_step(self) -> bool:
+        """Whether the model's class defines its own training step."""
+        return self._own is not None
 
     def stacking(self, networks: int) -> tuple[str, str]:
         """Returns how so many networks would lie side by side, and why so."""
@@ -389,7 +386,7 @@ class Trainer:
     ) -> Iterator[tuple[int, Outcome]]:
         kept = resume.found([(job.folder, job.digest) for job in jobs])
         states = [k.state for k in kept] or [job.start for job in jobs]
-        networks = self._networks(jobs, states)
+        networks = self._backend(jobs, states)
         often = (
             {"validation", "test"} if self.recipe.test_curve else {"validation"}
         )
@@ -413,41 +410,32 @@ class Trainer:
                 course.save_if_due()
         yield from course.outcomes().items()
 
-    def _networks(
-        self, jobs: Sequence[Job], states: Sequence[State]
+    def _backend(
+        self,
+        jobs: Sequence[Job],
+        states: Sequence[State],
+        on_one_device: bool = False,
     ) -> Backend:
-        if self._split is None:
-            return self._on_one_device(jobs, states)
-        if len(jobs) == 1:
-            return DenseBackend(
-                self._split,
-                Single(),
-                states,
-                [jobs[0].masks],
-                [jobs[0].augmentation_key],
-            )
-        return PerDeviceBackend(
-            lambda some: self._on_one_device(jobs[some], states[some]),
-            len(jobs),
-            self._split.devices,
-        )
-
-    def _on_one_device(
-        self, jobs: Sequence[Job], states: Sequence[State]
-    ) -> Backend:
-        if len(jobs) == 1 and self.unsupported_reason(jobs[0].masks) is None:
-            return SparseBackend(
-                self.model,
-                self._optimizer,
-                self.network.objective,
-                states[0],
-                jobs[0].masks,
-            )
+        """Builds the backend that the plan names for these networks."""
         masks = [job.masks for job in jobs]
         keys = [job.augmentation_key for job in jobs]
-        return self._side_by_side(states, masks, keys)
+        choice = plan.choose_backend(self, masks, on_one_device).backend
+        if choice == plan.SPARSE_CPU:
+            objective = self.network.objective
+            return SparseBackend(
+                self.model, self._optimizer, objective, states[0], masks[0]
+            )
+        if choice == plan.DATA_PARALLEL:
+            return DenseBackend(self._split, Single(), states, masks, keys)
+        if choice == plan.PER_DEVICE:
+            return PerDeviceBackend(
+                lambda some: self._backend(jobs[some], states[some], True),
+                len(jobs),
+                self._split.devices,
+            )
+        return self._dense_backend(states, masks, keys)
 
-    def _side_by_side(
+    def _dense_backend(
         self,
         states: Sequence[State],
         masks: Sequence[Mapping[str, np.ndarray]],
@@ -457,18 +445,6 @@ class Trainer:
             return CustomStepBackend(self._own, states, masks, keys)
         stacking, _ = self._stacking(len(states))
         return DenseBackend(self._programs, stacking, states, masks, keys)
-
-    def unsupported_reason(self, masks: Mapping[str, np.ndarray]) -> str | None:
-        """Returns why a network is not trained on its survivors alone."""
-        if self._own is not None:
-            return "its class says how it trains"
-        if tf.config.list_logical_devices("GPU"):
-            return "a GPU multiplies densely"
-        if self.strategy is not None:
-            return "the devices of a strategy multiply densely"
-        return sparse.unsupported_reason(
-            self.model, self.recipe, self.network.objective, self.data, masks
-        )
 
     def _chunks(
         self, step: int, jobs: Sequence[Job]

@@ -20,10 +20,11 @@ from sample_runs import by, took_at_once
 from tf_lottery import __main__, experiment
 from tf_lottery.core.storage import leases, object_store
 from tf_lottery.core.storage.leases import Leases
-from tf_lottery.experiment import runner, sweep
-from tf_lottery.runs import run_directory
+from tf_lottery.experiment import sweep
+from tf_lottery.runs import executors, run_directory
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.training import resume
+from tf_lottery.training.distribution import strategies
 
 SMALL = {**TINY, "replicates": 1, "levels": 1, "controls": []}
 
@@ -500,8 +501,8 @@ def test_a_search_of_ones_own_goes_on_in_a_bucket(at, server):
 def test_only_the_chief_of_several_workers_asks_the_bucket(
     at, server, monkeypatch
 ):
-    for module in (runner, sweep):
-        monkeypatch.setattr(module, "is_chief", lambda _: False)
+    monkeypatch.setattr(strategies, "is_chief", lambda _: False)
+    for module in (executors, sweep):
         monkeypatch.setattr(module, "run_worker", lambda *_: None)
     server.asked.clear()
     configs = experiment.expand(experiment.Config(), {**SMALL, "rate": [0.3]})

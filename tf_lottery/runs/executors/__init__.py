@@ -1,31 +1,57 @@
-"""This package knows who trains networks: this process, or several, or hosts.
+"""Executors: who trains a run's networks, as `training.plan` chooses.
 
-A crew takes jobs off a list, as many as it likes, and says which are done.
+An executor has slots for jobs and tells which are done, like an executor of
+`concurrent.futures`.
 """
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from tf_lottery.runs.executors.all_cores import all_cores_executor
 from tf_lottery.runs.executors.base import Executor, Progress
 from tf_lottery.runs.executors.in_process import InProcessExecutor
 from tf_lottery.runs.executors.multi_worker import (
     MultiWorkerExecutor,
-    has_workers,
-    is_chief,
     run_worker,
 )
-from tf_lottery.runs.executors.process_pool import (
-    ProcessPool,
-    default_num_workers,
-)
+from tf_lottery.runs.executors.process_pool import ProcessPool
+from tf_lottery.training import Trainer, plan
 
 __all__ = [
-    "MultiWorkerExecutor",
     "Executor",
     "InProcessExecutor",
+    "MultiWorkerExecutor",
     "ProcessPool",
     "Progress",
-    "run_worker",
-    "has_workers",
-    "is_chief",
     "all_cores_executor",
-    "default_num_workers",
+    "create",
+    "run_worker",
 ]
+
+
+@contextlib.contextmanager
+def create(
+    trainer: Trainer,
+    executor: str,
+    workers: int,
+    build: Callable[[], Trainer],
+    fingerprint: Any,
+) -> Iterator[Executor]:
+    """Yields the executor that a plan names; ends its processes afterwards.
+
+    Args:
+        trainer: What trains networks in this process.
+        executor: Name of a module of this package.
+        workers: Processes of a process pool, >= 2.
+        build: Builds the trainer in a process of the pool; it is pickled.
+        fingerprint: What determines the run, the same on all workers.
+    """
+    if executor == plan.MULTI_WORKER:
+        with MultiWorkerExecutor(trainer, fingerprint) as chief:
+            yield chief
+    elif executor == plan.PROCESS_POOL:
+        with ProcessPool(build, workers) as pool:
+            yield pool
+    else:
+        yield InProcessExecutor(trainer)

@@ -10,12 +10,8 @@ from tf_lottery.core.errors import UserError
 from tf_lottery.runs.executors.base import Executor
 from tf_lottery.runs.executors.in_process import InProcessExecutor
 from tf_lottery.runs.executors.pickling import pack, probe
-from tf_lottery.runs.executors.process_pool import (
-    ProcessPool,
-    default_num_workers,
-    threads_here,
-)
-from tf_lottery.training import State, Trainer
+from tf_lottery.runs.executors.process_pool import ProcessPool
+from tf_lottery.training import State, Trainer, devices, plan
 
 
 @contextlib.contextmanager
@@ -42,9 +38,7 @@ def all_cores_executor(
         say: Called with the line.
         architecture: A model that must be rebuilt in each process too.
     """
-    count = (
-        default_num_workers(networks, steps) if trainer.strategy is None else 1
-    )
+    _, count = plan.choose_executor(trainer, steps, networks)
     with contextlib.ExitStack() as stack:
         executor: Executor | None = None
         if count > 1:
@@ -74,7 +68,7 @@ def _processes(
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     build = pack(trainer, pathlib.Path(folder))
     # With other threads the last bits would be others.
-    executor = ProcessPool(build, count, threads_here())
+    executor = ProcessPool(build, count, devices.threads())
     stack.enter_context(executor)
     executor.ask(question)
     expected = question(trainer)

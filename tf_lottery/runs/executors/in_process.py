@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from tf_lottery.runs.executors.base import Progress
-from tf_lottery.training import Job, Outcome, Trainer
+from tf_lottery.training import Job, Outcome, Trainer, plan
 
 
 class InProcessExecutor:
@@ -20,7 +20,7 @@ class InProcessExecutor:
 
     def __init__(self, trainer: Trainer, stack: int | None = None) -> None:
         self._trainer = trainer
-        self._stack = stack or trainer.max_parallel_jobs
+        self._stack = stack or plan.max_parallel_jobs(trainer)
         self._taken: list[Job] = []
         self._training: Iterator[tuple[Job, Outcome]] = iter(())
         self._left = 0  # networks that train

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.runs.executors.base import Progress
 from tf_lottery.training import Job, Outcome, Trainer, resume
+from tf_lottery.training.distribution import strategies
 
 _WORDS = 1 << 20  # of 4 bytes, that are sent at a time
 
@@ -30,16 +31,6 @@ _GONE = (
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
 )
-
-
-def has_workers(strategy: tf.distribute.Strategy | None) -> bool:
-    """Returns whether a strategy has workers on several hosts."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
-    """Returns whether this process decides and writes."""
-    return strategy is None or strategy.extended.should_checkpoint
 
 
 class MultiWorkerExecutor:
@@ -178,7 +169,7 @@ class _Broadcast:
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
-        self._speaks = is_chief(strategy)
+        self._speaks = strategies.is_chief(strategy)
         self._sum = self._summed()
 
     def __call__(self, message: Any = None) -> Any:

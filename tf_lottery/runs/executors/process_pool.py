@@ -15,36 +15,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-import tensorflow as tf
-
 from tf_lottery.runs.executors.base import Progress
-from tf_lottery.training import Job, Outcome, Trainer
-
-# Processes need seconds to start; less work than this is done sooner here.
-_WORTH_IT = 20_000  # steps
-
-
-def default_num_workers(networks: int, steps: int) -> int:
-    """Returns how many processes train fastest on this machine.
-
-    Args:
-        networks: How many networks do not wait for each other.
-        steps: Training steps of all networks together.
-    """
-    if tf.config.list_logical_devices("GPU") or steps < _WORTH_IT:
-        return 1
-    return max(1, min(networks, _cores()))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def threads_here() -> int:
-    """Returns how many threads an operation of TensorFlow has here."""
-    return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+from tf_lottery.training import Job, Outcome, Trainer, devices
 
 
 class ProcessPool:
@@ -55,7 +27,8 @@ class ProcessPool:
         count: How many processes.
         threads: Of TensorFlow's in each. None: a fair share of the cores,
             which is fastest. Sums over other numbers of threads are other
-            sums in their last bits; `threads_here` gives those of this process.
+            sums in their last bits; `devices.threads` gives those of this
+            process.
     """
 
     def __init__(
@@ -64,7 +37,7 @@ class ProcessPool:
         count: int,
         threads: int | None = None,
     ) -> None:
-        threads = threads or max(1, _cores() // count)
+        threads = threads or max(1, devices.cores() // count)
         self._workers = [_WorkerProcess(build, threads) for _ in range(count)]
 
     def __enter__(self) -> "ProcessPool":

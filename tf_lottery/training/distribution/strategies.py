@@ -117,6 +117,22 @@ def described(strategy: tf.distribute.Strategy | None) -> str:
     return f"{type(strategy).__name__}, {count} {replicas}"
 
 
+def has_workers(strategy: tf.distribute.Strategy | None) -> bool:
+    """Returns whether a strategy has workers on several hosts."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
+    """Returns whether this process decides what is trained, and writes."""
+    return strategy is None or strategy.extended.should_checkpoint
+
+
+def trains_apart(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether each device can train networks without the others."""
+    kinds = (tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy)
+    return isinstance(strategy, kinds)
+
+
 def _tf_config_workers() -> int:
     text = os.environ.get("TF_CONFIG", "")
     if not text:
