@@ -14,7 +14,9 @@ from tf_lottery.masking import (
     strip_masks,
     variables_by_path,
 )
-from tf_lottery.masking.layers import CATALOGUE, MaskedKernel, mask_weight
+from tf_lottery.masking.conversion import mask_weight
+from tf_lottery.masking.layers import CATALOGUE
+from tf_lottery.masking.masked_layer import MaskedKernel
 from tf_lottery.ticket_search import TicketSearch
 
 L = keras.layers

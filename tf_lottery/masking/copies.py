@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from tf_lottery.core.errors import UserError, one_line
-from tf_lottery.masking import layer_state, layers, paths
+from tf_lottery.masking import conversion, layer_state, paths
+from tf_lottery.masking.masked_layer import MaskedKernel, MaskedParts
 
 
 def clone_model(model: keras.Model) -> keras.Model:
@@ -118,8 +119,8 @@ def _fill(new: keras.Model, model: keras.Model) -> None:
         # Configurations of subclassed models do not say what is frozen.
         if path in targets and targets[path].trainable != source.trainable:
             targets[path].trainable = source.trainable
-        if isinstance(source, layers.MaskedKernel | layers.MaskedParts):
-            layers.copy_masks(source, targets[path])
+        if isinstance(source, MaskedKernel | MaskedParts):
+            conversion.copy_masks(source, targets[path])
     layer_state.carry(model, new)
     variables = paths.variables_by_path(model)
     for path, variable in paths.variables_by_path(new).items():

@@ -8,7 +8,7 @@ import keras
 
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError, UserTypeError
-from tf_lottery.masking import layers, paths
+from tf_lottery.masking import conversion, layers, paths
 
 Patterns = str | Iterable[str] | None
 
@@ -144,7 +144,7 @@ def _owned(model: keras.Model) -> dict[str, Kernel]:
     owners = {
         id(variable): (layer, name)
         for layer in reversed(paths.layers_by_path(model).values())
-        for name, variable in layers.stored_kernels(layer).items()
+        for name, variable in conversion.stored_kernels(layer).items()
     }
     variables = paths.variables_by_path(model)
     known = [path for path, v in variables.items() if id(v) in owners]

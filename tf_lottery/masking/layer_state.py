@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from tf_lottery.core.errors import UserError, one_line
-from tf_lottery.masking import layers, paths
+from tf_lottery.masking import conversion, layers, paths
 
 LayerState = dict[str, dict[str, Any]]
 """What JSON can hold of a layer: `"entries"` of its store, and `"files"`.
@@ -155,7 +155,7 @@ def _layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def _loads_variables(layer: keras.layers.Layer) -> bool:
-    plain: Any = layers.plain_class(type(layer))
+    plain: Any = conversion.plain_class(type(layer))
     return plain.load_own_variables not in _OF_VARIABLES
 
 

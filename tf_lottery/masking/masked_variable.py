@@ -27,13 +27,13 @@ class MaskedVariable(keras.Variable):
 
     mask: "Mask"
 
-    def kept(self) -> tf.Tensor:
+    def masked_value(self) -> tf.Tensor:
         """Returns the value with zeros at the pruned entries.
 
         Pruned entries get a gradient of exactly zero. `where`, not a product:
         0 * inf is nan.
         """
-        return kept(self.value, self.mask)
+        return apply_mask(self.value, self.mask)
 
     def project(self) -> None:
         """Sets pruned entries to zero where they are stored."""
@@ -45,18 +45,18 @@ class MaskedVariable(keras.Variable):
             value = self.value
         value = keras.ops.convert_to_tensor(value, self._dtype)
         if tuple(value.shape) == tuple(self.shape):  # Keras refuses others
-            value = kept(value, self.mask)
+            value = apply_mask(value, self.mask)
         return super().assign(value)
 
     def numpy(self) -> np.ndarray:
         """Returns the value with zeros at the pruned entries."""
-        return self.kept().numpy()
+        return self.masked_value().numpy()
 
     def __array__(self, dtype: Any = None) -> np.ndarray:
-        return np.asarray(self.kept(), dtype)
+        return np.asarray(self.masked_value(), dtype)
 
     def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> tf.Tensor:
-        return tf.convert_to_tensor(self.kept(), dtype=dtype, name=name)
+        return tf.convert_to_tensor(self.masked_value(), dtype=dtype, name=name)
 
     def _constraint_now(self) -> Any:
         own = keras.Variable.constraint.fget(self)
@@ -107,6 +107,11 @@ class Mask(keras.Variable):
         return restored
 
 
+def become(instance: Any, cls: type) -> None:
+    """Changes the class of a variable or layer, which keeps its identity."""
+    instance.__class__ = cls
+
+
 def mask_variable(weight: keras.Variable, mask: keras.Variable) -> None:
     """Makes a variable a masked one, in place.
 
@@ -114,8 +119,9 @@ def mask_variable(weight: keras.Variable, mask: keras.Variable) -> None:
         weight: The variable.
         mask: A bool variable of its shape, which becomes its `Mask`.
     """
-    mask.__class__, mask.weight = Mask, weight
-    weight.__class__, weight.mask = MaskedVariable, mask
+    become(mask, Mask)
+    become(weight, MaskedVariable)
+    mask.weight, weight.mask = weight, mask
     weight.project()
 
 
@@ -123,11 +129,11 @@ def unmask_variable(weight: keras.Variable) -> None:
     """Makes a masked variable a plain one, in place; pruned entries zero."""
     if isinstance(weight, MaskedVariable):
         weight.project()
-        weight.__class__ = keras.Variable
+        become(weight, keras.Variable)
         del weight.mask
 
 
-def kept(value: Any, mask: Any) -> tf.Tensor:
+def apply_mask(value: Any, mask: Any) -> tf.Tensor:
     """Returns a value with zeros wherever the mask is False."""
     value = keras.ops.convert_to_tensor(value)
     return keras.ops.where(mask, value, keras.ops.zeros_like(value))

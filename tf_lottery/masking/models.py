@@ -7,7 +7,7 @@ import numpy as np
 
 from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
-from tf_lottery.masking import coverage, layers, masked_optimizer, paths
+from tf_lottery.masking import conversion, coverage, masked_optimizer, paths
 from tf_lottery.masking.copies import clone_model
 from tf_lottery.masking.masked_variable import Mask, MaskedVariable
 
@@ -67,9 +67,9 @@ def mask_model(
 
 def _mask(model: keras.Model, variable: keras.Variable) -> None:
     for layer, name in _holders(model, variable):
-        layers.mask_weight(layer, name)
+        conversion.mask_weight(layer, name)
     for layer in model._flatten_layers():
-        layers.mask_kind(layer)
+        conversion.mask_container(layer)
 
 
 def _holders(
@@ -79,7 +79,7 @@ def _holders(
     return [
         (layer, name)
         for layer in model._flatten_layers()
-        for name in layers.attributes_of(layer, variable)
+        for name in conversion.attributes_of(layer, variable)
     ]
 
 
@@ -128,7 +128,7 @@ def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
             )
     plain = clone_model(model) if copy else model
     for layer in list(plain._flatten_layers()):
-        layers.unmask_layer(layer)
+        conversion.unmask_layer(layer)
     return plain
 
 
