@@ -71,7 +71,7 @@ def _layers(
 
 def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     # Keras has no public way to the sublayers of a layer that is no model;
-    # tests/masking/test_masking.py pins this one.
+    # tests/masking/test_paths.py pins this one.
     found = layer._flatten_layers(include_self=False, recursive=False)
     return list({id(child): child for child in found}.values())
 

@@ -256,7 +256,7 @@ def _contents(
 def _preamble(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     """Returns the first bytes of a `.npy` file of such an array."""
     if dtype.hasobject:
-        raise UserError("Arrays of objects cannot be stored.")
+        raise UserError("Object arrays cannot be stored.")
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape}
