@@ -14,7 +14,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Masks(Mapping[str, np.ndarray]):
-    """Which weights of which kernels are kept: a read-only mapping.
+    """The masks of the kernels of a model: a read-only mapping.
 
     `True` keeps a weight, `False` prunes it. Kernels are iterated in the order
     of their paths. Masks and their arrays cannot be changed; set operations

@@ -20,12 +20,12 @@ from tf_lottery.masking.masked_variable import (
 class MaskedKernel:
     """Gives a Keras layer masks on weights that it reads as attributes.
 
-    The layer computes with `where(mask, kernel, 0)`: a pruned weight takes no
-    part in the forward pass and gets a gradient of exactly zero, whatever
-    trains the layer. While `call` runs, `layer.kernel` is this tensor, in the
+    The layer computes with `where(mask, kernel, 0)`: a pruned weight has no
+    effect on the forward pass and gets a gradient of exactly zero, in every
+    training loop. While `call` runs, `layer.kernel` is this tensor, in the
     thread that calls. Everywhere else it is the stored variable, a
     `MaskedVariable`: `assign`, `constraint`, `regularizer` and `path` are
-    those of the plain layer, and pruned weights are zero whatever is assigned.
+    those of the plain layer, and `assign` writes zeros at pruned weights.
 
     Mix in before the layer, and name the weights to mask:
 
@@ -80,7 +80,7 @@ class MaskedParts:
 
 
 def _mask_parts(layer: Any) -> None:
-    # This module cannot import it at the top: it imports the catalogue.
+    # Not at the top: `conversion` imports this module.
     from tf_lottery.masking import conversion
 
     for part in layer._flatten_layers(include_self=False):
