@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tf_lottery.masking import masked_layer
+from tf_lottery.masking import kernel_masks, masked_layer
 from tf_lottery.masking.layers import CATALOGUE, KERNELS, PACKAGE, WITH_PARTS
 from tf_lottery.masking.masked_layer import MaskedKernel, MaskedParts
 from tf_lottery.masking.masked_variable import become, unmask_variable
@@ -29,7 +29,7 @@ def mask_weight(layer: keras.layers.Layer, name: str) -> None:
             become(layer, CATALOGUE[plain])
         else:
             become(layer, masked_class(plain, names))
-    masked_layer.add_mask(layer, name)
+    kernel_masks.add_mask(layer, name)
 
 
 def mask_kernels(layer: keras.layers.Layer) -> None:
@@ -49,6 +49,10 @@ def mask_container(layer: keras.layers.Layer) -> None:
     """Converts a layer with masked parts to its masked form, in place.
 
     Files then load its parts with masks.
+
+    Args:
+        layer: Any layer. It is changed if it is one of `WITH_PARTS` and a part
+            of it has masks.
     """
     if type(layer) in WITH_PARTS and any(
         vars(part).get("kernel_masks") for part in layer._flatten_layers()
@@ -57,9 +61,14 @@ def mask_container(layer: keras.layers.Layer) -> None:
 
 
 def copy_masks(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
-    """Gives a built layer the masks of another one like it, in place."""
+    """Copies the masks of a layer to another one.
+
+    Args:
+        source: A masked layer.
+        layer: A built layer with the same weights, which is changed.
+    """
     for name in _masked_weights(source):
-        mask = masked_layer.mask_of(source, name)
+        mask = kernel_masks.mask_of(source, name)
         if mask is not None:
             mask_weight(layer, name)
             getattr(layer, f"{name}_mask").assign(mask)
@@ -68,7 +77,11 @@ def copy_masks(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
 
 
 def unmask_layer(layer: keras.layers.Layer) -> None:
-    """Makes a masked layer the plain one, pruned weights at zero, in place."""
+    """Converts a masked layer to the plain one, in place.
+
+    Args:
+        layer: Any layer. Pruned weights of a masked one are zero.
+    """
     masks = vars(layer).get("kernel_masks")
     if masks is not None:
         for mask in masks.masks().values():
@@ -82,13 +95,16 @@ def unmask_layer(layer: keras.layers.Layer) -> None:
 def stored_kernels(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
     """Returns the kernels of a built layer as they are stored, unmasked.
 
+    Args:
+        layer: A layer, masked or not.
+
     Returns:
         The attribute by which the layer's code reads each kernel, to the
         kernel. Quantised kernels are integers and are left out.
     """
     known = (KERNELS[cls] for cls in type(layer).__mro__ if cls in KERNELS)
     names = dict.fromkeys((*next(known, ()), *_masked_weights(layer)))
-    weights = {n: masked_layer.stored_weight(layer, n) for n in names}
+    weights = {n: kernel_masks.stored_weight(layer, n) for n in names}
     return {
         name: weight
         for name, weight in weights.items()
@@ -99,7 +115,12 @@ def stored_kernels(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
 def attributes_of(
     layer: keras.layers.Layer, variable: keras.Variable
 ) -> list[str]:
-    """Returns the attributes by which a layer's code reads a variable."""
+    """Returns the attributes by which a layer's code reads a variable.
+
+    Args:
+        layer: A layer.
+        variable: A variable, of this layer or of another one.
+    """
     stored = [name for name, value in vars(layer).items() if value is variable]
     return [
         name.removeprefix("_")
@@ -173,6 +194,10 @@ def masked_class(
 
 
 def plain_class(cls: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
-    """Returns the plain class that a masked class is made from."""
+    """Returns the plain class that a masked class is made from.
+
+    Args:
+        cls: A class of layers; a plain one is returned as it is.
+    """
     mixins = (FiledByName, MaskedKernel, MaskedParts)
     return next(c for c in cls.__mro__ if not issubclass(c, mixins))

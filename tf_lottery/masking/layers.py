@@ -23,11 +23,10 @@ import keras
 # Public by its layers only; making one would draw from Python's generator.
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
+from tf_lottery.masking.kernel_masks import add_masks, mask_of
 from tf_lottery.masking.masked_layer import (
     MaskedKernel,
     MaskedParts,
-    add_masks,
-    mask_of,
     masked_reads,
     masked_subclass,
     read_weight,
