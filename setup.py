@@ -44,6 +44,7 @@ setuptools.setup(
         # Compiles the kernel that trains sparse networks on their survivors.
         "numba>=0.61",
         "numpy>=1.26",
+        "rich>=13",
         "scipy>=1.11",
         "tensorflow>=2.20,<2.22",
         "tensorflow-datasets>=4.9.9",

@@ -20,11 +20,11 @@ MASKS = Masks(
 
 
 def bars(table):
-    """The widths of the bars, of a table that is well-formed."""
+    """The densities in per cent, of a table that is well-formed."""
     shown = table._repr_html_()
-    xml.etree.ElementTree.fromstring(shown)
+    text = xml.etree.ElementTree.fromstring(shown).text
     assert not re.search("src|href|script|class=|id=", shown)
-    return re.findall(r"width:([\d.]+)%", shown)
+    return re.findall(r"([\d.]+) % [ ▏▎▍▌▋▊▉█]{10} │", text)
 
 
 @pytest.mark.parametrize(

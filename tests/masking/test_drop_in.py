@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tf_lottery.core.masks import Masks
 from tf_lottery.masking import get_masks, mask_model, set_masks
-from tf_lottery.masking.layers import CATALOGUE, MaskedDense, mask_weight
+from tf_lottery.masking.conversion import mask_weight
+from tf_lottery.masking.layers import CATALOGUE, MaskedDense
 from tf_lottery.masking.masked_variable import MaskedVariable
 
 L = keras.layers

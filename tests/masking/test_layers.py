@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_lottery.masking import layers
+from tf_lottery.masking import conversion
 from tf_lottery.masking.layers import CATALOGUE
 from tf_lottery.masking.masked_variable import MaskedVariable
 
@@ -252,7 +252,7 @@ def test_a_masked_layer_is_the_plain_one_with_a_mask(cls):
     assert masked.__qualname__ == f"Masked{cls.__name__}"
     assert issubclass(masked, cls)
     assert masked.__doc__.startswith(f"`{cls.__name__}` with masks on ")
-    assert layers.plain_class(masked) is cls
+    assert conversion.plain_class(masked) is cls
 
 
 # Null cases (K14) and gradients (K15).
@@ -444,9 +444,9 @@ def test_a_layer_masked_in_place_is_that_of_the_catalogue(row):
     prune(layer)
     plain = plain_twin(layer, row)
     for part in list(plain._flatten_layers()):
-        for name in layers.stored_kernels(part):
-            layers.mask_weight(part, name)
-    layers.mask_kind(plain)
+        for name in conversion.stored_kernels(part):
+            conversion.mask_weight(part, name)
+    conversion.mask_container(plain)
     assert type(plain) is type(layer)
     prune(plain)
     assert_same(
@@ -454,7 +454,7 @@ def test_a_layer_masked_in_place_is_that_of_the_catalogue(row):
     )
     y = called(layer, batch(row))
     for part in list(plain._flatten_layers()):
-        layers.unmask_layer(part)
+        conversion.unmask_layer(part)
     assert type(plain) is ROWS[row][0]
     assert not pairs(plain)
     assert np.array_equal(called(plain, batch(row)), y)
@@ -564,5 +564,5 @@ def test_a_constraint_of_the_users_is_kept_and_cannot_revive():
     (kernel, mask), *_ = pairs(layer)
     assert np.all(kernel.numpy()[mask.numpy()] >= 0.5)
     assert isinstance(layer.kernel_constraint, AtLeast)
-    layers.unmask_layer(layer)
+    conversion.unmask_layer(layer)
     assert isinstance(kernel.constraint, AtLeast)

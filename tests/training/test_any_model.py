@@ -14,7 +14,9 @@ from tf_lottery.masking import (
     strip_masks,
     variables_by_path,
 )
-from tf_lottery.masking.layers import CATALOGUE, MaskedKernel, mask_weight
+from tf_lottery.masking.conversion import mask_weight
+from tf_lottery.masking.layers import CATALOGUE
+from tf_lottery.masking.masked_layer import MaskedKernel
 from tf_lottery.ticket_search import TicketSearch
 
 L = keras.layers
@@ -492,13 +494,13 @@ def spectral():
             None,
             r"no kernel to mask.*include=\['path'\]: it has mine/w",
         ),
-        (in_list, "mine/w", "'mine/w' is kept in no attribute of a layer"),
+        (in_list, "mine/w", "'mine/w' is in no attribute of a layer"),
         (
             in_list,
             "mine/v",
             "'mine/v' matches no kernel. Did you mean 'mine/w'",
         ),
-        (spectral, None, "is assigned anew by SpectralNormalization"),
+        (spectral, None, "is overwritten by SpectralNormalization"),
     ],
 )
 def test_what_cannot_be_masked_is_refused(build, include, message):

@@ -1,1 +1,1 @@
-"""Values that need no TensorFlow: masks, durations, seeds, names, files."""
+"""Code without TensorFlow: masks, durations, seeds, registries, files."""

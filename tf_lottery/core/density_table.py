@@ -1,24 +1,22 @@
-"""This module knows how densities look: a table with bars, text and HTML."""
+"""Tables of densities with bars, as text and as HTML."""
 
 import dataclasses
 import html
-from collections.abc import Sequence
+import io
 
-_BAR = 10  # characters
-# Grey and blue show on light and dark pages alike; text has the page's colour.
-_FRAME = "border:1px solid rgba(128,128,128,.4);padding:.15em .6em;"
-_NUMBER = f"{_FRAME}text-align:right;font-variant-numeric:tabular-nums"
-_TEXT = f"{_FRAME}text-align:left"
+_BAR_WIDTH = 10  # characters
+# As rich styles its tables in notebooks. Text keeps the color of the page.
+_PRE = "white-space:pre;overflow-x:auto;line-height:normal"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
-        cells: What stands in it.
-        kept: How many weights are kept; None where there are none to keep.
-        size: Of how many.
+        cells: The text of the first columns.
+        kept: Number of weights kept; None for a row without kernels.
+        size: Number of weights in the kernels, pruned ones included.
     """
 
     cells: tuple[str, ...]
@@ -28,13 +26,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of densities, which prints as text and shows in notebooks.
+    """A table of densities that prints as text and shows in notebooks.
 
     Attributes:
-        title: What it is of.
+        title: The line above the table.
         head: The names of the first columns; kept and density follow.
-        rows: Its lines.
-        notes: What is to be said below it.
+        rows: The rows.
+        notes: The lines below the table.
 
     Example:
         >>> Table("Masks", ("kernel",), (Row(("fc1",), 1, 4),))
@@ -52,84 +50,41 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Returns it framed as Keras frames its summaries."""
-        lines = [self._head, *map(_cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        framed = [
-            _edge(("┏", "┳", "┓"), "━", widths),
-            _line(lines[0], widths, "┃"),
-            _edge(("┡", "╇", "┩"), "━", widths),
-            *(_line(line, widths, "│") for line in lines[1:]),
-            _edge(("└", "┴", "┘"), "─", widths),
-        ]
-        return "\n".join([self.title, *framed, *self.notes])
+        """Returns the table with the frame of a Keras summary."""
+        # Imported late: it takes longer to import than `core.masks`.
+        import rich.console
+        import rich.table
+        import rich.text
+
+        table = rich.table.Table(*self.head, "kept", "density")
+        for row in self.rows:
+            cells = [
+                # Numbers end at the same character of their column.
+                rich.text.Text(cell, justify="right" if number else "left")
+                for cell in _cells(row)
+                for number in [cell.replace(",", "").isdigit()]
+            ]
+            table.add_row(*cells)
+        file = io.StringIO()  # not a terminal: no colors
+        console = rich.console.Console(
+            file=file, width=10_000, color_system=None, force_jupyter=False
+        )
+        console.print(table)
+        return "\n".join(
+            [self.title, file.getvalue().rstrip("\n"), *self.notes]
+        )
 
     def _repr_html_(self) -> str:
-        """Returns it as HTML that needs nothing else, on any background."""
-        head = "".join(
-            f'<th style="{_TEXT}">{html.escape(name)}</th>'
-            for name in self._head
-        )
-        body = "\n".join(_html(row) for row in self.rows)
-        notes = "".join(
-            f"<div>{html.escape(note)}</div>" for note in self.notes
-        )
-        return (
-            f"<div><b>{html.escape(self.title)}</b>\n"
-            f'<table style="border-collapse:collapse"><thead><tr>{head}</tr>'
-            f"</thead>\n<tbody>\n{body}\n</tbody></table>\n{notes}</div>"
-        )
-
-    @property
-    def _head(self) -> list[str]:
-        return [*self.head, "kept", "density"]
+        """Returns the text as HTML that needs no other files."""
+        return f'<pre style="{_PRE}">{html.escape(repr(self))}</pre>'
 
 
 def _cells(row: Row) -> list[str]:
     if row.kept is None:
         return [*row.cells, "", ""]
-    share = row.kept / row.size
-    eighths = round(8 * _BAR * share)
-    # What is there shows, however little it is.
-    eighths = max(eighths, int(row.kept > 0))
+    density = row.kept / row.size
+    # A density above zero has a visible bar.
+    eighths = max(round(8 * _BAR_WIDTH * density), int(row.kept > 0))
     bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]
-    text = f"{100 * share:>6.2f} % {bar.strip():<{_BAR}}"
+    text = f"{100 * density:>6.2f} % {bar.strip():<{_BAR_WIDTH}}"
     return [*row.cells, f"{row.kept:,}", text]
-
-
-def _edge(
-    corners: tuple[str, str, str], dash: str, widths: Sequence[int]
-) -> str:
-    left, middle, right = corners
-    return left + middle.join(dash * (w + 2) for w in widths) + right
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], frame: str) -> str:
-    padded = [
-        # Numbers end where the others of their column do.
-        cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
-        for cell, width in zip(cells, widths, strict=True)
-    ]
-    return f"{frame} {f' {frame} '.join(padded)} {frame}"
-
-
-def _html(row: Row) -> str:
-    *cells, _, _ = _cells(row)
-    parts = [_cell(html.escape(cell), cell[:1].isdigit()) for cell in cells]
-    if row.kept is None:
-        return f"<tr>{''.join(parts)}{_cell('') * 2}</tr>"
-    percent = 100 * row.kept / row.size
-    bar = (
-        '<div style="width:8em;height:.6em;background:rgba(128,128,128,.3)">'
-        f'<div style="width:{percent:.2f}%;min-width:{int(row.kept > 0)}px;'
-        'height:100%;background:#0072B2"></div></div>'
-    )
-    parts += [
-        _cell(f"{row.kept:,}", True),
-        _cell(f"{percent:.2f} %{bar}", True),
-    ]
-    return f"<tr>{''.join(parts)}</tr>"
-
-
-def _cell(content: str, number: bool = False) -> str:
-    return f'<td style="{_NUMBER if number else _TEXT}">{content}</td>'

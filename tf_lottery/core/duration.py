@@ -1,11 +1,11 @@
-"""This module knows how a length of training is written."""
+"""Lengths of training: epochs, steps, or both."""
 
 import dataclasses
 import re
 
 from tf_lottery.core.errors import UserError, UserTypeError
 
-_FORM = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
+_PATTERN = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -13,15 +13,15 @@ class Duration:
     """A length of training in epochs, steps, or both.
 
     Lengths are written `"160ep"`, `"500it"` or `"2ep50it"` (two epochs and
-    fifty steps), so that epochs and steps are never mixed up silently. The
-    notation is that of open_lth (Frankle 2020).
+    fifty steps), so that nobody takes epochs for steps. The notation is that
+    of open_lth (Frankle 2020).
 
     Args:
         text: The length as text, or another `Duration`.
 
     Raises:
-        ValueError: The text is not of that form.
-        TypeError: It is a bare number, which could mean either unit.
+        UserError: The text is not of that form.
+        UserTypeError: It is a bare number, which could mean either unit.
 
     Example:
         >>> Duration("2ep50it").steps_at(steps_per_epoch=100)
@@ -42,7 +42,7 @@ class Duration:
                 f"'2ep50it'; got {text!r}, which may mean epochs or steps."
             )
         else:
-            match = _FORM.fullmatch(text.strip())
+            match = _PATTERN.fullmatch(text.strip())
             if match is None or not text.strip():
                 raise UserError(
                     f"{text!r} is not a length of training. Write epochs as "
@@ -53,7 +53,11 @@ class Duration:
         object.__setattr__(self, "steps", steps)
 
     def steps_at(self, steps_per_epoch: int) -> int:
-        """Returns the length in steps, given the steps of one epoch."""
+        """Returns the length in steps.
+
+        Args:
+            steps_per_epoch: Training steps of one epoch, >= 1.
+        """
         return self.epochs * steps_per_epoch + self.steps
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""This module knows what masks are: frozen kernel path -> bool array."""
+"""Masks: an immutable mapping of kernel paths to bool arrays."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,18 +14,18 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Masks(Mapping[str, np.ndarray]):
-    """Which weights of which kernels are kept: a read-only mapping.
+    """The masks of the kernels of a model: a read-only mapping.
 
     `True` keeps a weight, `False` prunes it. Kernels are iterated in the order
-    of their paths. Nothing in here can be changed; set algebra returns new
-    masks.
+    of their paths. Masks and their arrays cannot be changed; set operations
+    return new masks.
 
     Args:
         masks: Kernel path to array of 0 and 1, of any dtype and shape.
 
     Raises:
-        ValueError: There is no kernel, a path is empty or no string, or an
-            array holds anything but 0 and 1.
+        UserError: There is no kernel, a path is empty or not a string, or an
+            array holds other values than 0 and 1.
 
     Example:
         >>> masks = Masks({"dense/kernel": [[1, 0], [1, 1]]})
@@ -48,7 +48,11 @@ class Masks(Mapping[str, np.ndarray]):
 
     @classmethod
     def ones(cls, shapes: Shapes) -> "Masks":
-        """Returns masks that keep every weight of kernels of these shapes."""
+        """Returns masks that keep every weight.
+
+        Args:
+            shapes: Kernel path to shape of the kernel.
+        """
         return cls({path: np.ones(s, bool) for path, s in shapes.items()})
 
     def __getitem__(self, path: str) -> np.ndarray:
@@ -67,22 +71,22 @@ class Masks(Mapping[str, np.ndarray]):
 
     @property
     def size(self) -> int:
-        """How many weights the kernels have, pruned ones included."""
+        """The number of weights in the kernels, pruned ones included."""
         return sum(m.size for m in self.values())
 
     @property
     def kept(self) -> int:
-        """How many weights are kept."""
+        """The number of weights kept."""
         return sum(self.counts.values())
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many weights each kernel keeps."""
+        """The number of weights kept in each kernel, by path."""
         return {path: int(m.sum()) for path, m in self.items()}
 
     @property
     def density(self) -> float:
-        """The fraction of the weights kept, in [0, 1]."""
+        """The fraction of weights kept, in [0, 1]."""
         return self.kept / self.size
 
     @property
@@ -92,16 +96,16 @@ class Masks(Mapping[str, np.ndarray]):
 
     @property
     def densities(self) -> dict[str, float]:
-        """The density of each kernel."""
+        """The density of each kernel, by path."""
         return {path: float(m.mean()) for path, m in self.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each kernel."""
+        """The shape of each kernel, by path."""
         return {path: m.shape for path, m in self.items()}
 
     def require(self, shapes: Shapes) -> "Masks":
-        """Returns these masks if they fit kernels of exactly these shapes.
+        """Returns these masks if their paths and shapes are exactly these.
 
         Args:
             shapes: Kernel path to shape.
@@ -110,7 +114,7 @@ class Masks(Mapping[str, np.ndarray]):
             The masks themselves.
 
         Raises:
-            ValueError: A kernel is missing, unknown, or of another shape; the
+            UserError: A kernel is missing, unknown, or has another shape; the
                 message names it.
         """
         for path in sorted(shapes.keys() - self.keys()):
@@ -133,27 +137,35 @@ class Masks(Mapping[str, np.ndarray]):
         return self
 
     def __and__(self, other: "Masks") -> "Masks":
-        """Returns the intersection: kept by both."""
+        """Returns the intersection: weights that both keep."""
         other.require(self.shapes)
         return Masks({path: m & other[path] for path, m in self.items()})
 
     def __or__(self, other: "Masks") -> "Masks":
-        """Returns the union: kept by either."""
+        """Returns the union: weights that either keeps."""
         other.require(self.shapes)
         return Masks({path: m | other[path] for path, m in self.items()})
 
     def __le__(self, other: "Masks") -> bool:
-        """Returns whether `other` keeps all that these masks keep."""
+        """Returns whether `other` keeps every weight that these keep."""
         return (self & other) == self
 
     def hamming(self, other: "Masks") -> float:
-        """Returns the fraction of weights on which the two disagree."""
+        """Returns the fraction of weights on which two masks differ.
+
+        Args:
+            other: Masks of the same kernels.
+        """
         other.require(self.shapes)
         differ = sum(int((m ^ other[path]).sum()) for path, m in self.items())
         return differ / self.size
 
     def jaccard(self, other: "Masks") -> float:
-        """Returns kept by both / kept by either; 1 if neither keeps any."""
+        """Returns the intersection over the union; 1 if both are empty.
+
+        Args:
+            other: Masks of the same kernels.
+        """
         either = (self | other).kept
         return (self & other).kept / either if either else 1.0
 
@@ -169,7 +181,7 @@ class Masks(Mapping[str, np.ndarray]):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over paths, shapes and bits; equal masks, equal digest."""
+        """SHA-256 of paths, shapes and bits; equal masks have equal digests."""
         hasher = hashlib.sha256()
         for path, mask in self.items():
             hasher.update(f"{path}{mask.shape}".encode())
@@ -177,7 +189,7 @@ class Masks(Mapping[str, np.ndarray]):
         return hasher.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Through the constructor: copies must be as frozen.
+        # Through the constructor, so that the arrays of copies are read-only.
         return Masks, (dict(self._arrays),)
 
     def __repr__(self) -> str:
@@ -192,7 +204,12 @@ class Masks(Mapping[str, np.ndarray]):
     def table(
         self, title: str, notes: Iterable[str] = ()
     ) -> density_table.Table:
-        """Returns how much of each kernel is kept, as a table."""
+        """Returns a table of the weights kept in each kernel.
+
+        Args:
+            title: The line above the table.
+            notes: The lines below it.
+        """
         rows = (
             density_table.Row(
                 (path, f"{mask.shape}"), self.counts[path], mask.size
@@ -206,10 +223,10 @@ class Masks(Mapping[str, np.ndarray]):
 def _frozen(path: str, mask: ArrayLike) -> np.ndarray:
     array = np.asarray(mask)
     frozen = array.astype(bool)
-    numeric = array.dtype.kind in "biuf"
+    is_number = array.dtype.kind in "biuf"
     if not array.size:
         raise UserError(f"The mask of {path!r} is empty.")
-    if not numeric or not np.array_equal(frozen, array):
+    if not is_number or not np.array_equal(frozen, array):
         raise UserError(
             f"A mask holds only 0 and 1; that of {path!r} ({array.dtype}, "
             f"shape {array.shape}) holds other values."

@@ -1,3 +1,3 @@
-"""This module knows the version."""
+"""The version of the package."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,4 @@
-"""This package knows how whole models and masks meet.
-
-It is the only door between Keras and `Masks`.
-"""
+"""Masks in Keras models, layers and optimizers."""
 
 from tf_lottery.masking.architecture import (
     architecture_of,

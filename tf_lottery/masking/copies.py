@@ -1,4 +1,4 @@
-"""Copies of models of any kind: weights, masks and all other state."""
+"""Copies of models, with weights, masks and all other state."""
 
 import inspect
 import warnings
@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from tf_lottery.core.errors import UserError, one_line
-from tf_lottery.masking import layer_state, layers, paths
+from tf_lottery.masking import conversion, layer_state, paths
+from tf_lottery.masking.masked_layer import MaskedKernel, MaskedParts
 
 
 def clone_model(model: keras.Model) -> keras.Model:
@@ -20,11 +21,11 @@ def clone_model(model: keras.Model) -> keras.Model:
         model: A built model.
 
     Raises:
-        ValueError: It cannot be rebuilt; the message says what to do.
+        UserError: It cannot be rebuilt; the message says what to do.
     """
     try:
-        new = _rebuilt(model)
-        _fill(new, model)
+        copy = _rebuilt(model)
+        _copy_state(model, copy)
     except Exception as error:
         reason = one_line(error, 200)
         raise UserError(
@@ -34,11 +35,11 @@ def clone_model(model: keras.Model) -> keras.Model:
             "keras.config.enable_unsafe_deserialization(). Or mask the model "
             "itself: mask_model(model, copy=False)."
         ) from None
-    return new
+    return copy
 
 
 def fresh_copy(model: keras.Model) -> keras.Model | None:
-    """Returns a copy whose weights are those of a model just built.
+    """Returns a copy with newly initialized weights.
 
     Args:
         model: A built model.
@@ -47,58 +48,52 @@ def fresh_copy(model: keras.Model) -> keras.Model | None:
         The copy; None for a model that cannot be rebuilt.
     """
     try:
-        new = _rebuilt(model)
-        fresh = [np.array(variable.numpy()) for variable in new.variables]
-        _fill(new, model)
+        copy = _rebuilt(model)
+        fresh = [np.array(variable.numpy()) for variable in copy.variables]
+        _copy_state(model, copy)
     except Exception:  # noqa: BLE001 - a user's code
         return None
-    for variable, value in zip(new.variables, fresh, strict=True):
+    for variable, value in zip(copy.variables, fresh, strict=True):
         variable.assign(value)
-    return new
+    return copy
 
 
 def _rebuilt(model: keras.Model) -> keras.Model:
-    new = _cloned(model) if _is_graph(model) else _again(model)
-    if type(new) is not type(model):
-        new = _again(model)  # a graph under a configuration of its own
-    return new
-
-
-def _cloned(model: keras.Model) -> keras.Model:
-    return keras.models.clone_model(
-        model, clone_function=_again, recursive=True
-    )
-
-
-def _is_graph(model: keras.Model) -> bool:
     # Keras has no public name for its functional models.
-    return hasattr(model, "operations") or isinstance(model, keras.Sequential)
+    is_functional = hasattr(model, "operations")
+    if is_functional or isinstance(model, keras.Sequential):
+        copy = keras.models.clone_model(
+            model, clone_function=_from_config, recursive=True
+        )
+        if type(copy) is type(model):  # else its class has its own get_config
+            return copy
+    return _from_config(model)
 
 
-def _again(layer: keras.layers.Layer) -> keras.layers.Layer:
+def _from_config(layer: keras.layers.Layer) -> keras.layers.Layer:
     if type(layer) is keras.layers.Lambda:
         return _lambda(layer)
     config = layer.get_config()
     if isinstance(layer, keras.Model):
-        # Keras adds these to configurations that it makes by itself.
-        taken = inspect.signature(type(layer).__init__).parameters
-        if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-            config = {k: v for k, v in config.items() if k in taken}
-    new = type(layer).from_config(config)
-    # Keras' SpatialDropout writes down its variables' type, not its policy.
+        # Keras' default `get_config` adds arguments that a class may not take.
+        arguments = inspect.signature(type(layer).__init__).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in arguments.values()):
+            config = {k: v for k, v in config.items() if k in arguments}
+    copy = type(layer).from_config(config)
+    # Keras' SpatialDropout files the dtype of its variables, not its policy.
     is_layer = isinstance(layer, keras.layers.Layer)  # or an operation
-    if is_layer and new.dtype_policy != layer.dtype_policy:
-        new.dtype_policy = layer.dtype_policy
-    if isinstance(layer, keras.Model) and not new.built:
+    if is_layer and copy.dtype_policy != layer.dtype_policy:
+        copy.dtype_policy = layer.dtype_policy
+    if isinstance(layer, keras.Model) and not copy.built:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # it cannot be built
-            new.build_from_config(layer.get_build_config())
-        new.built = True  # where `build` is not overridden, Keras forgets
-    return new
+            copy.build_from_config(layer.get_build_config())
+        copy.built = True  # Keras does not set it if `build` is inherited
+    return copy
 
 
 def _lambda(layer: keras.layers.Layer) -> keras.layers.Layer:
-    # Keras reads no code from a configuration; here is the function itself.
+    # Keras loads no code from a configuration by default.
     return keras.layers.Lambda(
         layer.function,
         layer._output_shape,
@@ -110,22 +105,22 @@ def _lambda(layer: keras.layers.Layer) -> keras.layers.Layer:
     )
 
 
-def _fill(new: keras.Model, model: keras.Model) -> None:
-    if type(new) is not type(model):
-        raise UserError(f"Keras makes it a {type(new).__qualname__}.")
-    targets = paths.layers_by_path(new)
+def _copy_state(model: keras.Model, copy: keras.Model) -> None:
+    if type(copy) is not type(model):
+        raise UserError(f"Keras makes it a {type(copy).__qualname__}.")
+    targets = paths.layers_by_path(copy)
     for path, source in paths.layers_by_path(model).items():
-        # Configurations of subclassed models do not say what is frozen.
+        # Configurations of subclassed models do not hold `trainable`.
         if path in targets and targets[path].trainable != source.trainable:
             targets[path].trainable = source.trainable
-        if isinstance(source, layers.MaskedKernel | layers.MaskedParts):
-            layers.copy_masks(source, targets[path])
-    layer_state.carry(model, new)
+        if isinstance(source, MaskedKernel | MaskedParts):
+            conversion.copy_masks(source, targets[path])
+    layer_state.carry(model, copy)
     variables = paths.variables_by_path(model)
-    for path, variable in paths.variables_by_path(new).items():
+    for path, variable in paths.variables_by_path(copy).items():
         if path not in variables:
             raise UserError(f"{path!r} is new.")
         variable.assign(variables.pop(path))
     for path in variables:
         raise UserError(f"{path!r} is missing.")
-    layer_state.derive(new)
+    layer_state.derive(copy)

@@ -1,4 +1,4 @@
-"""This module knows which variables of a model are kernels to mask."""
+"""Which variables of a model are kernels that masks can cover."""
 
 import dataclasses
 import fnmatch
@@ -8,7 +8,7 @@ import keras
 
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError, UserTypeError
-from tf_lottery.masking import layers, paths
+from tf_lottery.masking import conversion, layers, paths
 
 Patterns = str | Iterable[str] | None
 
@@ -22,9 +22,10 @@ class Kernel:
     Attributes:
         path: The kernel's path.
         role: `"conv"`, `"dense"`, `"embedding"`, `"recurrent"` (from one time
-            step to the next), `"named"` for what only an include pattern
-            names, or `"output"` for the last kernel of the model.
-        variable: The kernel itself, unmasked.
+            step to the next), `"named"` for a variable that is masked only
+            because an include pattern names it, or `"output"` for the last
+            kernel of the model.
+        variable: The stored kernel, without its mask.
         layer: The layer that owns it.
     """
 
@@ -36,13 +37,13 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a coverage table.
+    """One row of a coverage table.
 
     Attributes:
         path: The variable's path.
         shape: Its shape.
-        role: As in `Kernel`; `""` for what is no kernel.
-        reason: Why it is not masked; `""` if it is.
+        role: The role of the `Kernel`; `""` for other variables.
+        reason: The reason why it is not masked; `""` if it is masked.
     """
 
     path: str
@@ -51,7 +52,7 @@ class Row:
     reason: str
 
     def __str__(self) -> str:
-        """Returns the line."""
+        """Returns the row as one line of text."""
         state = f"not masked: {self.reason}" if self.reason else "masked"
         return f"{self.path} {self.shape} {self.role} {state}"
 
@@ -61,30 +62,30 @@ def kernels(
 ) -> dict[str, Kernel]:
     """Returns the kernels of a model that can be masked, by path.
 
-    Kernels of every Keras layer count, wherever it sits (`layers.KERNELS`
-    lists them); biases, normalisation and frozen layers do not. Frankle &
-    Carbin 2019 mask no biases either (its weight counts leave them out, Fig.
-    2).
+    These are the kernels of Keras layers (`layers.KERNELS` lists them), nested
+    ones too, but not biases, weights of normalisation, or frozen kernels.
+    Frankle & Carbin 2019 mask no biases either (its weight counts leave them
+    out, Fig. 2).
 
     Args:
         model: A built Keras 3 model.
-        include: Glob patterns of kernel paths; only these. A pattern that
-            matches no kernel may name other trainable variables: those of
-            your own layers, biases. None: all kernels.
-        exclude: Glob patterns of kernel paths; not these.
+        include: Glob patterns of the kernel paths to return. A pattern that
+            matches no kernel may name other trainable variables: biases, or
+            variables of your own layers. None: all kernels.
+        exclude: Glob patterns of kernel paths to leave out.
 
     Returns:
         Path to kernel, in the model's order.
 
     Raises:
-        TypeError: It is no Keras 3 model.
-        ValueError: The model is not built, or nothing is left to mask, or a
-            pattern matches nothing, or a frozen kernel.
+        UserTypeError: The model is not a Keras 3 model.
+        UserError: The model is not built, or no kernel is left to mask, or a
+            pattern matches nothing, or only a frozen kernel.
     """
     require_model(model)
     known = maskable_kernels(model)
-    named = {**known, **_others(model, known)} if include else known
-    _require_unfrozen(_owned(model), named, include)
+    named = {**known, **_other_trainables(model, known)} if include else known
+    _require_unfrozen(_all_kernels(model), named, include)
     chosen = _select(known, named, include, exclude)
     if not chosen:
         raise UserError(
@@ -98,8 +99,9 @@ def kernels(
 
 
 def _advice(model: keras.Model) -> str:
-    frozen = [f"{p!r} is {_frozen(k)}" for p, k in _owned(model).items()]
-    others = _others(model, {})
+    kernels = _all_kernels(model)
+    frozen = [f"{path!r} is {_frozen(k)}" for path, k in kernels.items()]
+    others = _other_trainables(model, {})
     if frozen:
         return f"{'; '.join(frozen)}."
     return (
@@ -109,18 +111,17 @@ def _advice(model: keras.Model) -> str:
 
 
 def _require_unfrozen(
-    owned: dict[str, Kernel], named: dict[str, Kernel], include: Patterns
+    kernels: dict[str, Kernel], named: dict[str, Kernel], include: Patterns
 ) -> None:
     for pattern in _patterns(include):
         if not fnmatch.filter(named, pattern):
-            for path in fnmatch.filter(owned, pattern):
-                raise UserError(
-                    f"{path!r} cannot be masked: it is {_frozen(owned[path])}."
-                )
+            for path in fnmatch.filter(kernels, pattern):
+                reason = _frozen(kernels[path])
+                raise UserError(f"{path!r} cannot be masked: it is {reason}.")
 
 
 def _frozen(kernel: Kernel) -> str:
-    """Returns why a kernel does not train, and what to do."""
+    """Returns the reason why a kernel does not train, and what to do."""
     layer = kernel.layer
     if getattr(layer, "lora_enabled", False):
         return "frozen under LoRA (save the model: files have them merged)"
@@ -130,36 +131,42 @@ def _frozen(kernel: Kernel) -> str:
 
 
 def maskable_kernels(model: keras.Model) -> dict[str, Kernel]:
-    """Returns every kernel of a built model that can be masked, by path."""
+    """Returns every trainable kernel of a model by path.
+
+    Args:
+        model: A built Keras 3 model.
+    """
     trainable = {id(v) for v in model.trainable_variables}
     return {
         path: kernel
-        for path, kernel in _owned(model).items()
+        for path, kernel in _all_kernels(model).items()
         if id(kernel.variable) in trainable
     }
 
 
-def _owned(model: keras.Model) -> dict[str, Kernel]:
-    """Returns every kernel, frozen ones too."""
+def _all_kernels(model: keras.Model) -> dict[str, Kernel]:
+    """Returns every kernel by path, frozen ones included."""
     owners = {
         id(variable): (layer, name)
         for layer in reversed(paths.layers_by_path(model).values())
-        for name, variable in layers.stored_kernels(layer).items()
+        for name, variable in conversion.stored_kernels(layer).items()
     }
     variables = paths.variables_by_path(model)
     known = [path for path, v in variables.items() if id(v) in owners]
     kernels = {}
     for path in known:
         layer, name = owners[id(variables[path])]
-        # The last of all, frozen or not: freezing a head makes no other the
-        # last.
+        # Frozen kernels count: freezing the head makes no other kernel the
+        # output.
         role = "output" if path == known[-1] else _role(layer, name)
         kernels[path] = Kernel(path, role, variables[path], layer)
     return kernels
 
 
-def _others(model: keras.Model, known: dict[str, Kernel]) -> dict[str, Kernel]:
-    """Returns the trainable variables that are no kernels."""
+def _other_trainables(
+    model: keras.Model, known: dict[str, Kernel]
+) -> dict[str, Kernel]:
+    """Returns the trainable variables that are not known kernels, by path."""
     owners = {
         id(variable): layer
         for layer in [model, *paths.layers_by_path(model).values()]
@@ -175,32 +182,32 @@ def _others(model: keras.Model, known: dict[str, Kernel]) -> dict[str, Kernel]:
 def coverage_of(
     model: keras.Model, include: Patterns = None, exclude: Patterns = None
 ) -> tuple[Row, ...]:
-    """Returns what is masked of a model and what is not, and why not.
+    """Returns a table of the weights of a model that are masked or not.
 
-    A row prints as a line.
+    A row prints as one line and gives the reason if a weight is not masked.
 
     Args:
         model: A built Keras 3 model.
-        include: As for `kernels`.
-        exclude: As for `kernels`.
+        include: Glob patterns of kernel paths to mask; None: all kernels.
+        exclude: Glob patterns of kernel paths not to mask.
 
     Returns:
         A row for each kernel, and for each other weight with two dimensions
         or more.
     """
     chosen = kernels(model, include, exclude)
-    owned = _owned(model)
+    every = _all_kernels(model)
     trainable = {id(v) for v in model.trainable_variables}
     rows = []
     for path, variable in paths.variables_by_path(model).items():
-        if path not in {**owned, **chosen} and len(variable.shape) < 2:
+        if path not in {**every, **chosen} and len(variable.shape) < 2:
             continue
-        kernel = chosen.get(path, owned.get(path))
+        kernel = chosen.get(path, every.get(path))
         if path in chosen:
             reason = ""
         elif id(variable) not in trainable:
             reason = _frozen(kernel) if kernel else "no weight to train"
-        elif path in owned:
+        elif path in every:
             reason = "left out by include or exclude"
         else:
             reason = "no kernel of a Keras layer; include can name it"
@@ -210,7 +217,15 @@ def coverage_of(
 
 
 def require_model(model: keras.Model) -> None:
-    """Raises unless this is a built Keras 3 model."""
+    """Raises an error unless this is a built Keras 3 model.
+
+    Args:
+        model: Any object.
+
+    Raises:
+        UserTypeError: It is not a Keras 3 model.
+        UserError: It is not built.
+    """
     if not isinstance(model, keras.Model):
         cls = type(model)
         raise UserTypeError(
@@ -225,27 +240,27 @@ def require_model(model: keras.Model) -> None:
 
 
 def matching(
-    pattern: str, known: Iterable[str], near: Iterable[str] = ()
+    pattern: str, known: Iterable[str], similar: Iterable[str] = ()
 ) -> list[str]:
     """Returns the paths that a glob pattern matches.
 
     Args:
         pattern: The glob pattern.
         known: The paths of kernels.
-        near: Further paths that the pattern could have meant.
+        similar: More paths that the error may suggest.
 
     Raises:
-        ValueError: It matches none; the message suggests the nearest.
+        UserError: It matches none; the message suggests the nearest path.
     """
     known = list(known)
-    found = [path for path in known if fnmatch.fnmatchcase(path, pattern)]
-    if not found:
-        nearest = registry.nearest(pattern, [*known, *near])
+    matches = [path for path in known if fnmatch.fnmatchcase(path, pattern)]
+    if not matches:
+        nearest = registry.nearest(pattern, [*known, *similar])
         raise UserError(
             f"{pattern!r} matches no kernel.{nearest} "
             f"Kernels: {', '.join(known)}."
         )
-    return found
+    return matches
 
 
 def _role(layer: keras.layers.Layer, name: str) -> str:

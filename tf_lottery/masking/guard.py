@@ -1,4 +1,4 @@
-"""This module knows who brought a pruned weight back."""
+"""A callback that finds the code that revives pruned weights."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from tf_lottery.masking import models, paths
 
 
 class MaskGuard(keras.callbacks.Callback):
-    """Raises as soon as a pruned weight is not zero, and names who did it.
+    """Raises when a pruned weight is not zero, and names the culprit.
 
-    It enforces nothing: masked layers and `masked_optimizer` do. It looks
-    whenever Keras calls back, which costs a pass over the kernels.
+    It does not enforce masks: masked layers and `masked_optimizer` do. It
+    checks at every event of a callback, which costs a pass over the kernels.
 
     Args:
-        callbacks: Those to run and to watch, in their order, in place of
-            giving them to `fit`.
-        masks: What must hold. None: the masks of the model's layers.
+        callbacks: The callbacks to run and watch, in this order. Do not pass
+            them to `fit` as well.
+        masks: The masks to check. None: the masks of the model's layers.
     """
 
     def __init__(
@@ -29,26 +29,26 @@ class MaskGuard(keras.callbacks.Callback):
         self._watched, self._masks = tuple(callbacks), masks
 
     def set_params(self, params: Any) -> None:
-        """Hands on the parameters of `fit`."""
+        """Passes the parameters of `fit` to the callbacks."""
         super().set_params(params)
         for callback in self._watched:
             callback.set_params(params)
 
     def set_model(self, model: keras.Model) -> None:
-        """Hands on the model."""
+        """Passes the model to the callbacks."""
         super().set_model(model)
         for callback in self._watched:
             callback.set_model(model)
 
-    def _called(self, hook: str, *args: Any, **kwargs: Any) -> None:
+    def _run(self, event: str, *args: Any, **kwargs: Any) -> None:
         before = "the training step, or a callback outside the guard,"
-        self._look(f"{before} before {hook}")
+        self._check(f"{before} before {event}")
         for callback in self._watched:
-            getattr(callback, hook)(*args, **kwargs)
+            getattr(callback, event)(*args, **kwargs)
             cls = type(callback)
-            self._look(f"{cls.__module__}.{cls.__qualname__}.{hook}")
+            self._check(f"{cls.__module__}.{cls.__qualname__}.{event}")
 
-    def _look(self, who: str) -> None:
+    def _check(self, culprit: str) -> None:
         masks = self._masks
         if masks is None:
             masks = models.get_masks(self.model)
@@ -59,18 +59,18 @@ class MaskGuard(keras.callbacks.Callback):
             if revived.any():
                 raise RuntimeError(
                     f"{int(revived.sum())} pruned weights of {path!r} are not "
-                    f"zero: {who} set them. Pruned weights stay at zero: "
+                    f"zero: {culprit} set them. Pruned weights stay at zero: "
                     "assign weight * mask."
                 )
 
 
-def _hook(name: str) -> Any:
-    def called(guard: MaskGuard, *args: Any, **kwargs: Any) -> None:
-        guard._called(name, *args, **kwargs)
+def _method(event: str) -> Any:
+    def method(guard: MaskGuard, *args: Any, **kwargs: Any) -> None:
+        guard._run(event, *args, **kwargs)
 
-    return called
+    return method
 
 
 for _name in dir(keras.callbacks.Callback):
     if _name.startswith("on_"):
-        setattr(MaskGuard, _name, _hook(_name))
+        setattr(MaskGuard, _name, _method(_name))

@@ -1,60 +1,59 @@
-"""Initializers of layers' variables, and the values that they can draw."""
+"""Initializers of layers' variables, and the range of their values."""
 
 import math
 from collections.abc import Sequence
 
 import keras
 
-# Of a normal distribution, cut off at two of them: Keras draws from a wider
-# one, so that what is left has the deviation that was asked for.
-_CUT_DEVIATION = 0.87962566103423978
+# Standard deviation of a standard normal distribution truncated at +-2. Keras
+# divides by it, so that truncated draws have the deviation of the argument.
+_TRUNCATED_DEVIATION = 0.87962566103423978
 
 
 def initializer_of(
     layer: keras.layers.Layer, variable: keras.Variable
 ) -> keras.initializers.Initializer | None:
-    """Returns the initializer of a layer's variable; None if none is known.
+    """Returns the initializer of a layer's variable; None if it is unknown.
 
     Args:
-        layer: The layer that made the variable.
-        variable: One of its own variables.
+        layer: The layer that created the variable.
+        variable: A variable of this layer, not of its sublayers.
     """
-    # Keras says `recurrent_initializer` of a `recurrent_kernel`, and
-    # `depthwise_initializer` of a depthwise convolution's `kernel`.
+    # The attribute for a `recurrent_kernel` is `recurrent_initializer`, that
+    # for a depthwise convolution's `kernel` is `depthwise_initializer`.
     names = (variable.name, variable.name.removesuffix("_kernel"), "depthwise")
-    known = [getattr(layer, f"{each}_initializer", None) for each in names]
-    found = next((each for each in known if each is not None), None)
-    is_one = isinstance(found, keras.initializers.Initializer)
-    return found if is_one else None
+    values = [getattr(layer, f"{name}_initializer", None) for name in names]
+    value = next((v for v in values if v is not None), None)
+    is_initializer = isinstance(value, keras.initializers.Initializer)
+    return value if is_initializer else None
 
 
 def support(
     initializer: keras.initializers.Initializer, shape: Sequence[int]
 ) -> tuple[float, float]:
-    """Returns the least and the greatest value that an initializer draws.
+    """Returns the smallest and the largest value that an initializer draws.
 
     Args:
-        initializer: Any; of one that is not bounded, or unknown, the interval
-            is infinite.
+        initializer: An initializer. If it is unbounded or of an unknown class,
+            the interval is infinite.
         shape: Shape of the variable.
     """
-    kinds = keras.initializers
-    if isinstance(initializer, kinds.RandomUniform):
+    if isinstance(initializer, keras.initializers.RandomUniform):
         return initializer.minval, initializer.maxval
     center, distance = 0.0, math.inf
-    if isinstance(initializer, kinds.TruncatedNormal):
+    if isinstance(initializer, keras.initializers.TruncatedNormal):
         center, distance = initializer.mean, 2 * initializer.stddev
-    elif isinstance(initializer, kinds.VarianceScaling):
+    elif isinstance(initializer, keras.initializers.VarianceScaling):
         variance = initializer.scale / _fan(initializer.mode, shape)
         if initializer.distribution == "uniform":
             distance = math.sqrt(3 * variance)
         elif initializer.distribution == "truncated_normal":
-            distance = 2 * math.sqrt(variance) / _CUT_DEVIATION
+            distance = 2 * math.sqrt(variance) / _TRUNCATED_DEVIATION
     return center - distance, center + distance
 
 
 def _fan(mode: str, shape: Sequence[int]) -> float:
-    """Returns how many values go into, or out of, a unit of a kernel."""
+    """Returns the fan of a kernel as Keras computes it, at least 1."""
     field = math.prod(shape[:-2])
     if len(shape) > 1:
         fan_in, fan_out = shape[-2] * field, shape[-1] * field

@@ -1,9 +1,9 @@
-"""State that layers keep beside their variables, such as vocabularies.
+"""State of layers other than variables, such as vocabularies.
 
 Keras saves such state by four methods of a layer, which this module calls:
 `save_own_variables`, `load_own_variables`, `save_assets` and `load_assets`.
-The constants that `Normalization` computes from its variables follow these in
-`load_own_variables` too.
+`load_own_variables` also recomputes constants that depend on variables, as in
+`Normalization`.
 """
 
 import base64
@@ -17,45 +17,44 @@ import keras
 import numpy as np
 
 from tf_lottery.core.errors import UserError, one_line
-from tf_lottery.masking import layers, paths
+from tf_lottery.masking import conversion, layers, paths
 
 LayerState = dict[str, dict[str, Any]]
-"""What JSON can hold of a layer: `"entries"` of its store, and `"files"`.
+"""The state of a layer as JSON: `"entries"` of its store, and `"files"`.
 
 An entry is the path of a variable of the layer, or an array as `_encoded`
-writes it; files are in base64.
+returns it. Files are in base64.
 """
 
-# These save variables and nothing else: their values are known by path.
-_OF_VARIABLES = {
+# These load variables and nothing else, which are known by path.
+_PLAIN_LOADERS = {
     cls.load_own_variables for cls in (keras.layers.Layer, *layers.KERNELS)
 }
 
 
 def carry(source: keras.Model, target: keras.Model) -> dict[str, LayerState]:
-    """Gives the layers of a model the state of another model's layers.
+    """Copies the state of layers from one model to another.
 
-    Variables are not assigned: give them their values afterwards, by path,
-    and call `derive`.
+    Variables are not assigned: assign them afterwards, by path, and call
+    `derive`.
 
     Args:
-        source: The model to take the state of.
-        target: A model of the same layers.
+        source: The model to copy from.
+        target: A model with the same layers.
 
     Returns:
-        Layer path to state, for each layer of the target whose state was
-        another one.
+        Layer path to state, for each layer of the target whose state changed.
 
     Raises:
-        ValueError: A layer does not take its twin's state.
+        UserError: A layer cannot load the state.
     """
-    twins = _layers(target)
+    targets = _layers(target)
     states = {}
     for path, layer in _layers(source).items():
-        if path in twins and (_loads_variables(layer) or _has_assets(layer)):
+        if path in targets and (_loads_variables(layer) or _has_assets(layer)):
             state = _attempt(_state_of, layer)
-            if state is None and _attempt(_state_of, twins[path]) is None:
-                continue  # Neither has anything to save, before `adapt`.
+            if state is None and _attempt(_state_of, targets[path]) is None:
+                continue  # Before `adapt` neither has state to save.
             states[path] = state or _state_of(layer)
     return restore(target, states)
 
@@ -63,49 +62,49 @@ def carry(source: keras.Model, target: keras.Model) -> dict[str, LayerState]:
 def restore(
     model: keras.Model, states: Mapping[str, LayerState]
 ) -> dict[str, LayerState]:
-    """Gives layers the states that `carry` returned.
+    """Loads the states that `carry` returned into layers.
 
     Args:
         model: The model whose layers are changed.
         states: Layer path to state. A path that the model lacks is ignored:
-            a model without its preprocessing takes the same weights.
+            a model without its preprocessing has the same weights.
 
     Returns:
-        The states of the layers that had another one.
+        The states of the layers that had another state.
 
     Raises:
-        ValueError: A layer does not take its state.
+        UserError: A layer cannot load its state.
     """
-    found = _layers(model)
-    taken = {}
+    targets = _layers(model)
+    changed = {}
     for path, state in states.items():
-        layer = found.get(path)
-        if layer is None or _has(layer, state):
+        layer = targets.get(path)
+        if layer is None or _attempt(_state_of, layer) == state:
             continue
-        named = f"Layer {layer.name!r} ({type(layer).__qualname__})"
+        title = f"Layer {layer.name!r} ({type(layer).__qualname__})"
         try:
             _load(layer, state)
         except Exception as error:  # noqa: BLE001 - a user's code and a file
             reason = one_line(error, 200)
             raise UserError(
-                f"{named} does not take the state that its twin saved: "
+                f"{title} does not take the state that its twin saved: "
                 f"{type(error).__name__}: {reason}"
             ) from None
         if state["files"] and _files(layer) != state["files"]:
             raise UserError(
-                f"{named} saves other files than its twin, whose files it has "
+                f"{title} saves other files than its twin, whose files it has "
                 "loaded: let load_assets read all that save_assets writes (a "
                 "vocabulary must hold no line breaks)."
             )
-        taken[path] = state
-    return taken
+        changed[path] = state
+    return changed
 
 
 def derive(model: keras.Model) -> None:
-    """Makes what layers compute from their variables follow these.
+    """Recomputes the constants that layers compute from their variables.
 
-    `variable.assign` alone leaves the constants of a `Normalization` as they
-    were. Variables keep their values, bit for bit.
+    `variable.assign` alone does not change the constants of a `Normalization`.
+    Variables keep their values, bit for bit.
 
     Args:
         model: A model whose variables were assigned.
@@ -119,7 +118,8 @@ def derive(model: keras.Model) -> None:
         elif hasattr(layer, "finalize_state") and layer.variables:
             before = dict(vars(layer))
             if _keeping_variables(layer, layer.finalize_state):
-                # It makes variables of what `adapt` counted, not from them.
+                # It computes variables from the counts of `adapt`, which is
+                # the other way round: undo it.
                 vars(layer).clear()
                 vars(layer).update(before)
 
@@ -139,7 +139,7 @@ def derives(model: keras.Model) -> bool:
 def _keeping_variables(
     layer: keras.layers.Layer, change: Callable[[], None]
 ) -> bool:
-    """Returns whether a change touched variables, whose values it puts back."""
+    """Restores variables after a change; returns whether it changed them."""
     before = [(v, np.array(v.numpy())) for v in layer.variables]
     change()
     is_changed = False
@@ -155,25 +155,21 @@ def _layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def _loads_variables(layer: keras.layers.Layer) -> bool:
-    plain: Any = layers.plain_class(type(layer))
-    return plain.load_own_variables not in _OF_VARIABLES
+    plain: Any = conversion.plain_class(type(layer))
+    return plain.load_own_variables not in _PLAIN_LOADERS
 
 
 def _has_assets(layer: keras.layers.Layer) -> bool:
     return hasattr(layer, "save_assets") and hasattr(layer, "load_assets")
 
 
-def _has(layer: keras.layers.Layer, state: LayerState) -> bool:
-    return _attempt(_state_of, layer) == state
-
-
 def _attempt(
     save: Callable[[keras.layers.Layer], Any], layer: keras.layers.Layer
 ) -> Any:
-    """Returns what is saved of a layer; None where `save` raises."""
+    """Returns `save(layer)`; None if it raises."""
     try:
         return save(layer)
-    except Exception:  # noqa: BLE001 - before `adapt`, saving may fail anyhow
+    except Exception:  # noqa: BLE001 - before `adapt`, saving may fail
         return None
 
 
@@ -194,7 +190,7 @@ def _entries(layer: keras.layers.Layer) -> dict[str, Any]:
 def _entry(value: Any, variables: Mapping[str, keras.Variable]) -> Any:
     array = np.asarray(keras.ops.convert_to_numpy(value))
     for path, variable in variables.items():
-        # Constants are equal by chance.
+        # Arrays of one constant may be equal by chance.
         if value is variable or (
             array.size > 1
             and (array != array.flat[0]).any()
@@ -206,8 +202,8 @@ def _entry(value: Any, variables: Mapping[str, keras.Variable]) -> Any:
 
 def _encoded(array: np.ndarray) -> dict[str, Any]:
     if array.dtype.hasobject:
-        raise UserError("A layer saves objects that are no arrays.")
-    # Only by its name does NumPy find bfloat16.
+        raise UserError("A layer saves objects that are not arrays.")
+    # NumPy finds bfloat16 by its name only.
     dtype = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
     data = base64.b64encode(array.tobytes()).decode()
     return {"dtype": dtype, "shape": list(array.shape), "data": data}
@@ -257,7 +253,7 @@ def _load_entries(
 def _write(folder: pathlib.Path, files: Mapping[str, str]) -> None:
     for name, data in files.items():
         file = folder / name
-        # Names are data of strangers too.
+        # A foreign file may name any path.
         if not file.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"A layer's file is called {name[:40]!r}.")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""This module knows how an optimizer keeps pruned weights at zero."""
+"""Optimizers that keep pruned weights at zero."""
 
 import re
 import types
@@ -21,29 +21,29 @@ def masked_optimizer(
     masks: Masks,
     model: keras.Model | None = None,
 ) -> keras.optimizers.Optimizer:
-    """Returns the optimizer, made to keep pruned weights at exactly zero.
+    """Changes an optimizer so that it keeps pruned weights at exactly zero.
 
-    For models and training loops that are not ours to rewrite: subclassed
-    models, a `train_step` of one's own, a `GradientTape` loop. Before every
-    step gradients of pruned weights are set to zero, ahead of clipping and of
-    the optimizer's slots, and after it the weights themselves. The optimizer
-    saves and loads as what it was.
+    Use it where layers cannot be masked: subclassed models, a custom
+    `train_step`, a `GradientTape` loop. Each step first sets gradients of
+    pruned weights to zero, before clipping and before the optimizer updates
+    its slots, and finally sets the weights to zero. The optimizer saves and
+    loads as its plain class.
 
     Args:
-        optimizer: A Keras optimizer. It is changed in place: masked from its
-            first step on.
+        optimizer: A Keras optimizer. It is changed in place and masks from its
+            next step on.
         masks: Kernel path to mask.
-        model: The model the paths are of, if it is built already. Without it
-            a path is that of Keras, `variable.path` or the end of it, which
-            holds numbers that count per process.
+        model: The model whose variables the paths name, if it is built
+            already. Without it a path is `variable.path` of Keras, with or
+            without the model's name; its numbers count per process.
 
     Returns:
         The same object.
 
     Raises:
-        TypeError: It is no Keras 3 optimizer.
-        ValueError: A mask fits no variable, or more than one. Without a model
-            this shows only when the optimizer is built.
+        UserTypeError: It is not a Keras 3 optimizer.
+        UserError: A mask fits no variable, or more than one. Without a model
+            this is raised only when the optimizer is built.
     """
     _enable(optimizer)
     known = {}
@@ -52,11 +52,11 @@ def masked_optimizer(
         masks.require({p: v.shape for p, v in variables.items() if p in masks})
         known = {path: variables[path] for path in masks}
         for path, variable in known.items():
-            # Now, not at the first step: its gradient is the masked net's.
+            # Now, so that the first gradient is that of the masked network.
             project(variable, masks[path])
-    optimizer.__dict__["_wanted_masks"] = (masks, known)
+    optimizer.__dict__["_pending_masks"] = (masks, known)
     if optimizer.built:
-        optimizer._bind_wanted_masks(fresh=not int(optimizer.iterations))
+        optimizer._bind_pending_masks(fresh=not int(optimizer.iterations))
     return optimizer
 
 
@@ -65,26 +65,29 @@ def bind(
     pairs: Iterable[_Pair],
     fresh: bool = True,
 ) -> dict[int, tf.Variable]:
-    """Masks a built optimizer's variables and returns the mask variables.
+    """Gives a built optimizer masks for its variables.
+
+    Pruned weights are set to zero once.
 
     Args:
         optimizer: A built optimizer.
-        pairs: Variables, and their masks as bool arrays of the same shape.
-        fresh: Whether it has not trained yet. Slots of a fresh optimizer may
-            begin above zero, and are left to it; else pruned ones are zeroed.
+        pairs: Variables, each with its mask, a bool array of the same shape.
+        fresh: Whether the optimizer has not trained yet. Its slots may then
+            start above zero and are left alone; otherwise pruned entries of
+            slots are set to zero.
 
     Returns:
         `id(variable)` to its mask, a bool `tf.Variable`: assigning to it
-        changes the mask without a new trace. The weights are projected once.
+        changes the mask without a new trace.
     """
     _enable(optimizer)
     masks = {}
     bound = optimizer.__dict__.setdefault("_bound_masks", {})
-    slots = {} if fresh else _slots_of_each(optimizer)
+    slots = {} if fresh else _slots_by_variable(optimizer)
     with tf.init_scope():
         for variable, mask in pairs:
             key = optimizer._var_key(variable)
-            if key in bound:  # programs that are compiled already hold it
+            if key in bound:  # a compiled step may read it
                 bound[key].assign(mask)
             else:
                 bound[key] = tf.Variable(mask, trainable=False, dtype=bool)
@@ -94,19 +97,18 @@ def bind(
     return masks
 
 
-def forget(optimizer: Any, pairs: Iterable[_Pair]) -> None:
-    """Sets what an optimizer remembers of pruned weights to zero.
+def zero_pruned_slots(optimizer: Any, pairs: Iterable[_Pair]) -> None:
+    """Sets the slots of pruned weights to zero.
 
     Args:
-        optimizer: The optimizer. One that is not built, or None, remembers
-            nothing.
-        pairs: Variables, and their masks as bool arrays of the same shape.
+        optimizer: An optimizer or None. Without slots nothing is changed.
+        pairs: Variables, each with its mask, a bool array of the same shape.
     """
     if optimizer is None or not optimizer.built:
         return
-    if not int(optimizer.iterations):  # its slots may begin above zero
+    if not int(optimizer.iterations):  # its slots may start above zero
         return
-    slots = _slots_of_each(optimizer)
+    slots = _slots_by_variable(optimizer)
     for variable, mask in pairs:
         for slot in slots.get(id(variable), ()):
             project(slot, mask)
@@ -116,13 +118,13 @@ def slots_by_name(
     optimizer: keras.optimizers.Optimizer,
     variables: Mapping[str, keras.Variable],
 ) -> dict[str, keras.Variable]:
-    """Returns the variables of a built optimizer by names that do not wander.
+    """Returns the optimizer's variables by names that are stable.
 
-    Keras names a slot after the raw path of its weight, which holds numbers
-    that count per process; here it is named after the path.
+    Keras names a slot after the Keras path of its weight, whose numbers count
+    per process. The stable name starts with the path in `variables`.
 
     Args:
-        optimizer: The built optimizer.
+        optimizer: A built optimizer.
         variables: The model's variables by path.
     """
     slots: dict[str, keras.Variable] = {}
@@ -138,41 +140,44 @@ def slots_by_name(
             f"{path}/{slot.name[len(variables[path].path) + 1 :]}"
             for path in owners
         ]
-        # Without a name of its own, Keras counts it per process: Nadam's.
+        # Keras numbers a slot without a name per process: Nadam has one.
         name = re.sub(r"^variable_\d+$", "variable", slot.name)
-        # A wrapper and the optimizer inside have an iteration each.
+        # A wrapper and the optimizer inside both have `iteration`.
         names += [name, f"inner/{name}"]
-        free = next(name for name in names if name not in slots)
-        slots[free] = slot
+        unused = next(name for name in names if name not in slots)
+        slots[unused] = slot
     return slots
 
 
-def _slots_of_each(
+def _slots_by_variable(
     optimizer: keras.optimizers.Optimizer,
 ) -> dict[int, list[keras.Variable]]:
     variables = {
         str(i): v for i, v in enumerate(optimizer._trainable_variables)
     }
-    found: dict[int, list[keras.Variable]] = {}
+    slots: dict[int, list[keras.Variable]] = {}
     for name, slot in slots_by_name(optimizer, variables).items():
         owner = variables.get(name.partition("/")[0])
         if owner is not None:
-            found.setdefault(id(owner), []).append(slot)
-    return found
+            slots.setdefault(id(owner), []).append(slot)
+    return slots
 
 
 def match_masks(
     masks: Masks, variables: Sequence[keras.Variable]
 ) -> list[_Pair]:
-    """Returns each mask with the variable its path means.
+    """Returns each mask with the variable that its path names.
+
+    Args:
+        masks: Keras path to mask, with or without the model's name.
+        variables: The variables of an optimizer.
 
     Raises:
-        ValueError: A mask fits no variable, or more than one.
+        UserError: A mask fits no variable, or more than one.
     """
     pairs: list[_Pair] = []
     taken: dict[int, str] = {}
     for path, mask in masks.items():
-        # With the model's name before it, or without.
         fits = [
             v
             for v in variables
@@ -200,7 +205,7 @@ def _enable(optimizer: keras.optimizers.Optimizer) -> None:
             "A Keras 3 optimizer is needed; got "
             f"{cls.__module__}.{cls.__qualname__}."
         )
-    # Name and module of the plain class: it saves, and loads, as that.
+    # With name and module of the plain class it saves and loads as that.
     names = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
@@ -210,12 +215,12 @@ def _enable(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 class _Masked:
-    """Masks gradients before a Keras optimizer's step, weights after it.
+    """Masks gradients before a Keras optimizer's step, and weights after it.
 
-    Files and pickles give back the plain optimizer.
+    Files and pickles load as the plain optimizer.
 
-    The masks live in `__dict__`, out of sight of Keras' tracking: they are no
-    state of the optimizer and must not enter its checkpoints.
+    The masks are in `__dict__`, which Keras does not track, because they must
+    not be in the optimizer's checkpoints.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -227,22 +232,22 @@ class _Masked:
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)  # type: ignore[misc]
-        self._bind_wanted_masks(fresh=True)
+        self._bind_pending_masks(fresh=True)
 
-    def _bind_wanted_masks(self, fresh: bool) -> None:
-        wanted, known = self.__dict__.pop("_wanted_masks", (None, None))
-        if wanted is None:
+    def _bind_pending_masks(self, fresh: bool) -> None:
+        masks, known = self.__dict__.pop("_pending_masks", (None, None))
+        if masks is None:
             return
         variables = self._trainable_variables  # type: ignore[attr-defined]
-        pairs = [(known[path], mask) for path, mask in wanted.items() if known]
-        bind(self, pairs or match_masks(wanted, variables), fresh)
+        pairs = [(known[path], mask) for path, mask in masks.items() if known]
+        bind(self, pairs or match_masks(masks, variables), fresh)
 
     def apply(
         self,
         grads: Sequence[Any],
         trainable_variables: Sequence[keras.Variable] | None = None,
     ) -> None:
-        """Masks the gradients, applies them, projects the weights."""
+        """Masks the gradients, applies them, sets pruned weights to zero."""
         if trainable_variables is None:
             trainable_variables = self._trainable_variables  # type: ignore
         variables = list(trainable_variables)
@@ -256,12 +261,13 @@ class _Masked:
         for variable, mask in zip(variables, masks, strict=True):
             if mask is None:
                 continue
-            _keep(variable.value, mask)
+            _assign_masked(variable.value, mask)
             if self.use_ema:  # type: ignore[attr-defined]
-                # Averaged before the projection, by Keras; tests pin the name.
+                # Keras has averaged the weights before they were masked.
+                # Tests pin this private name.
                 index = self._get_variable_index(variable)  # type: ignore
                 averages = self._model_variables_moving_average  # type: ignore
-                _keep(averages[index].value, mask)
+                _assign_masked(averages[index].value, mask)
 
     def _mask(self, variable: keras.Variable) -> tf.Variable | None:
         bound = self.__dict__.get("_bound_masks", {})
@@ -282,15 +288,20 @@ def _masked_gradient(gradient: Any, mask: tf.Variable | None) -> Any:
     return tf.where(mask, gradient, tf.zeros_like(gradient))
 
 
-def _keep(variable: tf.Variable, mask: tf.Variable) -> None:
+def _assign_masked(variable: tf.Variable, mask: tf.Variable) -> None:
     value = tf.convert_to_tensor(variable)
     variable.assign(tf.where(mask, value, tf.zeros_like(value)))
 
 
 def project(variable: keras.Variable, mask: np.ndarray) -> None:
-    """Sets the pruned weights of a variable to zero."""
+    """Sets the pruned weights of a variable to zero.
+
+    Args:
+        variable: A variable.
+        mask: A bool array of its shape.
+    """
     value = variable.numpy()
-    # A variable that a `tf.function` makes is empty until the function runs,
-    # and masked by its first step.
+    # A variable created in a `tf.function` is empty until the function runs;
+    # its first step masks it.
     if value.shape == mask.shape:
         variable.assign(np.where(mask, value, np.zeros_like(value)))

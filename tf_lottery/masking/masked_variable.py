@@ -6,67 +6,72 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Keras has no public way to ask whether an optimizer is at work;
+# Keras has no public way to ask whether an optimizer is applying gradients;
 # tests/masking/test_layers.py pins this one.
 from keras.src.backend.common import global_state
 
 
 class MaskedVariable(keras.Variable):
-    """A weight with a mask. It is zero wherever the mask is False.
+    """A weight with a mask. It is zero where the mask is False.
 
     Assigning to the weight, restoring it from a checkpoint and changing the
     mask all set pruned entries to zero. Some code of Keras and TensorFlow
-    writes to the `tf.Variable` in `value` without asking the weight:
-    optimizers, whose step ends with an `assign`, and the exchange of weights
-    with their moving averages. NumPy, TensorFlow and files read zeros at the
-    pruned entries even then.
+    writes directly to the `tf.Variable` in `value`: optimizers, whose step
+    ends with an `assign`, and the swap of weights with their moving averages.
+    NumPy, TensorFlow and files read zeros at the pruned entries even then.
 
-    Variables are not created as masked ones: `mask_variable` makes a variable
-    of a built layer one.
+    Do not construct it: `mask_variable` converts a variable of a built layer.
     """
 
     mask: "Mask"
 
-    def kept(self) -> tf.Tensor:
+    def masked_value(self) -> tf.Tensor:
         """Returns the value with zeros at the pruned entries.
 
-        Pruned entries get a gradient of exactly zero. `where`, not a product:
-        0 * inf is nan.
+        Pruned entries get a gradient of exactly zero. This uses `where`, not a
+        product, because 0 * inf is nan.
         """
-        return kept(self.value, self.mask)
+        return apply_mask(self.value, self.mask)
 
     def project(self) -> None:
         """Sets pruned entries to zero where they are stored."""
         self.assign(self)
 
     def assign(self, value: Any) -> Any:
-        """Assigns the value, with zeros at the pruned entries."""
+        """Assigns the value, with zeros at the pruned entries.
+
+        Args:
+            value: An array of the weight's shape.
+        """
         if value is self:
             value = self.value
         value = keras.ops.convert_to_tensor(value, self._dtype)
-        if tuple(value.shape) == tuple(self.shape):  # Keras refuses others
-            value = kept(value, self.mask)
+        # For another shape Keras raises an error.
+        if tuple(value.shape) == tuple(self.shape):
+            value = apply_mask(value, self.mask)
         return super().assign(value)
 
     def numpy(self) -> np.ndarray:
         """Returns the value with zeros at the pruned entries."""
-        return self.kept().numpy()
+        return self.masked_value().numpy()
 
     def __array__(self, dtype: Any = None) -> np.ndarray:
-        return np.asarray(self.kept(), dtype)
+        return np.asarray(self.masked_value(), dtype)
 
     def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> tf.Tensor:
-        return tf.convert_to_tensor(self.kept(), dtype=dtype, name=name)
+        return tf.convert_to_tensor(self.masked_value(), dtype=dtype, name=name)
 
     def _constraint_now(self) -> Any:
-        own = keras.Variable.constraint.fget(self)
-        return _unchanged if own is None and _optimizer_applies() else own
+        constraint = keras.Variable.constraint.fget(self)
+        if constraint is None and _optimizer_applies():
+            return lambda weight: weight
+        return constraint
 
     constraint = keras.Variable.constraint.getter(_constraint_now)
-    """The constraint that the layer was given.
+    """The constraint that the layer passed.
 
-    An optimizer assigns to a variable at the end of its step only if it has a
-    constraint. So an optimizer always finds one.
+    An optimizer assigns to a variable at the end of its step only if the
+    variable has a constraint. So an optimizer always sees one.
     """
 
     def _serialize_to_tensors(self) -> Any:
@@ -83,21 +88,29 @@ class MaskedVariable(keras.Variable):
 class Mask(keras.Variable):
     """The mask of a variable: bool, False where an entry is pruned.
 
-    Assigning to it sets the pruned entries of its weight to zero. Restoring
-    it from a checkpoint prunes what the checkpoint prunes, and revives
-    nothing: masks only shrink.
+    Assigning to it sets the pruned entries of its weight to zero. Restoring it
+    from a checkpoint prunes the entries that the checkpoint prunes and revives
+    none: masks only shrink.
     """
 
     weight: MaskedVariable
 
     def assign(self, value: Any) -> Any:
-        """Assigns the mask and sets pruned entries of the weight to zero."""
+        """Assigns the mask and sets pruned entries of the weight to zero.
+
+        Args:
+            value: A bool array of the weight's shape.
+        """
         assigned = super().assign(value)
         self.weight.project()
         return assigned
 
     def shrink(self, other: Any) -> None:
-        """Prunes also what another mask prunes."""
+        """Prunes also the entries that another mask prunes.
+
+        Args:
+            other: A bool array of the weight's shape.
+        """
         self.assign(keras.ops.logical_and(self, other))
 
     def _restore_from_tensors(self, restored_tensors: Any) -> Any:
@@ -107,38 +120,49 @@ class Mask(keras.Variable):
         return restored
 
 
+def become(instance: Any, cls: type) -> None:
+    """Changes the class of a variable or layer; it stays the same object."""
+    instance.__class__ = cls
+
+
 def mask_variable(weight: keras.Variable, mask: keras.Variable) -> None:
-    """Makes a variable a masked one, in place.
+    """Converts a variable to a masked one, in place.
 
     Args:
         weight: The variable.
         mask: A bool variable of its shape, which becomes its `Mask`.
     """
-    mask.__class__, mask.weight = Mask, weight
-    weight.__class__, weight.mask = MaskedVariable, mask
+    become(mask, Mask)
+    become(weight, MaskedVariable)
+    mask.weight, weight.mask = weight, mask
     weight.project()
 
 
 def unmask_variable(weight: keras.Variable) -> None:
-    """Makes a masked variable a plain one, in place; pruned entries zero."""
+    """Converts a masked variable to a plain one, in place.
+
+    Args:
+        weight: Any variable. Pruned entries of a masked one become zero.
+    """
     if isinstance(weight, MaskedVariable):
         weight.project()
-        weight.__class__ = keras.Variable
+        become(weight, keras.Variable)
         del weight.mask
 
 
-def kept(value: Any, mask: Any) -> tf.Tensor:
-    """Returns a value with zeros wherever the mask is False."""
+def apply_mask(value: Any, mask: Any) -> tf.Tensor:
+    """Returns a value with zeros where the mask is False.
+
+    Args:
+        value: An array or tensor.
+        mask: A bool array of its shape.
+    """
     value = keras.ops.convert_to_tensor(value)
     return keras.ops.where(mask, value, keras.ops.zeros_like(value))
 
 
-def _unchanged(weight: Any) -> Any:
-    return weight
-
-
 def _optimizer_applies() -> bool:
-    """Returns whether an optimizer updates variables in this thread."""
+    """Returns whether an optimizer is updating variables in this thread."""
     scopes = global_state.get_global_attribute("name_scope_stack")
     return bool(scopes) and isinstance(
         scopes[-1].caller, keras.optimizers.Optimizer

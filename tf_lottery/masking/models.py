@@ -1,4 +1,4 @@
-"""This module knows how masks get into a whole model and out again."""
+"""Masks of a whole model: add, read, set and remove them."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
-from tf_lottery.masking import coverage, layers, masked_optimizer, paths
+from tf_lottery.masking import conversion, coverage, masked_optimizer, paths
 from tf_lottery.masking.copies import clone_model
 from tf_lottery.masking.masked_variable import Mask, MaskedVariable
 
@@ -20,44 +20,45 @@ def mask_model(
 ) -> keras.Model:
     """Returns the same model with masked layers, all weights kept.
 
-    The result is an ordinary Keras model: whatever trains it, pruned weights
-    take no part. Its weights equal the given model's, which stays as it is.
+    The result is an ordinary Keras model. Pruned weights have no effect on it,
+    in any training loop. Its weights equal those of `model`, which is not
+    changed.
 
-    Pruned weights are zero in the forward pass, in every file, and where they
-    are stored: after every step of every Keras optimizer, and whatever sets
-    them, `set_weights`, `load_weights`, `assign`, a callback or a checkpoint.
+    Pruned weights are zero in the forward pass, in every file, and in memory:
+    after every step of every Keras optimizer, and after `set_weights`,
+    `load_weights`, `assign`, a callback or a checkpoint sets them.
 
-    Masks only shrink: loading a file or a `tf.train.Checkpoint` prunes what
-    it prunes, and revives nothing that the model has pruned. A model whose
-    masks are all ones takes the masks of the file. Only `set_masks` frees a
-    weight to train again.
+    Masks only shrink: loading a file or a `tf.train.Checkpoint` prunes the
+    weights that it prunes, and revives no weight that the model has pruned. A
+    model whose masks are all ones takes the masks of the file. Only
+    `set_masks` frees a weight to train again.
 
-    A `.keras` file gives back each layer with its masks, layers of your own
-    too. Two exceptions: attention and recurrent layers come back with masks
-    on all their kernels, of ones where there was none; and the code of a
-    subclassed model builds plain layers, with pruned weights at zero.
+    A `.keras` file loads as layers with their masks, layers of your own
+    included. There are two exceptions: attention and recurrent layers load
+    with masks on all their kernels, of ones for a kernel without a mask; and
+    the code of a subclassed model builds plain layers, with pruned weights at
+    zero.
 
     Args:
-        model: A built model, of any kind: Sequential, functional, subclassed;
-            nested ones and shared layers stay so.
-        include: Glob patterns of kernel paths to mask. None: all. They may
-            name variables of your own layers, see `kernels`.
+        model: A built model of any kind: Sequential, functional, subclassed,
+            with nested models and shared layers.
+        include: Glob patterns of kernel paths to mask. None: all kernels. A
+            pattern may also name trainable variables of your own layers.
         exclude: Glob patterns of kernel paths not to mask.
         copy: Whether to mask a copy. False masks the model itself, for
             subclassed models that Keras cannot rebuild from a configuration.
 
     Returns:
-        The model with masked layers in place of plain ones.
+        The model with masked layers instead of plain ones.
 
     Raises:
-        TypeError: It is no Keras 3 model.
-        ValueError: It is not built, cannot be copied, has no kernel to mask,
-            or a pattern matches none; or no mask can stand before a variable.
+        UserTypeError: It is not a Keras 3 model.
+        UserError: It is not built, cannot be copied, has no kernel to mask, a
+            pattern matches no kernel, or a variable cannot be masked.
     """
     chosen = coverage.kernels(model, include, exclude)
-    holders = {path: _holders(model, k.variable) for path, k in chosen.items()}
-    for path, found in holders.items():
-        _require_maskable(path, found, model)
+    for path, kernel in chosen.items():
+        _require_maskable(path, _readers(model, kernel.variable), model)
     masked = clone_model(model) if copy else model
     variables = paths.variables_by_path(masked)
     for path in chosen:
@@ -66,39 +67,39 @@ def mask_model(
 
 
 def _mask(model: keras.Model, variable: keras.Variable) -> None:
-    for layer, name in _holders(model, variable):
-        layers.mask_weight(layer, name)
+    for layer, name in _readers(model, variable):
+        conversion.mask_weight(layer, name)
     for layer in model._flatten_layers():
-        layers.mask_kind(layer)
+        conversion.mask_container(layer)
 
 
-def _holders(
+def _readers(
     model: keras.Model, variable: keras.Variable
 ) -> list[tuple[keras.layers.Layer, str]]:
-    """Returns the layers that read a variable, and by which attribute."""
+    """Returns the layers that read a variable, each with the attribute."""
     return [
         (layer, name)
         for layer in model._flatten_layers()
-        for name in layers.attributes_of(layer, variable)
+        for name in conversion.attributes_of(layer, variable)
     ]
 
 
 def _require_maskable(
     path: str,
-    holders: list[tuple[keras.layers.Layer, str]],
+    readers: list[tuple[keras.layers.Layer, str]],
     model: keras.Model,
 ) -> None:
-    why = "is kept in no attribute of a layer"
+    reason = "is in no attribute of a layer"
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.SpectralNormalization) and any(
-            holder is layer.layer for holder, _ in holders
+            reader is layer.layer for reader, _ in readers
         ):
-            holders, why = [], "is assigned anew by SpectralNormalization"
-    if any(isinstance(layer, keras.Model) for layer, _ in holders):
-        holders, why = [], "is the model's own, not a layer's"
-    if not holders:
+            readers, reason = [], "is overwritten by SpectralNormalization"
+    if any(isinstance(layer, keras.Model) for layer, _ in readers):
+        readers, reason = [], "belongs to the model, not to a layer"
+    if not readers:
         raise UserError(
-            f"{path!r} {why}: no mask can stand before it. Exclude it, or "
+            f"{path!r} {reason}, so a layer cannot mask it. Exclude it, or "
             "mask its training: masked_optimizer(optimizer, masks, model)."
         )
 
@@ -107,14 +108,15 @@ def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
     """Returns the same model with plain layers, pruned weights at zero.
 
     Args:
-        model: A built model, with masked layers or without.
-        copy: Whether to strip a copy, as for `mask_model`.
+        model: A built model, with or without masked layers.
+        copy: Whether to strip a copy. False strips the model itself, for
+            subclassed models that Keras cannot rebuild from a configuration.
 
     Returns:
-        A model of stock Keras layers that gives the same outputs.
+        A model of plain Keras layers that gives the same outputs.
 
     Raises:
-        ValueError: A masked layer is under LoRA.
+        UserError: A masked layer is under LoRA, or the model cannot be copied.
     """
     coverage.require_model(model)
     for layer in model._flatten_layers():
@@ -128,30 +130,44 @@ def strip_masks(model: keras.Model, copy: bool = True) -> keras.Model:
             )
     plain = clone_model(model) if copy else model
     for layer in list(plain._flatten_layers()):
-        layers.unmask_layer(layer)
+        conversion.unmask_layer(layer)
     return plain
 
 
 def is_masked(model: keras.Model) -> bool:
-    """Returns whether a model has masked layers."""
-    return bool(_mask_variables(model))
-
-
-def get_masks(model: keras.Model) -> Masks:
-    """Returns the masks of a masked model; of another one, ones.
+    """Returns whether a model has masked layers.
 
     Args:
         model: A built Keras 3 model.
     """
-    carried = _mask_variables(model)
+    return bool(_mask_variables(model))
+
+
+def get_masks(model: keras.Model) -> Masks:
+    """Returns the masks of a model.
+
+    Args:
+        model: A built Keras 3 model. A kernel without a mask gets a mask of
+            ones.
+
+    Raises:
+        UserTypeError: It is not a Keras 3 model.
+        UserError: It is not built, or has no kernel to mask.
+    """
+    present = _mask_variables(model)
     maskable = (
-        coverage.maskable_kernels(model) if carried else coverage.kernels(model)
+        coverage.maskable_kernels(model) if present else coverage.kernels(model)
     )
-    return masks_or_ones(model, [*maskable, *(carried.keys() - maskable)])
+    return masks_or_ones(model, [*maskable, *(present.keys() - maskable)])
 
 
 def masks_or_ones(model: keras.Model, chosen: Iterable[str]) -> Masks:
-    """Returns the masks of chosen variables: ones where it carries none."""
+    """Returns the masks of some variables, ones for those without a mask.
+
+    Args:
+        model: A built Keras 3 model.
+        chosen: The paths of the variables.
+    """
     variables = paths.variables_by_path(model)
     masks = {p: m.numpy() for p, m in _mask_variables(model).items()}
     return Masks(
@@ -165,35 +181,35 @@ def masks_or_ones(model: keras.Model, chosen: Iterable[str]) -> Masks:
 def set_masks(model: keras.Model, masks: Masks) -> None:
     """Gives a masked model these masks and sets pruned weights to zero.
 
-    The optimizer that the model is compiled with forgets pruned weights too:
-    its slots and averages of them become zero.
+    The slots and averages of pruned weights in the optimizer that the model is
+    compiled with become zero too.
 
     Args:
         model: A model with masked layers, as `mask_model` returns.
-        masks: One mask for each masked kernel of the model; others may only
-            keep every weight.
+        masks: One mask for each masked kernel of the model. Masks of other
+            kernels must be all ones.
 
     Raises:
-        ValueError: The masks do not fit the model, or it has no masked layer.
-            Nothing is changed then.
+        UserError: The masks do not fit the model, or it has no masked layer.
+            The model is not changed then.
     """
-    carried = _mask_variables(model)
-    if not carried:
+    present = _mask_variables(model)
+    if not present:
         raise UserError(
             f"Model {model.name!r} has no masked layer. "
             "Use `model = mask_model(model)` first."
         )
     variables = paths.variables_by_path(model)
-    whole = {p for p, m in masks.items() if p not in carried and m.all()}
-    shapes = {p: variables[p].shape for p in whole if p in variables}
+    ones = {p for p, m in masks.items() if p not in present and m.all()}
+    shapes = {p: variables[p].shape for p in ones if p in variables}
     masks.require(
-        shapes | {path: tuple(m.shape) for path, m in carried.items()}
+        shapes | {path: tuple(m.shape) for path, m in present.items()}
     )
-    for path, mask in carried.items():
+    for path, mask in present.items():
         mask.assign(masks[path])
-    masked_optimizer.forget(
+    masked_optimizer.zero_pruned_slots(
         getattr(model, "optimizer", None),
-        [(variables[path], masks[path]) for path in carried],
+        [(variables[path], masks[path]) for path in present],
     )
 
 

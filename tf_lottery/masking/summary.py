@@ -1,4 +1,4 @@
-"""This module knows what a model is made of, and how dense each layer is."""
+"""A summary of a model with the density of each layer."""
 
 import math
 
@@ -7,22 +7,23 @@ import keras
 from tf_lottery.core.density_table import Row, Table
 from tf_lottery.masking import coverage, models, paths
 
-# What has no weights of its own, and does nothing.
-_UNSEEN = (keras.Model, keras.layers.InputLayer)
+# Left out, unless they have weights that none of their layers has.
+_HIDDEN = (keras.Model, keras.layers.InputLayer)
 
 
 def summary(model: keras.Model) -> Table:
-    """Returns the layers of a model with how much of each is kept.
+    """Returns a table of the layers of a model and their densities.
 
-    As `model.summary()`, with columns for what masks keep. It prints as text,
-    and shows bars in a notebook.
+    It is `model.summary()` with columns for the weights that masks keep. It
+    prints as text, also in a notebook.
 
     Args:
-        model: A built Keras 3 model, masked or not. Nested models are opened.
+        model: A built Keras 3 model, masked or not. The layers of nested
+            models are listed.
 
     Raises:
-        TypeError: It is no Keras 3 model.
-        ValueError: It is not built, or has no kernel to mask.
+        UserTypeError: It is not a Keras 3 model.
+        UserError: It is not built, or has no kernel to mask.
 
     Example:
         >>> dense = keras.layers.Dense(3)
@@ -55,7 +56,7 @@ def summary(model: keras.Model) -> Table:
             size[path],
         )
         for path, layer in listed.items()
-        if params[path] or not isinstance(layer, _UNSEEN)
+        if params[path] or not isinstance(layer, _HIDDEN)
     ]
     return Table(
         f'Model: "{model.name}"',
@@ -74,7 +75,7 @@ def summary(model: keras.Model) -> Table:
 
 
 def _listed(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Returns the model and its layers by path; models are opened, no more."""
+    """Returns the model, its layers and those of nested models, by path."""
     listed: dict[str, keras.layers.Layer] = {"": model}
     for path, layer in paths.layers_by_path(model).items():
         if isinstance(listed.get(path.rpartition("/")[0]), keras.Model):

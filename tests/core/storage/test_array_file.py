@@ -339,7 +339,7 @@ def test_a_header_beyond_16_mib_is_not_unpacked(tmp_path):
 
 def test_an_array_beyond_its_entry_is_not_unpacked(tmp_path):
     forge(tmp_path / "a", listed(npy(np.zeros(10**6, "f4"))))
-    assert "a is larger than its header says" in refused(tmp_path / "a")
+    assert "a has another size than its header says" in refused(tmp_path / "a")
 
 
 def test_a_small_file_cannot_fill_the_memory(tmp_path):

@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, here or in an object store."""
+"""Atomic files, on a local disk or in an object store."""

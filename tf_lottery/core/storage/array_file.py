@@ -1,9 +1,9 @@
-"""This module knows the file that tickets and trained weights are kept in.
+"""File format of tickets and trained weights.
 
-An archive is an ordinary `.npz`: arrays that `numpy.load` reads without
-pickle, and a header, JSON in UTF-8, under the name `header`. Equal contents
-give equal bytes. Every array's SHA-256 stands in the header. Whatever is
-written, files or folders of them, is there whole or not at all.
+A file is an ordinary `.npz`: arrays that `numpy.load` reads without pickle,
+and JSON in UTF-8 under the name `header`, which also holds the SHA-256 of each
+array. Equal contents give equal bytes. Files and folders are written under a
+temporary name and then renamed, so that no reader sees half of one.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from tf_lottery.core.errors import MissingFileError, UserError, one_line
 
 _HEADER = "header"
 _HEADER_LIMIT = 16 * 2**20
-"""In bytes of JSON, which takes some twenty times as many once it is read."""
+"""In bytes of JSON; a parsed header takes some twenty times as many."""
 _REASON_LIMIT = 200
 _ALWAYS_ALLOWED = 256 * 2**20
 _EXPANSION = 64
@@ -40,26 +40,26 @@ def write(
     arrays: Mapping[str, np.ndarray],
     compress: bool = True,
 ) -> None:
-    """Writes an archive beside its place, then renames it into it.
+    """Writes arrays and a header to a file, atomically.
 
     Args:
-        path: Where it goes; an existing file is replaced at once and whole.
-        kind: What it holds, such as `"ticket"`; `read` asks for it.
-        header: Whatever JSON can hold.
-        arrays: Name to array.
-        compress: Whether the file shall be small rather than written fast.
+        path: The file; an existing one is replaced.
+        kind: The kind of content, such as `"ticket"`; `read` checks it.
+        header: Values that JSON can hold.
+        arrays: Name to array, of any shape.
+        compress: True makes the file small, False writes it fast.
 
     Raises:
-        ValueError: A name is taken by the archive itself, or an array holds
-            objects, or numbers that NumPy has no name for, such as bfloat16.
+        UserError: A name is reserved, or an array holds objects, or has a
+            dtype that NumPy cannot name, such as bfloat16.
     """
     for name in _RESERVED & {*header, *arrays}:
-        raise UserError(f"{name!r} is a name of the archive's own.")
+        raise UserError(f"{name!r} is a reserved name; rename it.")
     contents = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
     for name, array in contents.items():
         if array.dtype.kind == "V":
             raise UserError(
-                f"{name!r} is {array.dtype}, which NumPy's files do not keep. "
+                f"{name!r} is {array.dtype}, which NumPy cannot store. "
                 "Cast it first: array.astype('float32')."
             )
     listed = {
@@ -78,7 +78,7 @@ def write(
     with zipfile.ZipFile(buffer, "w", method) as file:
         entries = {_HEADER: np.frombuffer(text, np.uint8), **contents}
         for name, array in entries.items():
-            # A ZipInfo without a date: bytes must not depend on the hour.
+            # A ZipInfo without a date: bytes must not depend on the time.
             info = zipfile.ZipInfo(f"{name}.npy")
             info.compress_type = method
             preamble = _preamble(array.dtype, array.shape)
@@ -87,13 +87,18 @@ def write(
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file beside its place, then renames it into it."""
-    beside = temporary_sibling(path)
+    """Writes a file atomically.
+
+    Args:
+        path: The file; an existing one is replaced.
+        data: Its content.
+    """
+    temporary = temporary_sibling(path)
     try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_folder(
@@ -102,33 +107,38 @@ def write_folder(
     within: pathlib.Path | None = None,
     replaces: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Writes a folder beside its place, then renames it into it.
+    """Writes a folder atomically.
 
     Args:
-        folder: Where it goes.
-        write: Fills the folder it is given.
-        within: A folder beside it to write in, whose owner removes what a
-            killed process leaves there. None: right beside it.
-        replaces: Called if there is one by then: whether that one goes.
+        folder: The folder to create.
+        write: Writes the files into the temporary folder that it is passed.
+        within: The parent of the temporary folder, on the same file system,
+            for a caller that cleans up after killed processes. None: the
+            parent of `folder`.
+        replaces: Called if `folder` exists by then; returns whether to
+            replace it.
     """
-    beside = temporary_sibling((within or folder.parent) / folder.name)
-    beside.mkdir(parents=True)
+    temporary = temporary_sibling((within or folder.parent) / folder.name)
+    temporary.mkdir(parents=True)
     try:
-        write(beside)
-        while not _moved(beside, folder) and replaces():
-            # Not deleted in its place, where others may be reading it.
-            aside = temporary_sibling(beside)
+        write(temporary)
+        while not _renamed(temporary, folder) and replaces():
+            # Renamed before it is deleted: others may be reading it.
+            old = temporary_sibling(temporary)
             with contextlib.suppress(FileNotFoundError):
-                os.rename(folder, aside)
-            shutil.rmtree(aside, ignore_errors=True)
+                os.rename(folder, old)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def temporary_sibling(path: pathlib.Path) -> pathlib.Path:
-    """Returns a place beside a path that no other process takes.
+    """Returns an unused path in the same folder.
 
-    Not named by process: in containers all processes have the same number.
+    It is random, not the process id: containers share process ids.
+
+    Args:
+        path: A file or folder, which need not exist.
     """
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
 
@@ -136,15 +146,15 @@ def temporary_sibling(path: pathlib.Path) -> pathlib.Path:
 def read(
     path: str | os.PathLike[str], kind: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns header and arrays of an archive, checked against each other.
+    """Returns header and arrays of a file, checked against each other.
 
     Args:
         path: The file.
-        kind: What it must hold.
+        kind: The kind of content that it must have, such as `"ticket"`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is truncated, altered, or something else altogether.
+        MissingFileError: There is no such file.
+        UserError: It is truncated, altered, or a file of another kind.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -160,7 +170,7 @@ def read(
             }
     except FileNotFoundError:
         raise MissingFileError(f"No {kind} file {str(path)!r}.") from None
-    except Exception as error:  # noqa: BLE001 - a stranger's bytes: anything
+    except Exception as error:  # noqa: BLE001 - foreign bytes raise anything
         raise damaged(path, kind, error) from None
     return header, arrays
 
@@ -168,9 +178,15 @@ def read(
 def damaged(
     path: str | os.PathLike[str], kind: str, error: Exception
 ) -> UserError:
-    """Returns what refuses a file in one line.
+    """Returns the error for a file that cannot be read.
 
-    Short, too: what a stranger's bytes make others say may quote all of them.
+    The reason is truncated, because for a corrupt file zipfile and NumPy may
+    quote its whole content.
+
+    Args:
+        path: The file.
+        kind: The kind of content expected, such as `"ticket"`.
+        error: The reason.
     """
     reason = one_line(error, _REASON_LIMIT)
     return UserError(
@@ -179,10 +195,14 @@ def damaged(
 
 
 def allowance(path: str | os.PathLike[str]) -> int:
-    """Returns how many bytes a file may unpack to: 256 MiB, 64 times its size.
+    """Returns the limit on the unpacked size of a file, in bytes.
 
-    Whichever is more. Masks compress some twenty times; what compresses a
-    thousand times, and is large, was made to fill the memory.
+    It is 256 MiB or 64 times the size of the file, whichever is more. Masks
+    compress some twenty times. A large file that compresses a thousand times
+    was made to fill the memory.
+
+    Args:
+        path: The file.
     """
     return max(_ALWAYS_ALLOWED, _EXPANSION * os.path.getsize(path))
 
@@ -195,7 +215,7 @@ def _header(file: zipfile.ZipFile) -> dict[str, Any]:
     text = _contents(file, _HEADER, np.dtype("uint8"), (max(length, 0),))
     header = json.loads(text.tobytes())
     if not isinstance(header, dict):
-        raise TypeError("its header is no mapping")
+        raise TypeError("its header is not a mapping")
     return header
 
 
@@ -207,36 +227,36 @@ def _array(
         raise UserError(f"{name} has a shape of {shape}")
     array = _contents(file, name, dtype, shape)
     if hashlib.sha256(array.tobytes()).hexdigest() != entry["sha256"]:
-        raise UserError(f"{name} is not what its header says")
+        raise UserError(f"{name} differs from its header")
     return array
 
 
 def _contents(
     file: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Returns an entry that is exactly what `write` writes for this array.
+    """Returns an entry, if its bytes are as `write` writes this array.
 
-    Nothing of the entry is interpreted, and no more of it is unpacked than
-    dtype and shape promise.
+    The entry's preamble is compared, not parsed, and no more bytes are unpacked
+    than dtype and shape imply.
     """
     if dtype.hasobject:
         raise UserError(f"{name} holds objects")
     preamble = _preamble(dtype, shape)
     expected = len(preamble) + math.prod(shape) * dtype.itemsize
     if file.getinfo(f"{name}.npy").file_size != expected:
-        raise UserError(f"{name} is larger than its header says, or smaller")
+        raise UserError(f"{name} has another size than its header says")
     with file.open(f"{name}.npy") as stream:
         data = stream.read(expected + 1)
     if len(data) != expected or not data.startswith(preamble):
-        raise UserError(f"{name} is not what its header says")
+        raise UserError(f"{name} differs from its header")
     array = np.frombuffer(data, dtype, offset=len(preamble))
     return array.reshape(shape).copy()
 
 
 def _preamble(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """Returns what a `.npy` file of such an array begins with."""
+    """Returns the first bytes of a `.npy` file of such an array."""
     if dtype.hasobject:
-        raise UserError("Object arrays are not kept in archives.")
+        raise UserError("Object arrays cannot be stored.")
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape}
@@ -244,8 +264,8 @@ def _preamble(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def _moved(source: pathlib.Path, folder: pathlib.Path) -> bool:
-    """Moves a folder to its place; returns False if that is taken."""
+def _renamed(source: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Renames a folder; returns False if the target exists."""
     try:
         os.rename(source, folder)
     except OSError as error:
