@@ -234,7 +234,7 @@ def test_a_foreign_file_is_refused(tmp_path):
 def test_a_ticket_of_a_later_format_asks_for_an_update(
     ticket, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tf_lottery.lottery.ticket._FORMAT", 99)
+    monkeypatch.setattr("tf_lottery.lottery.ticket_file._FORMAT", 99)
     ticket.save(tmp_path / "t")
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format '99'.*Update tf_lottery"):
@@ -342,14 +342,14 @@ def test_small_arrays_cannot_become_many_large_ones(
     origin = dataclasses.replace(ticket.origin, step=1, slots=slots)
     dataclasses.replace(ticket, origin=origin).save(tmp_path / "t")
     monkeypatch.setattr(array_file, "_EXPANSION", 10)
-    monkeypatch.setattr("tf_lottery.lottery.ticket._DENSE", 1)
+    monkeypatch.setattr("tf_lottery.lottery.ticket_file._EXPANSION", 1)
     with pytest.raises(ValueError, match="it would unpack to 9"):
         Ticket.load(tmp_path / "t")
 
 
 def test_what_seeds_draw_counts_as_memory_too(ticket, tmp_path, monkeypatch):
     ticket.save(tmp_path / "t", values=False)
-    monkeypatch.setattr("tf_lottery.lottery.ticket._DENSE", 0)
+    monkeypatch.setattr("tf_lottery.lottery.ticket_file._EXPANSION", 0)
     with pytest.raises(ValueError, match=f"unpack to {4 * 728} bytes"):
         Ticket.load(tmp_path / "t")
 
