@@ -16,7 +16,12 @@ import toy
 from sample_tickets import trained_ticket
 
 from tf_lottery import export, masking, models
-from tf_lottery.export import benchmark_worker, muting, scores, verification
+from tf_lottery.export import (
+    benchmark_worker,
+    evaluation,
+    suppress_output,
+    verification,
+)
 
 REFUSE = """
 import sys
@@ -407,7 +412,7 @@ def test_a_file_that_differs_says_how_far_and_what_is_allowed(tmp_path):
     ],
 )
 def test_difference_is_a_share_of_the_largest(found, wanted, expected):
-    found = verification.difference(np.array(found), np.array(wanted))
+    found = verification.relative_difference(np.array(found), np.array(wanted))
     assert found == pytest.approx(expected)
 
 
@@ -540,7 +545,7 @@ def test_a_lambda_is_written_for_those_who_trust_it(tmp_path):
     ],
 )
 def test_one_line_says_what_failed(message, line):
-    assert muting.first_line(ValueError(message)) == line
+    assert suppress_output.error_summary(ValueError(message)) == line
 
 
 # Names, and models without a graph.
@@ -594,7 +599,7 @@ def test_the_ticket_of_a_subclassed_model_says_how_it_is_exported(tmp_path):
 
 
 def scores_of(y, outputs, metric=None):
-    return scores.Task(("output",), y, metric).scores([outputs])
+    return evaluation.Evaluator(("output",), y, metric).scores([outputs])
 
 
 def test_scores_are_those_of_keras():
@@ -614,7 +619,7 @@ def test_scores_are_those_of_keras():
     pixels = draw.random((50, 4, 4, 3)).astype("float32")
     right = (pixels.argmax(-1) == labels).mean()
     assert scores_of(labels, pixels) == {"accuracy": pytest.approx(right)}
-    several = scores.Task(("a", "b"), {"a": yes, "b": labels})
+    several = evaluation.Evaluator(("a", "b"), {"a": yes, "b": labels})
     assert several.scores([share, pixels]) == {
         "a_accuracy": pytest.approx(((share > 0.5) == yes).mean()),
         "b_accuracy": pytest.approx(right),
@@ -623,16 +628,21 @@ def test_scores_are_those_of_keras():
 
 def test_agreement_is_that_of_decisions():
     share = np.array([[0.1], [0.4], [0.6], [0.9]], "float32")
-    whole = scores.Task(("output",), np.zeros((4, 1), "int32"))
+    whole = evaluation.Evaluator(("output",), np.zeros((4, 1), "int32"))
     assert whole.agreement([share], [share]) == 1
     assert whole.agreement([share], [share + 0.2]) == 0.75
     low = keras.metrics.BinaryAccuracy(threshold=0.05)
-    low = scores.Task(("output",), np.zeros((4, 1)), low)
+    low = evaluation.Evaluator(("output",), np.zeros((4, 1)), low)
     assert low.agreement([share], [share + 0.2]) == 1
-    many = scores.Task(("output",), np.zeros((4, 3)), "binary_accuracy")
+    many = evaluation.Evaluator(
+        ("output",), np.zeros((4, 3)), "binary_accuracy"
+    )
     ones = np.ones((4, 3))
     assert many.agreement([ones], [ones * [1, 1, 0]]) == pytest.approx(2 / 3)
-    assert scores.Task(("output",), share).agreement([share], [share]) is None
+    assert (
+        evaluation.Evaluator(("output",), share).agreement([share], [share])
+        is None
+    )
 
 
 def test_the_table_compares_several_inputs_and_outputs(tmp_path):

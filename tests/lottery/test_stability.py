@@ -138,7 +138,7 @@ def test_bisection_finds_the_first_stable_step(stable_from):
 
 
 def test_training_that_is_never_stable_is_named():
-    with pytest.raises(ValueError, match="step 40 on.*30.0 points.*your own"):
+    with pytest.raises(ValueError, match="step 40 on.*30.0 points.*Give a"):
         stability.first_stable([0, 20, 40], lambda _: 0.3)
 
 
@@ -187,7 +187,7 @@ def test_the_first_stable_step_is_found(rewind_mode, tmp_path, monkeypatch):
 
     real_candidates = stability.candidates
     assert real_candidates(16) == (0, 1, 2, 4, 8)
-    monkeypatch.setattr(stability, "connect", connect)
+    monkeypatch.setattr(stability, "interpolate", connect)
     folder = tmp_path / "run"
 
     real_first = stability.first_stable
@@ -246,7 +246,7 @@ TINY = {"length": "20it", "levels": 1, "evaluate_every": 10}
 
 def test_a_run_is_connected_level_by_level(tmp_path, monkeypatch):
     three = functools.partial(stability.interpolate, points=3)
-    monkeypatch.setattr(stability, "connect", three)
+    monkeypatch.setattr(stability, "interpolate", three)
     config = experiment.Config().replace(
         {**TINY, "controls": "data_order", "model_options": {"units": [9, 5]}}
     )
@@ -256,7 +256,7 @@ def test_a_run_is_connected_level_by_level(tmp_path, monkeypatch):
     for _, _, line in lines:
         assert line.errors.keys() == {"train", "validation", "test"}
         assert all(0 <= e <= 1 for e in line.errors["test"])
-    monkeypatch.setattr(stability, "connect", None)  # they are kept
+    monkeypatch.setattr(stability, "interpolate", None)  # they are kept
     again = list(experiment.interpolate(RunDirectory.open(tmp_path / "r"), 1))
     assert again == lines[1:]
     with pytest.raises(ValueError, match="Unknown level.*'3'"):
