@@ -23,8 +23,8 @@ def test_masks_written_are_read_again(model, format, tmp_path):
     source = masked(model())
     for _ in range(2):
         path = export.write_masks(source, tmp_path / "mask", format)
-    found = export.read_masks(path, model(), format)
-    assert found == masking.get_masks(source)
+    masks = export.read_masks(path, model(), format)
+    assert masks == masking.get_masks(source)
     assert [p.name for p in tmp_path.iterdir()] == ["mask"]
 
 
@@ -75,11 +75,11 @@ def npy(array, **options):
     return stream.getvalue()
 
 
-def altered(place, value, **entries):
+def altered(offset, value, **entries):
     """Returns an archive that says otherwise of its first entry."""
     data = bytearray(npz(**entries))
-    data[place] = value
-    data[data.index(b"PK\x01\x02") + place + 2] = value
+    data[offset] = value
+    data[data.index(b"PK\x01\x02") + offset + 2] = value
     return bytes(data)
 
 
@@ -144,9 +144,7 @@ def test_a_file_that_is_no_mask_of_the_model_is_refused(
 
 def test_bad_names_and_missing_files_are_refused(tmp_path):
     model = masked(toy.mlp())
-    with pytest.raises(
-        ValueError, match="3 kernels need as many diff"
-    ):
+    with pytest.raises(ValueError, match="3 kernels need as many diff"):
         export.write_masks(model, tmp_path / "m", "google", ["a"])
     with pytest.raises(ValueError, match="'../a' is not a valid file name"):
         export.write_masks(model, tmp_path / "m", "google", ["../a", "b", "c"])

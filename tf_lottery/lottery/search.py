@@ -100,7 +100,8 @@ def find_tickets(
     only the dense network.
 
     Args:
-        dense: The ticket of level 0: masks of ones and the initial state θ0.
+        dense: The ticket of level 0: masks of ones, or those that the model
+            has already, and the initial state θ0.
         settings: The settings of the pruning.
 
     Yields:
