@@ -88,8 +88,8 @@ def write(
 ) -> pathlib.Path:
     """Writes a ticket or a model in the format of a name.
 
-    The file is loaded in its runtime and compared with the Keras model; it is
-    removed if they differ.
+    The file is loaded in its runtime and compared with the Keras model; if they
+    differ, `path` is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.

@@ -24,8 +24,8 @@ def keras_file(
 
     `keras.models.load_model` reads it without tf_lottery. A model with a
     `Lambda` needs `safe_mode=False`; classes of your own must be registered.
-    The file is loaded and compared with the Keras model; it is removed if
-    they differ.
+    The file is loaded and compared with the Keras model; if they differ, `path`
+    is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.

@@ -34,7 +34,8 @@ def litert(
     Its signature `serving_default` takes and returns tensors by the names of
     the model's inputs and outputs. It computes in float32 where the model
     computes in half precision, and recurrent layers are unrolled. The file is
-    loaded and compared with the Keras model; it is removed if they differ.
+    loaded and compared with the Keras model; if they differ, `path` is not
+    changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.
@@ -79,12 +80,12 @@ def sparse_litert(
 ) -> pathlib.Path:
     """Writes a `.tflite` file that stores only surviving weights.
 
-    They are stored in float32: with float16 LiteRT's sparse kernels return
-    nan, and with int8 they do not load. Other programs that read `.tflite`
-    files may not support sparse tensors. The signature has the names of the
-    model's inputs and outputs, half precision becomes float32, and recurrent
-    layers are unrolled. The file is loaded and compared with the Keras model;
-    it is removed if they differ.
+    They are stored in float32: with float16 LiteRT's sparse kernels return nan,
+    and with int8 they do not load. Other programs that read `.tflite` files may
+    not support sparse tensors. The signature has the names of the model's
+    inputs and outputs, half precision becomes float32, and recurrent layers are
+    unrolled. The file is loaded and compared with the Keras model; if they
+    differ, `path` is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.

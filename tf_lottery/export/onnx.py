@@ -25,9 +25,9 @@ def onnx(
 ) -> pathlib.Path:
     """Writes an ONNX file, pruned weights at zero.
 
-    Its inputs and outputs have the names of the model's. It computes in
-    float32 where the model computes in half precision. The file is loaded and
-    compared with the Keras model; it is removed if they differ.
+    Its inputs and outputs have the names of the model's. It computes in float32
+    where the model computes in half precision. The file is loaded and compared
+    with the Keras model; if they differ, `path` is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.

@@ -24,8 +24,8 @@ def saved_model(
     `tf.saved_model.load` reads it without tf_lottery. Its endpoint `serve`
     takes and returns the structures of the model; its signature
     `serving_default` takes and returns tensors by name. Each weight is stored
-    once: `keras.Model.export` stores it twice (keras#23553). The file is
-    loaded and compared with the Keras model; it is removed if they differ.
+    once: `keras.Model.export` stores it twice (keras#23553). The file is loaded
+    and compared with the Keras model; if they differ, `path` is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.

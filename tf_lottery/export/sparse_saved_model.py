@@ -41,7 +41,7 @@ def sparse_saved_model(
     It is loaded and served like the file of `saved_model`, without tf_lottery,
     and returns the same outputs. It is smaller only on disk: once loaded, it
     has dense kernels, and no call is faster. The file is loaded and compared
-    with the Keras model; it is removed if they differ.
+    with the Keras model; if they differ, `path` is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.

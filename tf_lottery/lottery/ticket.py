@@ -173,7 +173,8 @@ class Ticket:
         """
         weights = self._weights(at)
         if model is None:
-            model, copy = self.template(), self.source is not None
+            # A copy, whose variables have the paths of a model just built.
+            model, copy = self.template(), True
         # Raise before `model` itself is masked.
         kernels = masking.kernels(model, include=list(self.masks))
         _require_fit(weights, model)
