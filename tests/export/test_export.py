@@ -1,4 +1,4 @@
-"""What is exported serves where tf_lottery is not installed (K25, K35)."""
+"""Exported files, loaded where tf_lottery cannot be imported."""
 
 import dataclasses
 import importlib.util
@@ -16,7 +16,12 @@ import toy
 from sample_tickets import trained_ticket
 
 from tf_lottery import export, masking, models
-from tf_lottery.export import benchmark_worker, muting, scores, verification
+from tf_lottery.export import (
+    benchmark_worker,
+    evaluation,
+    suppress_output,
+    verification,
+)
 
 REFUSE = """
 import sys
@@ -83,13 +88,13 @@ TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "int8": 5e-2}
 OUTPUTS = """
 import runpy
 import numpy as np
-measuring = runpy.run_path(sys.argv[1])
-x, found = np.load(sys.argv[2]), {}
+worker = runpy.run_path(sys.argv[1])
+x, outputs = np.load(sys.argv[2]), {}
 for number, argument in enumerate(sys.argv[4:]):
     runtime, path = argument.split("=", 1)
     names = {"inputs": None, "outputs": None}
-    (found[str(number)],) = measuring["RUNTIMES"][runtime](path, names, 1)([x])
-np.savez(sys.argv[3], **found)
+    (outputs[str(number)],) = worker["RUNTIMES"][runtime](path, names, 1)([x])
+np.savez(sys.argv[3], **outputs)
 """
 
 
@@ -150,9 +155,9 @@ def exported(tmp_path_factory):
 def test_a_file_gives_the_outputs_of_the_ticket(exported, name, dtype, whole):
     needs(name)
     expected, outputs = exported
-    found = outputs[name, dtype, whole]
-    assert found.dtype == np.float32
-    error = np.abs(found - expected).max() / np.abs(expected).max()
+    output = outputs[name, dtype, whole]
+    assert output.dtype == np.float32
+    error = np.abs(output - expected).max() / np.abs(expected).max()
     assert error < TOLERANCE[dtype]
     # A dtype that changed nothing would be none.
     assert (error > 1e-5) == (dtype != "float32")
@@ -283,10 +288,10 @@ def test_the_table_speaks_for_the_files_themselves(tmp_path):
         "| right",
         "| wrong",
     ]
-    said = export.comparison.sentences([right, wrong], threads=1)
-    assert len(said) == 2
-    assert said[1].startswith("wrong, by right: ")
-    assert said[1].endswith("why.")
+    lines = export.comparison.sentences([right, wrong], threads=1)
+    assert len(lines) == 2
+    assert lines[1].startswith("wrong, by right: ")
+    assert lines[1].endswith("why.")
 
 
 def test_a_file_that_cannot_be_loaded_is_named(tmp_path):
@@ -395,7 +400,7 @@ def test_a_file_that_differs_says_how_far_and_what_is_allowed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "expected"),
+    ("output", "expected", "difference"),
     [
         ([1.0, 2.0], [1.0, 4.0], 0.5),
         ([0.0, 1e-9], [0.0, 0.0], 1e-9),
@@ -406,9 +411,9 @@ def test_a_file_that_differs_says_how_far_and_what_is_allowed(tmp_path):
         ([1, 2, 3, 4], [1, 2, 3, 5], 0.25),
     ],
 )
-def test_difference_is_a_share_of_the_largest(found, wanted, expected):
-    found = verification.difference(np.array(found), np.array(wanted))
-    assert found == pytest.approx(expected)
+def test_difference_is_relative_to_the_largest(output, expected, difference):
+    measured = verification.relative_difference(output, expected)
+    assert measured == pytest.approx(difference)
 
 
 def test_a_model_that_random_examples_do_not_fit_asks_for_some(tmp_path):
@@ -540,7 +545,7 @@ def test_a_lambda_is_written_for_those_who_trust_it(tmp_path):
     ],
 )
 def test_one_line_says_what_failed(message, line):
-    assert muting.first_line(ValueError(message)) == line
+    assert suppress_output.error_summary(ValueError(message)) == line
 
 
 # Names, and models without a graph.
@@ -561,7 +566,7 @@ def test_names_are_the_models_own_and_each_another():
 
 
 class Whole(keras.Model):
-    """Reads whole numbers, of which Keras remembers the shape alone."""
+    """Takes integers; Keras remembers only their shape."""
 
     def __init__(self):
         super().__init__()
@@ -594,27 +599,27 @@ def test_the_ticket_of_a_subclassed_model_says_how_it_is_exported(tmp_path):
 
 
 def scores_of(y, outputs, metric=None):
-    return scores.Task(("output",), y, metric).scores([outputs])
+    return evaluation.Evaluator(("output",), y, metric).scores([outputs])
 
 
 def test_scores_are_those_of_keras():
     draw = np.random.default_rng(0)
     share = draw.random((50, 1)).astype("float32")
     yes = (draw.random((50, 1)) < 0.5).astype("int32")
-    found = scores_of(yes, share)
-    assert found == {"accuracy": pytest.approx(((share > 0.5) == yes).mean())}
+    scores = scores_of(yes, share)
+    assert scores == {"accuracy": pytest.approx(((share > 0.5) == yes).mean())}
     top = keras.metrics.BinaryAccuracy(threshold=0.3, name="top")
     for _ in range(2):  # a metric is used for every file
-        found = scores_of(yes, share, top)
-        assert found == {"top": pytest.approx(((share > 0.3) == yes).mean())}
-    found = scores_of(yes.astype("float32"), share)
+        scores = scores_of(yes, share, top)
+        assert scores == {"top": pytest.approx(((share > 0.3) == yes).mean())}
+    scores = scores_of(yes.astype("float32"), share)
     error = ((share - yes) ** 2).mean()
-    assert found == {"mean_squared_error": pytest.approx(error)}
+    assert scores == {"mean_squared_error": pytest.approx(error)}
     labels = draw.integers(3, size=(50, 4, 4))
     pixels = draw.random((50, 4, 4, 3)).astype("float32")
     right = (pixels.argmax(-1) == labels).mean()
     assert scores_of(labels, pixels) == {"accuracy": pytest.approx(right)}
-    several = scores.Task(("a", "b"), {"a": yes, "b": labels})
+    several = evaluation.Evaluator(("a", "b"), {"a": yes, "b": labels})
     assert several.scores([share, pixels]) == {
         "a_accuracy": pytest.approx(((share > 0.5) == yes).mean()),
         "b_accuracy": pytest.approx(right),
@@ -623,16 +628,21 @@ def test_scores_are_those_of_keras():
 
 def test_agreement_is_that_of_decisions():
     share = np.array([[0.1], [0.4], [0.6], [0.9]], "float32")
-    whole = scores.Task(("output",), np.zeros((4, 1), "int32"))
-    assert whole.agreement([share], [share]) == 1
-    assert whole.agreement([share], [share + 0.2]) == 0.75
+    single = evaluation.Evaluator(("output",), np.zeros((4, 1), "int32"))
+    assert single.agreement([share], [share]) == 1
+    assert single.agreement([share], [share + 0.2]) == 0.75
     low = keras.metrics.BinaryAccuracy(threshold=0.05)
-    low = scores.Task(("output",), np.zeros((4, 1)), low)
+    low = evaluation.Evaluator(("output",), np.zeros((4, 1)), low)
     assert low.agreement([share], [share + 0.2]) == 1
-    many = scores.Task(("output",), np.zeros((4, 3)), "binary_accuracy")
+    many = evaluation.Evaluator(
+        ("output",), np.zeros((4, 3)), "binary_accuracy"
+    )
     ones = np.ones((4, 3))
     assert many.agreement([ones], [ones * [1, 1, 0]]) == pytest.approx(2 / 3)
-    assert scores.Task(("output",), share).agreement([share], [share]) is None
+    assert (
+        evaluation.Evaluator(("output",), share).agreement([share], [share])
+        is None
+    )
 
 
 def test_the_table_compares_several_inputs_and_outputs(tmp_path):
@@ -647,7 +657,7 @@ def test_the_table_compares_several_inputs_and_outputs(tmp_path):
     x = {"a": draw.normal(size=(40, 3)), "b": draw.normal(size=(40, 2))}
     y = {"price": draw.normal(size=(40, 1)), "kind": draw.integers(3, size=40)}
     path = export.litert(model, tmp_path / "x.tflite", x=x)
-    made = export.comparison.Export(
+    file = export.comparison.Export(
         "file",
         path,
         export.FORMATS["litert"],
@@ -655,10 +665,10 @@ def test_the_table_compares_several_inputs_and_outputs(tmp_path):
         "why",
         export.signature_of(model),
     )
-    dense, file = export.comparison.with_original(model, [made], x, y)
-    assert dense.scores == pytest.approx(file.scores)
+    dense, measured = export.comparison.with_original(model, [file], x, y)
+    assert dense.scores == pytest.approx(measured.scores)
     predicted = model.predict(x, verbose=0)
-    assert file.scores == {
+    assert measured.scores == {
         "kind_accuracy": pytest.approx(
             (predicted["kind"].argmax(-1) == y["kind"]).mean()
         ),
@@ -666,7 +676,7 @@ def test_the_table_compares_several_inputs_and_outputs(tmp_path):
             ((predicted["price"] - y["price"]) ** 2).mean(), rel=1e-5
         ),
     }
-    assert file.agreement == 1
-    assert 0 <= file.difference < 1e-5
-    head = export.comparison.table([dense, file]).splitlines()[0]
+    assert measured.agreement == 1
+    assert 0 <= measured.difference < 1e-5
+    head = export.comparison.table([dense, measured]).splitlines()[0]
     assert "| kind_accuracy | price_mean_squared_error | as Keras |" in head

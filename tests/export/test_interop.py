@@ -23,8 +23,8 @@ def test_masks_written_are_read_again(model, format, tmp_path):
     source = masked(model())
     for _ in range(2):
         path = export.write_masks(source, tmp_path / "mask", format)
-    found = export.read_masks(path, model(), format)
-    assert found == masking.get_masks(source)
+    masks = export.read_masks(path, model(), format)
+    assert masks == masking.get_masks(source)
     assert [p.name for p in tmp_path.iterdir()] == ["mask"]
 
 
@@ -75,11 +75,11 @@ def npy(array, **options):
     return stream.getvalue()
 
 
-def altered(place, value, **entries):
+def altered(offset, value, **entries):
     """Returns an archive that says otherwise of its first entry."""
     data = bytearray(npz(**entries))
-    data[place] = value
-    data[data.index(b"PK\x01\x02") + place + 2] = value
+    data[offset] = value
+    data[data.index(b"PK\x01\x02") + offset + 2] = value
     return bytes(data)
 
 
@@ -90,7 +90,7 @@ BAD = {
     "too few": (npz(a=RIGHT[0]), r"it holds 1 masks \(a.npy\), and the model"),
     "another shape": (
         npz(a=npy(np.zeros((36, 16))), b=RIGHT[0], c=RIGHT[1]),
-        r"a.npy, of dense/kernel is float64 of shape \(36, 16\), and needs",
+        r"a.npy, of dense/kernel is float64 of shape \(36, 16\), not",
     ),
     "huge": (npz(a=HUGE, b=RIGHT[0], c=RIGHT[1]), "is int8 of shape"),
     "objects": (
@@ -107,7 +107,7 @@ BAD = {
     ),
     "a long header": (
         npz(a=npy(np.zeros((16, 36)), version=(2, 0)), b=RIGHT[0], c=RIGHT[1]),
-        "is no .npy file of version 1.0",
+        "is not a .npy file of version 1.0",
     ),
     "encrypted": (
         altered(6, 1, a=npy(np.zeros((16, 36))), b=RIGHT[0], c=RIGHT[1]),
@@ -144,9 +144,9 @@ def test_a_file_that_is_no_mask_of_the_model_is_refused(
 
 def test_bad_names_and_missing_files_are_refused(tmp_path):
     model = masked(toy.mlp())
-    with pytest.raises(ValueError, match="3 kernels need as many names"):
+    with pytest.raises(ValueError, match="3 kernels need as many diff"):
         export.write_masks(model, tmp_path / "m", "google", ["a"])
-    with pytest.raises(ValueError, match="'../a' is no name of a file"):
+    with pytest.raises(ValueError, match="'../a' is not a valid file name"):
         export.write_masks(model, tmp_path / "m", "google", ["../a", "b", "c"])
     with pytest.raises(ValueError, match="Unknown format of masks 'googel'"):
         export.read_masks(tmp_path, model, "googel")

@@ -1,4 +1,4 @@
-"""Shrinking changes no output, and removes what does nothing (K12)."""
+"""Shrinking removes dead units and changes no output."""
 
 import re
 
@@ -30,8 +30,8 @@ def agree(model, shrunk, draw):
     x = [draw.normal(scale=2, size=shape).astype("float32") for shape in shapes]
     x = x if len(x) > 1 else x[0]
     expected = keras.tree.flatten(model(x, training=False))
-    found = keras.tree.flatten(shrunk.model(x, training=False))
-    for one, other in zip(expected, found, strict=True):
+    outputs = keras.tree.flatten(shrunk.model(x, training=False))
+    for one, other in zip(expected, outputs, strict=True):
         one, other = np.asarray(one), np.asarray(other)
         scale = max(1.0, np.abs(one).max())
         np.testing.assert_allclose(other / scale, one / scale, atol=1e-5)
@@ -343,22 +343,22 @@ def test_the_papers_networks_shrink(name):
 @pytest.mark.parametrize("training", [True, "symbolic"])
 def test_a_nested_model_called_in_training_stays_whole(training):
     inner = chain(L.Dense(3, "relu"), L.BatchNormalization(), L.Dense(3))
-    given = keras.Input(inner.input_shape[1:])
-    inputs, said = given, training
+    tensor = keras.Input(inner.input_shape[1:])
+    inputs, flag = tensor, training
     if training == "symbolic":
-        said = keras.Input((), batch_size=1, dtype="bool")
-        inputs, said = [given, said], said[0]
-    x = inner(given, training=said)
+        flag = keras.Input((), batch_size=1, dtype="bool")
+        inputs, flag = [tensor, flag], flag[0]
+    x = inner(tensor, training=flag)
     model = keras.Model(inputs, L.Dense(2)(x))
     disturb(model, 1.0, np.random.default_rng(0))
     kill_inputs(inner.layers[0], 0)
     shrunk = export.shrink(model)
-    x = np.random.default_rng(1).normal(size=(5, *given.shape[1:]))
+    x = np.random.default_rng(1).normal(size=(5, *tensor.shape[1:]))
     x = x.astype("float32")
     if training == "symbolic":
         x = [x, np.array([True])]
-    expected, found = model(x), shrunk.model(x)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    expected, shrunk_outputs = model(x), shrunk.model(x)
+    np.testing.assert_allclose(shrunk_outputs, expected, atol=1e-5)
     assert shrunk.after == shrunk.before
 
 
@@ -377,9 +377,9 @@ class Mine(keras.Model):
 
 @pytest.mark.parametrize("deep", [False, True], ids=["beside", "within"])
 def test_a_model_called_plainly_and_in_training_stays_one(deep):
-    given, x = keras.Input((4,)), keras.Input((4,))
-    inner = keras.Model(given, L.Dense(4)(L.Dense(5, "relu")(given)))
-    outer = keras.Model(given, inner(given)) if deep else inner
+    tensor, x = keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model(tensor, L.Dense(4)(L.Dense(5, "relu")(tensor)))
+    outer = keras.Model(tensor, inner(tensor)) if deep else inner
     total = L.Add()([outer(x), inner(x, training=True)])
     model = keras.Model(x, L.Dense(2)(total))
     draw = np.random.default_rng(0)
@@ -396,34 +396,39 @@ def test_a_nested_subclassed_model_stays_whole_and_is_named():
     shrunk = check(model)
     assert shrunk.after == shrunk.before
     # A copy of a class whose configuration holds no name is numbered.
-    said = r"'mine(_\d+)?' \(Mine\) is a model that is called as a whole"
-    assert re.search(said, " ".join(shrunk.stayed))
+    pattern = r"'mine(_\d+)?' \(Mine\) is a model that is called as a whole"
+    assert re.search(pattern, " ".join(shrunk.stayed))
 
 
 def test_inputs_and_outputs_keep_their_names():
-    given = {"b": keras.Input((3,), name="b"), "a": keras.Input((4,), name="a")}
-    outputs = {
-        "z": L.Dense(2)(L.Dense(3, "relu")(given["b"])),
-        "y": L.Dense(2)(given["a"]),
+    inputs = {
+        "b": keras.Input((3,), name="b"),
+        "a": keras.Input((4,), name="a"),
     }
-    model = keras.Model(given, outputs)
+    outputs = {
+        "z": L.Dense(2)(L.Dense(3, "relu")(inputs["b"])),
+        "y": L.Dense(2)(inputs["a"]),
+    }
+    model = keras.Model(inputs, outputs)
     draw = np.random.default_rng(0)
     disturb(model, 0.4, draw)
     x = {"b": draw.normal(size=(5, 3)), "a": draw.normal(size=(5, 4))}
     x = {name: array.astype("float32") for name, array in x.items()}
-    expected, found = model(x), export.shrink(model).model(x)
-    assert found.keys() == expected.keys()
+    expected, shrunk_outputs = model(x), export.shrink(model).model(x)
+    assert shrunk_outputs.keys() == expected.keys()
     for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+        np.testing.assert_allclose(
+            shrunk_outputs[name], expected[name], atol=1e-5
+        )
 
 
 def test_a_list_of_one_output_stays_one():
-    given = keras.Input((3,))
-    model = keras.Model(given, [L.Dense(2)(given)])
+    tensor = keras.Input((3,))
+    model = keras.Model(tensor, [L.Dense(2)(tensor)])
     shrunk = export.shrink(model).model
     for network in (model, shrunk):
         assert isinstance(network.output, list)
-        assert isinstance(network(given), list)
+        assert isinstance(network(tensor), list)
 
 
 def test_a_subclassed_model_is_written_as_keras_does(tmp_path):

@@ -1,4 +1,4 @@
-"""The algorithm of the paper, on its own and in the loop."""
+"""The search: tickets of fake and of real training."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State
 
 
-def walk(how, train=fake_training, shapes=TWINS):
+def run_search(how, train=fake_training, shapes=TWINS):
     dense = dense_ticket(shapes=shapes)
     return list(
         search.train_sequentially(search.find_tickets(dense, how), train)
@@ -22,32 +22,32 @@ def walk(how, train=fake_training, shapes=TWINS):
 
 
 def test_levels_run_from_dense_to_the_last():
-    found = walk(search.Pruning(3, RATES))
-    assert [ticket.level for ticket, _ in found] == [0, 1, 2, 3]
-    assert found[0][0].density == 1
+    levels = run_search(search.Pruning(3, RATES))
+    assert [ticket.level for ticket, _ in levels] == [0, 1, 2, 3]
+    assert levels[0][0].density == 1
 
 
 def test_zero_levels_are_plain_training():
-    ((ticket, _),) = walk(search.Pruning(0, RATES))
+    ((ticket, _),) = run_search(search.Pruning(0, RATES))
     assert ticket.masks.density == 1
 
 
-def test_counts_follow_each_kernels_own_rate():
-    for level, (ticket, _) in enumerate(walk(search.Pruning(3, RATES))):
+def test_counts_follow_the_rate_of_each_kernel():
+    for level, (ticket, _) in enumerate(run_search(search.Pruning(3, RATES))):
         a, b = 40, 40
         for _ in range(level):
             a, b = a - round(0.2 * a), b - round(0.5 * b)
         assert ticket.masks.counts == {"a/kernel": a, "b/kernel": b}
 
 
-def test_a_rate_of_zero_leaves_a_kernel_whole():
-    *_, (last, _) = walk(search.Pruning(3, {**RATES, "b/kernel": 0.0}))
+def test_a_rate_of_zero_prunes_nothing_of_a_kernel():
+    *_, (last, _) = run_search(search.Pruning(3, {**RATES, "b/kernel": 0.0}))
     assert last.masks.counts == {"a/kernel": 21, "b/kernel": 40}
 
 
 def test_each_level_keeps_the_largest_that_its_own_training_left():
-    found = walk(search.Pruning(3, RATES))
-    for (before, run), (after, _) in zip(found, found[1:], strict=False):
+    levels = run_search(search.Pruning(3, RATES))
+    for (before, run), (after, _) in zip(levels, levels[1:], strict=False):
         assert after.masks <= before.masks
         for path, mask in after.masks.items():
             size = np.abs(run.trained[path])
@@ -56,21 +56,21 @@ def test_each_level_keeps_the_largest_that_its_own_training_left():
 
 
 def test_one_shot_scores_every_level_by_the_dense_network():
-    found = walk(search.Pruning(3, RATES, schedule="one_shot"))
-    dense = found[0][1].trained
-    for ticket, _ in found[1:]:
+    levels = run_search(search.Pruning(3, RATES, schedule="one_shot"))
+    dense = levels[0][1].trained
+    for ticket, _ in levels[1:]:
         for path, mask in ticket.masks.items():
             size = np.abs(dense[path])
             assert size[~mask].max() <= size[mask].min()
-    iterative = walk(search.Pruning(3, RATES))
-    assert found[1][0].masks == iterative[1][0].masks
-    assert found[3][0].masks != iterative[3][0].masks
+    iterative = run_search(search.Pruning(3, RATES))
+    assert levels[1][0].masks == iterative[1][0].masks
+    assert levels[3][0].masks != iterative[3][0].masks
 
 
 def test_global_pruning_lets_kernels_of_one_rate_compete():
     rates = dict.fromkeys(RATES, 0.5)
-    found = walk(search.Pruning(2, rates, allocation="global"))
-    run, ticket = found[0][1], found[1][0]
+    levels = run_search(search.Pruning(2, rates, allocation="global"))
+    run, ticket = levels[0][1], levels[1][0]
     assert ticket.masks.kept == 40
     sizes = {p: np.abs(run.trained[p]) for p in RATES}
     kept = np.concatenate([sizes[p][m] for p, m in ticket.masks.items()])
@@ -78,14 +78,14 @@ def test_global_pruning_lets_kernels_of_one_rate_compete():
     assert gone.max() <= kept.min()
 
 
-def test_a_criterion_of_ones_own_sees_trained_and_origin():
+def test_a_custom_criterion_sees_trained_and_origin():
     seen = []
 
     def least_moved(trained, origin):
         seen.append((trained, origin))
         return {p: -np.abs(trained[p] - origin[p]) for p in trained}
 
-    walk(search.Pruning(2, RATES, criterion=least_moved))
+    run_search(search.Pruning(2, RATES, criterion=least_moved))
     theta_0 = dense_ticket().origin.weights
     assert len(seen) == 2
     for trained, origin in seen:
@@ -99,7 +99,7 @@ def test_allocations_that_share_keep_the_total_of_their_rate(name, schedule):
     rates = {**dict.fromkeys(SHAPES, 0.5), "d/kernel": 0.2}
     how = search.Pruning(3, rates, allocation=name, schedule=schedule)
     before = None
-    for level, (ticket, _) in enumerate(walk(how, shapes=SHAPES)):
+    for level, (ticket, _) in enumerate(run_search(how, shapes=SHAPES)):
         counts = ticket.masks.counts
         assert counts.pop("d/kernel") == [12, 10, 8, 6][level]
         assert sum(counts.values()) == [64, 32, 16, 8][level]
@@ -115,7 +115,7 @@ def test_erk_keeps_small_kernels_denser_at_every_level():
     how = search.Pruning(3, dict.fromkeys(shapes, 0.5), allocation="erk")
     counts = [
         list(ticket.masks.counts.values())
-        for ticket, _ in walk(how, shapes=shapes)
+        for ticket, _ in run_search(how, shapes=shapes)
     ]
     assert counts == [[1, 15, 48], [1, 11, 20], [1, 5, 10], [1, 3, 4]]
 
@@ -125,16 +125,16 @@ def test_a_share_that_would_grow_as_the_total_falls_does_not():
     # the Alabama paradox. But of "c" only one survives; 3.5 + 2.5 are left.
     shapes = {"a/kernel": (1, 6), "b/kernel": (3, 2), "c/kernel": (1, 2)}
     how = search.Pruning(7, dict.fromkeys(shapes, 0.1), allocation="erk")
-    found = walk(how, shapes=shapes)
-    counts = [list(ticket.masks.counts.values()) for ticket, _ in found]
+    levels = run_search(how, shapes=shapes)
+    counts = [list(ticket.masks.counts.values()) for ticket, _ in levels]
     assert counts[6:] == [[4, 3, 1], [4, 2, 1]]
 
 
 @pytest.mark.parametrize("name", pruning.CRITERIA)
 def test_every_criterion_searches(name):
-    found = walk(search.Pruning(2, RATES, criterion=name))
+    levels = run_search(search.Pruning(2, RATES, criterion=name))
     theta_0 = dense_ticket().origin.weights
-    for (before, run), (after, _) in itertools.pairwise(found):
+    for (before, run), (after, _) in itertools.pairwise(levels):
         scores = pruning.CRITERIA[name](
             *({p: w[p] for p in RATES} for w in (run.trained, theta_0))
         )
@@ -145,9 +145,9 @@ def test_every_criterion_searches(name):
 
 
 def test_every_level_restarts_from_theta_0_masked():
-    found = walk(search.Pruning(2, RATES))
+    levels = run_search(search.Pruning(2, RATES))
     theta_0 = dense_ticket().origin.weights
-    for ticket, run in found:
+    for ticket, run in levels:
         for path, mask in ticket.masks.items():
             start = ticket.start.weights[path]
             assert np.array_equal(start, theta_0[path] * mask)
@@ -166,12 +166,12 @@ def test_real_training_restarts_from_theta_k(step):
         capture = step if ticket.level == 0 else None
         return toy.train(trainer, ticket.start, ticket.masks, capture)
 
-    found = list(
+    levels = list(
         search.train_sequentially(search.find_tickets(dense, how), train)
     )
-    (theta_k,) = found[0][1].captured
+    (theta_k,) = levels[0][1].captured
     assert theta_k.step == step
-    for ticket, run in found[1:]:
+    for ticket, run in levels[1:]:
         assert ticket.origin.digest == theta_k.digest
         for path, mask in ticket.masks.items():
             assert (run.trained[path][~mask] == 0).all()
@@ -179,19 +179,20 @@ def test_real_training_restarts_from_theta_k(step):
 
 def test_a_kernel_is_never_emptied():
     with pytest.raises(ValueError, match="No weight of a/kernel"):
-        walk(search.Pruning(30, {"a/kernel": 0.6, "b/kernel": 0.1}))
+        run_search(search.Pruning(30, {"a/kernel": 0.6, "b/kernel": 0.1}))
 
 
 def test_rewinding_the_learning_rate_alone_keeps_the_trained_weights():
-    found = walk(search.Pruning(2, RATES, rewind_mode="learning_rate"))
-    for (_, before), (ticket, _) in itertools.pairwise(found):
+    levels = run_search(search.Pruning(2, RATES, rewind_mode="learning_rate"))
+    for (_, before), (ticket, _) in itertools.pairwise(levels):
         for path, weight in before.trained.items():
             mask = ticket.masks.get(path, True)
             assert np.array_equal(ticket.start.weights[path], weight * mask)
         assert ticket.start.step == 0
-    masks = [ticket.masks for ticket, _ in found]
+    masks = [ticket.masks for ticket, _ in levels]
     assert [m.counts for m in masks] == [
-        ticket.masks.counts for ticket, _ in walk(search.Pruning(2, RATES))
+        ticket.masks.counts
+        for ticket, _ in run_search(search.Pruning(2, RATES))
     ]
 
 
@@ -203,8 +204,10 @@ def test_all_but_the_weights_restarts_from_step_k():
         captured = (State(7, start.weights, slots),)
         return dataclasses.replace(fake_training(ticket), captured=captured)
 
-    found = walk(search.Pruning(1, RATES, rewind_mode="learning_rate"), train)
-    (_, before), (ticket, _) = found
+    levels = run_search(
+        search.Pruning(1, RATES, rewind_mode="learning_rate"), train
+    )
+    (_, before), (ticket, _) = levels
     mask = ticket.masks["a/kernel"]
     assert ticket.start.step == ticket.start.slots["iteration"] == 7
     assert np.array_equal(ticket.start.slots["a/kernel/momentum"], mask)

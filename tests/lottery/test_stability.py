@@ -38,9 +38,9 @@ def test_the_ends_of_a_line_are_the_networks_themselves():
     line = stability.interpolate(*ends, errors_of(trainer), points=5)
     assert line.alphas == (0, 0.25, 0.5, 0.75, 1)
     assert line.errors.keys() == {"train", "validation", "test"}
-    for place, weights in zip((0, -1), ends, strict=True):
+    for index, weights in zip((0, -1), ends, strict=True):
         for split, error in trainer.errors(weights).items():
-            assert line.errors[split][place] == error
+            assert line.errors[split][index] == error
     assert line.distance > 0
 
 
@@ -83,35 +83,38 @@ def test_points_lie_where_they_are_said_to_lie():
     assert line.distance == pytest.approx(np.sqrt(32))
 
 
-def test_statistics_estimated_anew_are_those_of_the_data():
+def test_reestimated_statistics_are_those_of_the_data():
     model = toy.convnet()
     trainer = toy.trainer(model)
     weights = trainer.state.weights
     before = [v.numpy() for v in model.variables]
-    found = batch_norm.reestimated(model, weights, trainer._splits["train"])
+    estimated = batch_norm.reestimated(model, weights, trainer._splits["train"])
     x = trainer.data.train.x
     outputs = model.layers[1](x).numpy()  # of the convolution
     name = "batch_normalization/moving_"
     np.testing.assert_allclose(
-        found[f"{name}mean"], outputs.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5
+        estimated[f"{name}mean"],
+        outputs.mean(axis=(0, 1, 2)),
+        rtol=1e-4,
+        atol=1e-5,
     )
     np.testing.assert_allclose(
-        found[f"{name}variance"], outputs.var(axis=(0, 1, 2)), rtol=1e-3
+        estimated[f"{name}variance"], outputs.var(axis=(0, 1, 2)), rtol=1e-3
     )
     for path in weights.keys() - {f"{name}mean", f"{name}variance"}:
-        assert np.array_equal(found[path], weights[path])
+        assert np.array_equal(estimated[path], weights[path])
     for old, new in zip(before, model.variables, strict=True):
         assert np.array_equal(old, new.numpy())
     assert model.layers[2].momentum == 0.99
 
 
-def test_without_normalisation_nothing_is_estimated():
+def test_without_normalization_nothing_is_estimated():
     trainer = toy.trainer()
     weights = trainer.state.weights
     assert batch_norm.reestimated(trainer.model, weights, []) is weights
 
 
-def test_a_point_between_is_measured_with_statistics_of_its_own():
+def test_a_point_between_is_measured_with_reestimated_statistics():
     trainer = toy.trainer(toy.convnet())
     masks = masking.get_masks(trainer.model)
     run = toy.train(trainer, trainer.state, masks)
@@ -119,26 +122,26 @@ def test_a_point_between_is_measured_with_statistics_of_its_own():
     name = "batch_normalization/moving_variance"
     weights[name] = 1e4 * weights[name]
     broken = trainer.errors(weights, ["test"])["test"]
-    mended = trainer.errors(weights, ["test"], reestimate_batch_norm=True)[
+    reestimated = trainer.errors(weights, ["test"], reestimate_batch_norm=True)[
         "test"
     ]
-    whole = trainer.errors(run.trained, ["test"])["test"]
-    assert mended == pytest.approx(whole, abs=0.05)
-    assert broken > mended + 0.1
+    intact = trainer.errors(run.trained, ["test"])["test"]
+    assert reestimated == pytest.approx(intact, abs=0.05)
+    assert broken > reestimated + 0.1
 
 
 @pytest.mark.parametrize("stable_from", range(9))
 def test_bisection_finds_the_first_stable_step(stable_from):
     steps = list(range(9))
-    found, measured = stability.first_stable(
+    step, measured = stability.first_stable(
         steps, lambda k: 0.3 if k < stable_from else 0.001
     )
-    assert found == stable_from
+    assert step == stable_from
     assert len(measured) <= 4
 
 
 def test_training_that_is_never_stable_is_named():
-    with pytest.raises(ValueError, match="step 40 on.*30.0 points.*your own"):
+    with pytest.raises(ValueError, match="step 40 on.*30.0 points.*Give a"):
         stability.first_stable([0, 20, 40], lambda _: 0.3)
 
 
@@ -153,8 +156,8 @@ def test_a_barrier_is_the_rise_over_the_mean_of_the_ends():
 def test_copies_of_the_dense_network_part_at_step_k(tmp_path):
     search = prepare(levels=1, rewind="10it", controls=["data_order"])
     fit(search, tmp_path / "run", length="20it")
-    found = {(r.level, r.variant): r for r in search.records}
-    assert found.keys() == {
+    records = {(r.level, r.variant): r for r in search.records}
+    assert records.keys() == {
         (level, variant)
         for level in (0, 1)
         for variant in ("ticket", "data_order")
@@ -187,7 +190,7 @@ def test_the_first_stable_step_is_found(rewind_mode, tmp_path, monkeypatch):
 
     real_candidates = stability.candidates
     assert real_candidates(16) == (0, 1, 2, 4, 8)
-    monkeypatch.setattr(stability, "connect", connect)
+    monkeypatch.setattr(stability, "interpolate", connect)
     folder = tmp_path / "run"
 
     real_first = stability.first_stable
@@ -204,10 +207,10 @@ def test_the_first_stable_step_is_found(rewind_mode, tmp_path, monkeypatch):
     search = prepare(**settings)
     fit(search, folder, length="16it")
     assert search.tickets[1].origin.step == 4
-    found = json.loads((folder / "rewind.json").read_text())
-    assert found["step"] == 4
-    assert found["barriers"] == {str(k): barriers[k] for k in sorted(taken)}
-    assert found["steps_trained"] == sum(16 - k for k in taken)
+    record = json.loads((folder / "rewind.json").read_text())
+    assert record["step"] == 4
+    assert record["barriers"] == {str(k): barriers[k] for k in sorted(taken)}
+    assert record["steps_trained"] == sum(16 - k for k in taken)
     probes = {r.variant for r in search.records if r.level == 0} - {"ticket"}
     assert probes == {f"probe_{k}" for k in taken}
     monkeypatch.undo()
@@ -217,9 +220,9 @@ def test_the_first_stable_step_is_found(rewind_mode, tmp_path, monkeypatch):
     assert trainings.count == 0
     assert again.tickets[1].origin.digest == search.tickets[1].origin.digest
     # The same as if the step had been given.
-    given = prepare(levels=1, rewind="4it", rewind_mode=rewind_mode)
-    fit(given, length="16it")
-    assert given.tickets[1].start.digest == search.tickets[1].start.digest
+    fixed = prepare(levels=1, rewind="4it", rewind_mode=rewind_mode)
+    fit(fixed, length="16it")
+    assert fixed.tickets[1].start.digest == search.tickets[1].start.digest
 
 
 def test_dead_certain_training_is_stable_from_the_start(tmp_path):
@@ -236,9 +239,9 @@ def test_dead_certain_training_is_stable_from_the_start(tmp_path):
         run_dir=tmp_path / "run",
         verbose=False,
     )
-    found = RunDirectory.open(tmp_path / "run").rewind
-    assert found["step"] == 0
-    assert all(abs(barrier) < 0.02 for barrier in found["barriers"].values())
+    record = RunDirectory.open(tmp_path / "run").rewind
+    assert record["step"] == 0
+    assert all(abs(barrier) < 0.02 for barrier in record["barriers"].values())
 
 
 TINY = {"length": "20it", "levels": 1, "evaluate_every": 10}
@@ -246,17 +249,17 @@ TINY = {"length": "20it", "levels": 1, "evaluate_every": 10}
 
 def test_a_run_is_connected_level_by_level(tmp_path, monkeypatch):
     three = functools.partial(stability.interpolate, points=3)
-    monkeypatch.setattr(stability, "connect", three)
+    monkeypatch.setattr(stability, "interpolate", three)
     config = experiment.Config().replace(
         {**TINY, "controls": "data_order", "model_options": {"units": [9, 5]}}
     )
     directory = experiment.run_experiment(config, tmp_path / "r", verbose=False)
     lines = list(experiment.interpolate(directory))
-    assert [place for *place, _ in lines] == [[0, 0], [0, 1]]
+    assert [levels for *levels, _ in lines] == [[0, 0], [0, 1]]
     for _, _, line in lines:
         assert line.errors.keys() == {"train", "validation", "test"}
         assert all(0 <= e <= 1 for e in line.errors["test"])
-    monkeypatch.setattr(stability, "connect", None)  # they are kept
+    monkeypatch.setattr(stability, "interpolate", None)  # lines are stored
     again = list(experiment.interpolate(RunDirectory.open(tmp_path / "r"), 1))
     assert again == lines[1:]
     with pytest.raises(ValueError, match="Unknown level.*'3'"):

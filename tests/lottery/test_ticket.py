@@ -1,4 +1,4 @@
-"""A ticket is masks and the weights they restart from, and one file."""
+"""Tickets: building models from them, saving and loading them."""
 
 import copy
 import dataclasses
@@ -107,9 +107,7 @@ def test_a_model_that_is_refused_is_not_masked(ticket):
     "architecture",
     ["{", "3", "[]", "{}", '{"class_name": "Mine", "config": {}}'],
 )
-def test_an_architecture_that_is_none_is_refused_in_one_line(
-    ticket, architecture
-):
+def test_an_invalid_architecture_is_refused_in_one_line(ticket, architecture):
     broken = dataclasses.replace(ticket, architecture=architecture)
     with pytest.raises(ValueError, match=r"give a model: ticket\.bu") as error:
         broken.build()
@@ -198,26 +196,26 @@ def small(tmp_path):
 
 
 def test_a_file_truncated_anywhere_is_refused(small):
-    _, path, whole = small
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
+    _, path, content = small
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
         assert "is no ticket file, or a damaged" in load_or_message(path)
 
 
 def test_flipped_bytes_are_refused_or_harmless(small):
-    ticket, path, whole = small
+    ticket, path, content = small
     draw, refused = np.random.default_rng(0), 0
     for _ in range(2000):
-        data = np.frombuffer(whole, "uint8").copy()
-        places = draw.integers(len(data), size=draw.integers(1, 4))
-        data[places] = draw.integers(256, size=len(places))
+        data = np.frombuffer(content, "uint8").copy()
+        positions = draw.integers(len(data), size=draw.integers(1, 4))
+        data[positions] = draw.integers(256, size=len(positions))
         path.write_bytes(data.tobytes())
-        found = load_or_message(path)
-        if isinstance(found, str):
+        result = load_or_message(path)
+        if isinstance(result, str):
             refused += 1
         else:  # a date, say
-            assert found.masks == ticket.masks
-            assert found.start.digest == ticket.start.digest
+            assert result.masks == ticket.masks
+            assert result.start.digest == ticket.start.digest
     assert refused > 1000
 
 
@@ -234,7 +232,7 @@ def test_a_foreign_file_is_refused(tmp_path):
 def test_a_ticket_of_a_later_format_asks_for_an_update(
     ticket, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tf_lottery.lottery.ticket._FORMAT", 99)
+    monkeypatch.setattr("tf_lottery.lottery.ticket_file._FORMAT", 99)
     ticket.save(tmp_path / "t")
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format '99'.*Update tf_lottery"):
@@ -294,7 +292,7 @@ JUNK = [
 ]
 
 
-def places(value):
+def key_paths(value):
     """Yields the keys to every value that some JSON holds."""
     items = []
     if isinstance(value, dict):
@@ -303,11 +301,11 @@ def places(value):
         items = enumerate(value)
     for key, inner in items:
         yield (key,)
-        yield from ((key, *rest) for rest in places(inner))
+        yield from ((key, *rest) for rest in key_paths(inner))
 
 
 @pytest.mark.parametrize("values", [True, False])
-def test_whatever_a_header_says_is_refused_in_one_line_or_harmless(
+def test_any_header_is_refused_in_one_line_or_harmless(
     ticket, tmp_path, values
 ):
     path = tmp_path / "t"
@@ -315,18 +313,18 @@ def test_whatever_a_header_says_is_refused_in_one_line_or_harmless(
     header, arrays = array_file.read(path, "ticket")
     header.pop("kind")
     loaded = 0
-    for keys, junk in itertools.product(places(header), JUNK):
+    for keys, junk in itertools.product(key_paths(header), JUNK):
         forged = copy.deepcopy(header)
         inner = forged
         for key in keys[:-1]:
             inner = inner[key]
         inner[keys[-1]] = junk
         array_file.write(path, "ticket", forged, arrays, compress=False)
-        found = load_or_message(path)
-        if not isinstance(found, str):
+        result = load_or_message(path)
+        if not isinstance(result, str):
             loaded += 1
-            assert found.masks.size == ticket.masks.size
-            assert toy.same(found.start.weights, ticket.start.weights)
+            assert result.masks.size == ticket.masks.size
+            assert toy.same(result.start.weights, ticket.start.weights)
     assert 0 < loaded < 400
 
 
@@ -342,14 +340,16 @@ def test_small_arrays_cannot_become_many_large_ones(
     origin = dataclasses.replace(ticket.origin, step=1, slots=slots)
     dataclasses.replace(ticket, origin=origin).save(tmp_path / "t")
     monkeypatch.setattr(array_file, "_EXPANSION", 10)
-    monkeypatch.setattr("tf_lottery.lottery.ticket._DENSE", 1)
+    monkeypatch.setattr("tf_lottery.lottery.ticket_file._EXPANSION", 1)
     with pytest.raises(ValueError, match="it would unpack to 9"):
         Ticket.load(tmp_path / "t")
 
 
-def test_what_seeds_draw_counts_as_memory_too(ticket, tmp_path, monkeypatch):
+def test_weights_drawn_from_seeds_count_as_memory_too(
+    ticket, tmp_path, monkeypatch
+):
     ticket.save(tmp_path / "t", values=False)
-    monkeypatch.setattr("tf_lottery.lottery.ticket._DENSE", 0)
+    monkeypatch.setattr("tf_lottery.lottery.ticket_file._EXPANSION", 0)
     with pytest.raises(ValueError, match=f"unpack to {4 * 728} bytes"):
         Ticket.load(tmp_path / "t")
 
@@ -363,7 +363,7 @@ def test_weights_that_are_not_finite_are_refused(ticket, tmp_path):
         Ticket.load(tmp_path / "t")
 
 
-# As seed and mask.
+# Tickets stored as seeds.
 
 
 def test_a_seed_in_place_of_weights_gives_the_same_ticket(tmp_path):
@@ -379,7 +379,7 @@ def test_a_seed_in_place_of_weights_gives_the_same_ticket(tmp_path):
         assert not [name for name in arrays if "kept" in name]
 
 
-def test_what_a_seed_does_not_draw_is_kept_by_value(tmp_path):
+def test_kernels_that_no_seed_draws_are_stored_by_value(tmp_path):
     ticket = make(toy.mlp())
     weights = {**ticket.origin.weights}
     weights["dense/kernel"] = weights["dense/kernel"] + 1

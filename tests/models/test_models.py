@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery import search
-from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.masking import (
     architecture_of,
     get_masks,
@@ -21,7 +20,6 @@ from tf_lottery.masking import (
 from tf_lottery.models import MODELS, build_model
 from tf_lottery.pruning import keep_best
 from tf_lottery.pruning.rates import rates_by_path
-from tf_lottery.training import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -512,7 +510,6 @@ def test_a_dropout_rate_out_of_range_is_refused(rate):
 def test_levels_have_the_papers_densities(name):
     row, found = ROWS[name], kernels(network(name))
     masks = Masks.ones({p: k.variable.shape for p, k in found.items()})
-    ticket = Ticket(level=0, masks=masks, origin=State(0, {}, {}))
     how = search.Pruning(
         len(row.densities) - 1,
         rates_by_path(found, 0.2, row.rates),
@@ -520,7 +517,7 @@ def test_levels_have_the_papers_densities(name):
     )
     densities = []
     for level in range(len(row.densities)):
-        kept = search.budgets(ticket, how, level)
+        kept = search.budgets(masks, how, level)
         pruned = {path for group in kept for path in group}
         whole = sum(n for p, n in masks.counts.items() if p not in pruned)
         densities.append(100 * (sum(kept.values()) + whole) / masks.size)
@@ -539,10 +536,9 @@ def test_the_papers_rates_leave_shortcuts_and_output_of_resnet_whole():
     row, found = ROWS["resnet_18"], kernels(network("resnet_18"))
     scores = {p: np.abs(k.variable.numpy()) for p, k in found.items()}
     masks = Masks.ones({p: s.shape for p, s in scores.items()})
-    ticket = Ticket(level=0, masks=masks, origin=State(0, {}, {}))
     rates = rates_by_path(found, 0.2, row.rates)
     how = search.Pruning(2, rates, allocation="global")
-    pruned = keep_best(scores, masks, search.budgets(ticket, how, 2))
+    pruned = keep_best(scores, masks, search.budgets(masks, how, 2))
     whole = {p for p, density in pruned.densities.items() if density == 1}
     assert whole == {
         "output/kernel",

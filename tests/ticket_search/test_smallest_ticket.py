@@ -203,9 +203,9 @@ def test_all_levels_that_leave_a_weight_are_counted():
     from tf_lottery.core.masks import Masks
 
     masks = Masks({"k": np.ones((4, 4), bool)})
-    assert search_.as_far_as_it_goes(masks, how).levels == 4
+    assert search_.with_max_levels(masks, how).levels == 4
     assert search_.density_at(masks, how, 4) == 1 / 16
-    assert search_.down_to(masks, how, 0.1).levels == 4
+    assert search_.until_density(masks, how, 0.1).levels == 4
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def execute(arguments: argparse.Namespace) -> None:
         registry.get(dict.fromkeys(NAMES["formats"]), name, "format")
     with silence_tensorflow():
         from tf_lottery import export
-        from tf_lottery.export import replacing
+        from tf_lottery.export import atomic_output
         from tf_lottery.runs.run_directory import RunDirectory
     formats = {
         name: export.check(name, arguments.dtype)
@@ -114,7 +114,7 @@ def execute(arguments: argparse.Namespace) -> None:
             suffix = formats[name].suffix if name in formats else ".ticket"
             paths[name] = paths[name] / f"{name}{suffix}"
     for name in sorted(paths.keys() - formats.keys()):
-        with replacing.beside(paths[name]) as file:
+        with atomic_output.replacing(paths[name]) as file:
             ticket.save(file, values=TICKETS[name])
         print(paths[name])
     if formats:
@@ -160,7 +160,7 @@ def _serve(
     """Writes what is served, and prints what each file costs."""
     with silence_tensorflow():
         from tf_lottery import data, export
-        from tf_lottery.export import muting
+        from tf_lottery.export import suppress_output
     prefix = ""
     if arguments.shrink:
         shrunk = export.shrink(model)
@@ -174,7 +174,7 @@ def _serve(
         loaded = data.load_dataset(dataset, arguments.data_dir)
         test, validation = loaded.test, loaded.validation
     for name in formats:
-        with muting.muted():
+        with suppress_output.suppress_stderr():
             export.write(
                 model,
                 paths[name],
@@ -201,7 +201,7 @@ def _serve(
         for name, found in formats.items()
     ]
     original = export.plain(directory.ticket(arguments.replicate, 0))
-    with muting.muted():
+    with suppress_output.suppress_stderr():
         measured = export.comparison.with_original(
             original, exports, test.x, test.y, arguments.threads
         )

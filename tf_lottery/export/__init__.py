@@ -1,6 +1,7 @@
 """Tickets and models as files for other programs."""
 
 from tf_lottery.export import comparison
+from tf_lottery.export.exported_model import plain
 from tf_lottery.export.formats import FORMATS, check, write
 from tf_lottery.export.interop import read_masks, write_masks
 from tf_lottery.export.keras_file import keras_file
@@ -9,7 +10,6 @@ from tf_lottery.export.onnx import onnx
 from tf_lottery.export.saved_model import saved_model
 from tf_lottery.export.shrinking import Shrunk, shrink
 from tf_lottery.export.signatures import Signature, signature_of
-from tf_lottery.export.source import plain
 from tf_lottery.export.sparse_saved_model import sparse_saved_model
 
 __all__ = [

@@ -1,19 +1,19 @@
-"""How an exported file is measured, in a process of its own.
+"""Benchmark of one exported file in one process.
 
-    python measuring.py RUNTIME PATH X.npz OUT.npz THREADS CALLS NAMES
+    python benchmark_worker.py RUNTIME PATH X.npz OUT.npz THREADS CALLS NAMES
 
-It is run as a script and imports nothing of tf_lottery: what is measured is
-what a stranger has. X.npz holds one array for each input. NAMES is JSON:
+This script imports nothing of tf_lottery, so that the file runs as it would
+elsewhere. X.npz holds one array for each input. NAMES is JSON:
 
-- `inputs`: the names of the inputs in the structure that the Keras model
-  takes; null if it takes one.
-- `outputs`: the list of the outputs' names; null if it returns one.
-- `batch`: how many examples each call must hold; null for any number.
+- `inputs`: the names of the inputs in the structure of the Keras model's;
+  null for one input.
+- `outputs`: the list of the outputs' names; null for one output.
+- `batch`: the fixed number of examples in a call; null for any number.
 
-OUT.npz then holds `output_0` and so on, `[examples, ...]`; `loading`, the
-bytes by which the process's memory rose at most while it loaded the file and
-computed once, or -1 where the system does not tell; and `batch_1` and
-`batch_256`, the seconds that each call took.
+OUT.npz then holds `output_0` and so on, `[examples, ...]`; `loading`, the peak
+increase of the process's memory in bytes while the file was loaded and called
+once, or -1 where the system does not provide it; and `batch_1` and
+`batch_256`, the seconds of each call.
 """
 
 import json
@@ -30,11 +30,15 @@ _WARM_UP = 10
 
 Arrays = Sequence[np.ndarray]
 Function = Callable[[Arrays], list[np.ndarray]]
-"""From one array for each input to one for each output, in Keras' order."""
+"""From an array for each input to an array for each output, in Keras' order."""
 
 
 def main(arguments: list[str]) -> None:
-    """Measures one file and writes what was found."""
+    """Measures one file and writes the results.
+
+    Args:
+        arguments: The arguments of the command line.
+    """
     runtime, path, x_file, out_file, threads, calls, text = arguments
     names = json.loads(text)
     with np.load(x_file) as arrays:
@@ -51,24 +55,25 @@ def main(arguments: list[str]) -> None:
         function = in_batches(function, names["batch"])
     function([array[:1] for array in x])
     peak = _peak()
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "loading": -1 if peak is None or before is None else peak - before
     }
     for batch in BATCHES:
-        given = [np.resize(a, (batch, *a.shape[1:])) for a in x]
-        found[f"batch_{batch}"] = _seconds(function, given, int(calls))
+        inputs = [np.resize(a, (batch, *a.shape[1:])) for a in x]
+        results[f"batch_{batch}"] = _seconds(function, inputs, int(calls))
     for i, output in enumerate(in_batches(function, 256, pad=False)(x)):
-        found[f"output_{i}"] = output
-    np.savez(out_file, **found)
+        results[f"output_{i}"] = output
+    np.savez(out_file, **results)
 
 
 def in_batches(function: Function, size: int, pad: bool = True) -> Function:
-    """Returns a function of any number of examples.
+    """Returns a function for any number of examples.
 
     Args:
-        function: One of `size` examples, or fewer.
-        size: How many to give it at a time.
-        pad: Whether it must always get as many, so that the last are padded.
+        function: A function for at most `size` examples.
+        size: Examples in a call, >= 1.
+        pad: Whether every call needs exactly `size` examples, so that the
+            last batch is padded.
     """
 
     def call(x: Arrays) -> list[np.ndarray]:
@@ -85,7 +90,7 @@ def in_batches(function: Function, size: int, pad: bool = True) -> Function:
 
 
 def _import(runtime: str) -> None:
-    """Loads a runtime's packages, so that no file is charged for them."""
+    """Loads a runtime's packages, so that no file's memory includes them."""
     if runtime == "onnx":
         import onnxruntime  # noqa: F401
     else:
@@ -105,12 +110,12 @@ def _saved_model(
     returned = names["outputs"] or [*served.structured_outputs]
 
     def call(x: Arrays) -> list[np.ndarray]:
-        # The signature is what is served. A third of the time of calling
-        # `loaded.serve` is Python's search for the function that fits. By way
-        # of `loaded`: a signature does not keep variables alive.
+        # TensorFlow Serving calls the signature. A third of the time of
+        # `loaded.serve` is Python's dispatch. Use `loaded`, because a
+        # signature does not keep variables alive.
         signature = loaded.signatures["serving_default"]
-        given = map(tf.constant, x)
-        outputs = signature(**dict(zip(inputs, given, strict=True)))
+        tensors = map(tf.constant, x)
+        outputs = signature(**dict(zip(inputs, tensors, strict=True)))
         return [outputs[name].numpy() for name in returned]
 
     return call
@@ -128,10 +133,10 @@ def _keras(
     order = {name: i for i, name in enumerate(_flat(inputs))}
 
     def run(x: Arrays) -> list[np.ndarray]:
-        given = keras.tree.map_structure(
+        tensors = keras.tree.map_structure(
             lambda name: tf.constant(x[order[name]]), inputs
         )
-        return [leaf.numpy() for leaf in keras.tree.flatten(call(given))]
+        return [leaf.numpy() for leaf in keras.tree.flatten(call(tensors))]
 
     return run
 
@@ -145,24 +150,24 @@ def _litert(
     runner = interpreter.get_signature_runner("serving_default")
     details = runner.get_input_details()
     inputs = _flat(names["inputs"] or [*details])
-    given = [details[name]["index"] for name in inputs]
+    input_indices = [details[name]["index"] for name in inputs]
     details = runner.get_output_details()
     outputs = names["outputs"] or [*details]
-    returned = [details[name]["index"] for name in outputs]
-    sized: list[tuple[int, ...]] = []
+    output_indices = [details[name]["index"] for name in outputs]
+    allocated: list[tuple[int, ...]] = []
 
     def call(x: Arrays) -> list[np.ndarray]:
-        # Not by the runner, which allocates anew at every call.
+        # Not through the runner, which allocates tensors in every call.
         shapes = [array.shape for array in x]
-        if sized != shapes:
-            for index, shape in zip(given, shapes, strict=True):
+        if allocated != shapes:
+            for index, shape in zip(input_indices, shapes, strict=True):
                 interpreter.resize_tensor_input(index, shape)
             interpreter.allocate_tensors()
-            sized[:] = shapes
-        for index, array in zip(given, x, strict=True):
+            allocated[:] = shapes
+        for index, array in zip(input_indices, x, strict=True):
             interpreter.set_tensor(index, array)
         interpreter.invoke()
-        return [interpreter.get_tensor(index) for index in returned]
+        return [interpreter.get_tensor(index) for index in output_indices]
 
     return call
 
@@ -176,14 +181,13 @@ def _onnx(path: str, names: Mapping[str, Any], threads: int | None) -> Function:
     inputs = _flat(names["inputs"] or [i.name for i in session.get_inputs()])
 
     def call(x: Arrays) -> list[np.ndarray]:
-        given = dict(zip(inputs, x, strict=True))
-        return session.run(names["outputs"], given)
+        return session.run(names["outputs"], dict(zip(inputs, x, strict=True)))
 
     return call
 
 
 def _flat(names: Any) -> list[str]:
-    """Returns the names in a structure, dicts by the order of their keys."""
+    """Returns the names in a structure, those of dicts sorted by key."""
     if isinstance(names, str):
         return [names]
     if isinstance(names, Mapping):
@@ -197,7 +201,7 @@ RUNTIMES: Mapping[str, Callable[..., Function]] = {
     "litert": _litert,
     "onnx": _onnx,
 }
-"""By name: from path, names and threads (None: any) to what the file does."""
+"""By name: from path, names and threads (None for any) to a `Function`."""
 
 
 def _seconds(function: Function, x: Arrays, calls: int) -> list[float]:
@@ -205,14 +209,14 @@ def _seconds(function: Function, x: Arrays, calls: int) -> list[float]:
         function(x)
     times = []
     for _ in range(calls):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         function(x)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return times
 
 
 def _resident() -> int | None:
-    """Returns the memory in use, and forgets how much it has been at most."""
+    """Returns the memory in use in bytes, and resets the peak."""
     try:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -229,8 +233,8 @@ def _status(name: str) -> int | None:
         lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith(name)]
-    return int(found[0]) * 1024 if found else None
+    kib = [line.split()[1] for line in lines if line.startswith(name)]
+    return int(kib[0]) * 1024 if kib else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table that says what each exported file computes, and what it costs."""
+"""Comparison of exported files: metrics, size, memory and latency."""
 
 import dataclasses
 import gzip
@@ -17,26 +17,26 @@ import keras
 import numpy as np
 
 from tf_lottery.core.errors import UserError
-from tf_lottery.export import benchmark_worker, examples, formats, scores
+from tf_lottery.export import benchmark_worker, evaluation, examples, formats
 from tf_lottery.export.signatures import Signature, signature_of
 
 COLUMNS = ("as Keras", "bytes", "gzipped", "at load", "batch 1", "batch 256")
-"""What follows the file's name and its scores."""
+"""Columns of the table after the file's name and its scores."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """A file that was exported.
+    """An exported file.
 
     Attributes:
-        name: What the table calls it.
-        path: Where it is.
-        format: What it is.
-        reference: What the Keras model that it was made of returns for the
-            test inputs, `[examples, ...]`, in the structure of the model.
+        name: Its name in the table.
+        path: Its path.
+        format: Its format.
+        reference: Outputs of its Keras model for the test inputs,
+            `[examples, ...]`, in the structure of the model.
         why: Why it is, or is not, faster than the dense original.
-        signature: The names of its inputs and outputs, `signature_of` the
-            model. None: it has one of each.
+        signature: The names of its inputs and outputs, from `signature_of`;
+            None for one input and one output.
     """
 
     name: str
@@ -49,20 +49,22 @@ class Export:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What was measured of an exported file.
+    """Measurements of an exported file.
 
     Attributes:
         export: The file.
-        scores: By the metric's name, its value on the test set, computed by
-            Keras from what the file returns.
-        agreement: The fraction of decisions that the file makes as the Keras
-            model does that it was made of. None: it classifies nothing.
-        difference: How far its outputs and Keras' lie apart at most.
+        scores: Metric name to value on the test set, computed by Keras from
+            the file's outputs.
+        agreement: The fraction of predicted classes that equal those of the
+            file's Keras model, in [0, 1]; None if no output is a class.
+        difference: The largest absolute difference to the outputs of its
+            Keras model.
         size: Bytes on disk.
         gzipped: Bytes as `.tar.gz`, or `.gz`.
-        loading: By how many bytes memory rose at most while it was loaded and
-            had computed once. None: the system does not tell.
-        seconds: Batch size to the seconds of every call.
+        loading: Peak increase of the process's memory in bytes while the file
+            was loaded and called once; None where the system does not
+            provide it.
+        seconds: Batch size to the seconds of each call, `[calls]`.
     """
 
     export: Export
@@ -76,11 +78,15 @@ class Measured:
 
     @property
     def accuracy(self) -> float:
-        """The accuracy, of a file with one output that is a class."""
+        """The accuracy of a file whose only output is a class, in [0, 1]."""
         return self.scores["accuracy"]
 
     def latency(self, batch: int) -> tuple[float, float, float]:
-        """Returns the median, and the quartiles, in microseconds."""
+        """Returns median, lower and upper quartile in microseconds.
+
+        Args:
+            batch: A batch size, a key of `seconds`.
+        """
         low, median, high = np.quantile(self.seconds[batch], [0.25, 0.5, 0.75])
         return 1e6 * median, 1e6 * low, 1e6 * high
 
@@ -92,21 +98,28 @@ def with_original(
     y: Any,
     threads: int = 1,
     rounds: int = 1,
-    metric: scores.Metric = None,
+    metric: evaluation.Metric = None,
 ) -> list[Measured]:
-    """Returns what exported files cost, and the dense original in each runtime.
+    """Measures exported files, and the dense original in the same runtimes.
 
     Args:
-        original: The dense network.
-        exports: The files that were made of a ticket.
-        x: Test inputs, `[examples, ...]`, as the model takes them.
+        original: The dense model.
+        exports: Files that were exported from a ticket.
+        x: Test inputs, `[examples, ...]`, in the structure of the model's.
         y: Test targets, in the structure of the model's outputs.
-        threads: Threads that each runtime may use.
-        rounds: Processes for each file, as for `compare`.
-        metric: What decides, as for `compare`.
+        threads: Threads that each runtime may use, >= 1.
+        rounds: Processes for each file, >= 1. Files take turns, so that other
+            load of the machine affects all alike.
+        metric: A metric of `keras.Model.compile`: a name, a Keras metric or
+            a loss; for several outputs, a dict by output name. None for
+            `"accuracy"` if targets are whole numbers, and
+            `"mean_squared_error"` otherwise.
+
+    Returns:
+        The dense original in each runtime, then the files.
 
     Raises:
-        ValueError: A file cannot be loaded; the message says why.
+        UserError: A file cannot be loaded.
     """
     signature = signature_of(original, x)
     reference = _predicted(original, signature, x)
@@ -130,7 +143,7 @@ def _predicted(
 
     size, fixed = signature.batch or 256, signature.batch is not None
     function = benchmark_worker.in_batches(predict, size, pad=fixed)
-    return function(examples.given(signature, x))
+    return function(examples.flatten(signature, x))
 
 
 def compare(
@@ -140,38 +153,38 @@ def compare(
     threads: int = 1,
     rounds: int = 1,
     calls: int = 200,
-    metric: scores.Metric = None,
+    metric: evaluation.Metric = None,
 ) -> list[Measured]:
-    """Returns what exported files cost, each measured in fresh processes.
+    """Measures exported files, each in processes of its own.
 
     Args:
         exports: The files.
-        x: Test inputs, `[examples, ...]`, as the model takes them.
+        x: Test inputs, `[examples, ...]`, in the structure of the model's.
         y: Test targets, in the structure of the model's outputs.
-        threads: Threads that each runtime may use.
-        rounds: Processes for each file. They run in turn, so that what else
-            the machine does meets all files alike.
-        calls: Timed calls of each batch size in each process.
-        metric: What decides, computed as `keras.Model.compile` computes it
-            from its `metrics`: a name, a Keras metric or a loss; of several
-            outputs, a dict by output name. None: `"accuracy"` for targets
-            that are whole numbers, `"mean_squared_error"` for others.
+        threads: Threads that each runtime may use, >= 1.
+        rounds: Processes for each file, >= 1. Files take turns, so that other
+            load of the machine affects all alike.
+        calls: Timed calls of each batch size in each process, >= 1.
+        metric: A metric of `keras.Model.compile`: a name, a Keras metric or
+            a loss; for several outputs, a dict by output name. None for
+            `"accuracy"` if targets are whole numbers, and
+            `"mean_squared_error"` otherwise.
 
     Raises:
-        ValueError: A file cannot be loaded; the message says why.
+        UserError: A file cannot be loaded.
     """
-    found: list[list[dict[str, np.ndarray]]] = [[] for _ in exports]
+    results: list[list[dict[str, np.ndarray]]] = [[] for _ in exports]
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
-            for export, results in zip(exports, found, strict=True):
+            for export, outputs in zip(exports, results, strict=True):
                 arrays = [np.asarray(x)]
                 if export.signature is not None:
-                    arrays = examples.given(export.signature, x)
+                    arrays = examples.flatten(export.signature, x)
                 np.savez(f"{folder}/x.npz", *arrays)
-                results.append(_run(export, folder, threads, calls))
+                outputs.append(_run(export, folder, threads, calls))
     return [
-        _measured(export, results, y, metric)
-        for export, results in zip(exports, found, strict=True)
+        _measured(export, outputs, y, metric)
+        for export, outputs in zip(exports, results, strict=True)
     ]
 
 
@@ -184,15 +197,15 @@ def _run(
     arguments = [export.format.runtime, export.path, f"{folder}/x.npz"]
     arguments += [f"{folder}/out.npz", threads, calls, json.dumps(names)]
     process = subprocess.run(
-        # Isolated: it sees installed packages, and no directory of ours.
+        # Isolated: only installed packages, not the current directory.
         [sys.executable, "-I", benchmark_worker.__file__, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
     )
     if process.returncode:
-        said = process.stderr.strip().splitlines() or ["nothing was said"]
-        raise UserError(f"{export.path} cannot be measured: {said[-1]}")
+        lines = process.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"{export.path} cannot be measured: {lines[-1]}")
     with np.load(f"{folder}/out.npz") as arrays:
         return dict(arrays)
 
@@ -201,18 +214,18 @@ def _measured(
     export: Export,
     results: Sequence[Mapping[str, np.ndarray]],
     y: Any,
-    metric: scores.Metric,
+    metric: evaluation.Metric,
 ) -> Measured:
     reference = keras.tree.flatten(export.reference)
     outputs = [results[0][f"output_{i}"] for i in range(len(reference))]
     names = export.signature.outputs if export.signature else ("output",)
-    task = scores.Task(names, y, metric)
+    evaluator = evaluation.Evaluator(names, y, metric)
     loading = max(int(result["loading"]) for result in results)
     return Measured(
         export,
-        scores=task.scores(outputs),
-        agreement=task.agreement(outputs, reference),
-        difference=scores.difference(outputs, reference),
+        scores=evaluator.scores(outputs),
+        agreement=evaluator.agreement(outputs, reference),
+        difference=evaluation.max_difference(outputs, reference),
         size=sum(p.stat().st_size for p in _files(export.path)),
         gzipped=_gzipped(export.path),
         loading=loading if loading >= 0 else None,
@@ -237,7 +250,11 @@ def _gzipped(path: pathlib.Path) -> int:
 
 
 def table(measured: Sequence[Measured]) -> str:
-    """Returns the table as Markdown; medians with quartiles."""
+    """Returns the measurements as a Markdown table.
+
+    Args:
+        measured: The measurements, at least one.
+    """
     columns = ("file", *measured[0].scores, *COLUMNS)
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for m in measured:
@@ -267,10 +284,14 @@ def _as_keras(measured: Measured) -> str:
 
 
 def sentences(measured: Sequence[Measured], threads: int) -> list[str]:
-    """Returns what the table means, one line for each file.
+    """Returns an explanation of the table, one line for each file.
 
-    Each is compared with the first file that the same runtime ran, so that no
-    ticket is praised for its runtime.
+    Each file is compared with the first one of the same runtime, so that a
+    faster runtime does not count as a faster ticket.
+
+    Args:
+        measured: The measurements, at least one.
+        threads: Threads that each runtime could use.
     """
     calls, first = len(measured[0].seconds[1]), measured[0]
     same = "the largest difference to the outputs of"
@@ -278,7 +299,7 @@ def sentences(measured: Sequence[Measured], threads: int) -> list[str]:
         same = "the same decisions as"
     lines = [
         f"{', '.join(first.scores).capitalize()}, and `as Keras` ({same} "
-        "the Keras model it was made of), are the file's own. Latency: median "
+        "its Keras model), are measured on the file. Latency: median "
         f"[quartiles] of {calls} calls on {threads} of {os.cpu_count()} cores."
     ]
     for m in measured:

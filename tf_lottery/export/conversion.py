@@ -1,4 +1,4 @@
-"""What a model must be for a converter to take it."""
+"""Temporary changes to a model that converters need, and their errors."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,17 +6,20 @@ from collections.abc import Iterator
 import keras
 
 from tf_lottery.core.errors import UserError
-from tf_lottery.export import muting
-from tf_lottery.export.source import Network
+from tf_lottery.export import suppress_output
+from tf_lottery.export.exported_model import ExportedModel
 
 _HALF = ("float16", "bfloat16")
 
 
 @contextlib.contextmanager
 def computing_in_float32(model: keras.Model) -> Iterator[None]:
-    """Has layers compute in float32 where they compute in half precision.
+    """Makes layers that compute in half precision compute in float32.
 
-    Weights stay as they are: those of mixed precision are float32 already.
+    Weights do not change: those of mixed precision are float32 already.
+
+    Args:
+        model: The model; restored at the end.
     """
     changed = []
     for layer in model._flatten_layers():
@@ -32,8 +35,16 @@ def computing_in_float32(model: keras.Model) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unrolled(model: keras.Model) -> Iterator[None]:
-    """Has recurrent layers write their time steps out, without a loop."""
-    changed = [layer for layer in recurrent(model) if not layer.unroll]
+    """Unrolls recurrent layers: no loop over time steps.
+
+    Args:
+        model: The model; restored at the end.
+    """
+    changed = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll
+    ]
     for layer in changed:
         layer.unroll = True
     try:
@@ -43,19 +54,15 @@ def unrolled(model: keras.Model) -> Iterator[None]:
             layer.unroll = False
 
 
-def recurrent(model: keras.Model) -> list[keras.layers.RNN]:
-    """Returns the recurrent layers of a model."""
-    return [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.RNN)
-    ]
+def advice(exported: ExportedModel, *formats: str) -> str:
+    """Returns what a user can do if a format cannot express the model.
 
-
-def advice(network: Network, *formats: str) -> str:
-    """Returns what helps where a format cannot compute what a model does."""
+    Args:
+        exported: The model.
+        *formats: Formats to suggest.
+    """
     text = f"rite another format ({', '.join(formats)})."
-    if not any(None in spec.shape[1:] for spec in network.signature.specs):
+    if not any(None in spec.shape[1:] for spec in exported.signature.specs):
         return f"W{text}"
     return (
         "Give its keras.Input fixed sizes (a fixed number of time steps, where "
@@ -64,22 +71,22 @@ def advice(network: Network, *formats: str) -> str:
 
 
 @contextlib.contextmanager
-def refusing(model: keras.Model, name: str, advice: str) -> Iterator[None]:
-    """Turns what a converter prints and raises into one line.
+def report_errors(model: keras.Model, name: str, advice: str) -> Iterator[None]:
+    """Turns what a converter prints and raises into an error of one line.
 
     Args:
-        model: What is converted.
+        model: The model that is converted.
         name: The format that it is converted to.
         advice: What the user can do.
 
     Raises:
-        ValueError: The converter failed.
+        UserError: The converter failed.
     """
     try:
-        with muting.muted():
+        with suppress_output.suppress_stderr():
             yield
-    except Exception as error:  # whatever a converter raises
+    except Exception as error:  # A converter may raise anything.
         raise UserError(
             f"Model {model.name!r} cannot be converted to {name}: "
-            f"{muting.first_line(error)} {advice}"
+            f"{suppress_output.error_summary(error)} {advice}"
         ) from error

@@ -1,4 +1,4 @@
-"""A batch of examples to try an exported file on."""
+"""Examples to compare an exported file with its model on."""
 
 from typing import Any
 
@@ -10,27 +10,33 @@ from tf_lottery.core.errors import UserError
 from tf_lottery.export import signatures
 
 _EXAMPLES = 4
-_MOST = 32
-_OPEN = 32
-"""What an open dimension gets: enough for five poolings by two."""
+_MAX_EXAMPLES = 32
+_UNKNOWN_SIZE = 32
+"""Size of an unknown dimension: enough for five poolings by two."""
 
 _WORDS = np.array(["", "the", "lottery ticket", "hypothesis 2019"])
 
 
 def few(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
-    """Returns up to 32 of the caller's examples, one array for each input."""
-    return [_of_size(array, signature.batch) for array in given(signature, x)]
+    """Returns up to 32 of the caller's examples, one array for each input.
+
+    Args:
+        signature: The signature of the model.
+        x: Examples in the structure of the model's inputs, or by input name.
+    """
+    arrays = flatten(signature, x)
+    return [_of_size(array, signature.batch) for array in arrays]
 
 
-def given(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
+def flatten(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
     """Returns the caller's examples, one array for each input.
 
     Args:
-        signature: Of the model.
-        x: Examples in the structure that the model takes, or by input name.
+        signature: The signature of the model.
+        x: Examples in the structure of the model's inputs, or by input name.
 
     Raises:
-        ValueError: They are not what the model takes.
+        UserError: Their structure or shapes differ from the model's inputs.
     """
     specs = signature.specs
     if isinstance(x, dict) and {s.name for s in specs} == set(x):
@@ -38,11 +44,11 @@ def given(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
     else:
         leaves = keras.tree.flatten(x)
     shapes = [np.shape(leaf) for leaf in leaves]
-    fits = len(leaves) == len(specs) and all(
+    is_valid = len(leaves) == len(specs) and all(
         len(shape) == spec.shape.rank
         for shape, spec in zip(shapes, specs, strict=True)
     )
-    if not fits:
+    if not is_valid:
         needed = ", ".join(f"{s.name} {tuple(s.shape)}" for s in specs)
         raise UserError(
             f"`x` must hold examples as the model takes them, {needed}; got "
@@ -57,12 +63,16 @@ def given(signature: signatures.Signature, x: Any) -> list[np.ndarray]:
 def random(
     model: keras.Model, signature: signatures.Signature
 ) -> list[np.ndarray]:
-    """Returns the same few random examples each time.
+    """Returns a few random examples, the same at each call.
 
-    Whole numbers where the model looks them up: within the smallest of its
-    tables. Zeros and ones where they are whole but no table is known.
+    Integers are below the size of the model's smallest lookup table; 0 or 1
+    if it has no known table.
+
+    Args:
+        model: The model.
+        signature: The signature of the model.
     """
-    draw = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     sizes = [
         size
         for layer in model._flatten_layers()
@@ -70,7 +80,9 @@ def random(
         if size is not None
     ]
     return [
-        _drawn(draw, spec, signature.batch or _EXAMPLES, min(sizes, default=0))
+        _random(
+            generator, spec, signature.batch or _EXAMPLES, min(sizes, default=0)
+        )
         for spec in signature.specs
     ]
 
@@ -83,22 +95,22 @@ def _table_size(layer: keras.layers.Layer) -> int | None:
     return None
 
 
-def _drawn(
-    draw: np.random.Generator, spec: tf.TensorSpec, batch: int, size: int
+def _random(
+    generator: np.random.Generator, spec: tf.TensorSpec, batch: int, size: int
 ) -> np.ndarray:
     first, *rest = spec.shape.as_list() or [None]
-    shape = (batch, *(_OPEN if n is None else n for n in rest))
+    shape = (batch, *(_UNKNOWN_SIZE if n is None else n for n in rest))
     if not spec.shape.rank:
         shape = ()
     dtype = spec.dtype
     if dtype == tf.string:
-        return _array(draw.choice(_WORDS, shape), dtype)
+        return _array(generator.choice(_WORDS, shape), dtype)
     if dtype == tf.bool:
-        return draw.random(shape) < 0.5
+        return generator.random(shape) < 0.5
     if size or dtype.is_integer:
         unknown = 256 if dtype == tf.uint8 else 2
-        return _array(draw.integers(0, size or unknown, shape), dtype)
-    return _array(draw.normal(size=shape), dtype)
+        return _array(generator.integers(0, size or unknown, shape), dtype)
+    return _array(generator.normal(size=shape), dtype)
 
 
 def _array(leaf: Any, dtype: tf.DType) -> np.ndarray:
@@ -109,5 +121,5 @@ def _array(leaf: Any, dtype: tf.DType) -> np.ndarray:
 
 def _of_size(array: np.ndarray, batch: int | None) -> np.ndarray:
     if batch is None or not array.ndim:
-        return array[:_MOST] if array.ndim else array
+        return array[:_MAX_EXAMPLES] if array.ndim else array
     return np.resize(array, (batch, *array.shape[1:]))

@@ -1,4 +1,4 @@
-"""The formats that tickets are exported in."""
+"""The export formats by name."""
 
 import dataclasses
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError
-from tf_lottery.export import source as sources
+from tf_lottery.export.exported_model import TicketOrModel
 from tf_lottery.export.keras_file import keras_file
 from tf_lottery.export.litert import litert, sparse_litert
 from tf_lottery.export.onnx import onnx
@@ -18,16 +18,17 @@ from tf_lottery.export.sparse_saved_model import sparse_saved_model
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format that tickets are exported in.
+    """An export format.
 
     Attributes:
-        write: Writes it: source, path, `rewound`, `x`, and `dtype` if it has
-            any but float32.
-        suffix: What its files end in; "" for a directory.
-        runtime: What runs it; a name of `measuring.RUNTIMES`, and of the
-            format that the dense original is given to it in.
-        why: How it can store weights; and why it is then, or is not, faster
-            than the dense original.
+        write: Function that writes it, with the arguments source, path,
+            `rewound`, `x`, and `dtype` if there are several.
+        suffix: The suffix of its files; "" for a directory.
+        runtime: The runtime that loads it, a key of
+            `benchmark_worker.RUNTIMES`. The format of the same name is used
+            to export the dense original for comparison.
+        why: The dtypes that it can store, each with the reason why the file
+            is, or is not, faster than the dense original.
     """
 
     write: Callable[..., pathlib.Path]
@@ -37,12 +38,12 @@ class Format:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """How it can store weights."""
+        """The dtypes that it can store."""
         return tuple(self.why)
 
 
-_DENSE = "zeros are multiplied like any other number"
-_ON_DISK = "sparse on disk only: once loaded, its kernels are dense"
+_DENSE = "zeros are multiplied like other numbers"
+_ON_DISK = "sparse only on disk: once loaded, its kernels are dense"
 
 FORMATS = {
     "saved_model": Format(saved_model, "", "saved_model", {"float32": _DENSE}),
@@ -78,53 +79,57 @@ FORMATS = {
 
 
 def write(
-    source: sources.Source,
+    source: TicketOrModel,
     path: str | os.PathLike[str],
     format: str = "saved_model",
     dtype: str = "float32",
     rewound: bool = False,
     x: Any = None,
 ) -> pathlib.Path:
-    """Writes a ticket or a model in a format by its name.
+    """Writes a ticket or a model in the format of a name.
 
-    The file is loaded in its own runtime and compared with the Keras model
-    before it is kept.
+    The file is loaded in its runtime and compared with the Keras model; if they
+    differ, `path` is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.
         path: The file or directory to write.
-        format: A name of `FORMATS`.
-        dtype: How weights are stored: `"float32"`, or what else the format
-            can.
-        rewound: Of a ticket, export the weights it restarts from, mask ⊙ θk,
-            and not the trained ones.
-        x: Examples to compare on, as the model takes them. None: random ones.
+        format: A key of `FORMATS`.
+        dtype: The dtype of stored weights: `"float32"`, or another one of
+            `FORMATS[format].dtypes`.
+        rewound: Whether to export the weights that a ticket restarts from,
+            mask ⊙ θk, instead of the trained ones.
+        x: Examples to compare on, in the structure of the model's inputs;
+            None for random ones.
 
     Returns:
         The file or directory.
 
     Raises:
-        ImportError: The format needs a package that is not installed.
-        ValueError: There is no such format, or it has no such dtype, or
-            `path` cannot be written, or the format cannot compute what the
-            model does.
+        MissingPackageError: The format needs a package that is not installed.
+        UserError: There is no such format, or it has no such dtype, or `path`
+            cannot be written, or the format cannot express the model.
     """
-    found = check(format, dtype)
-    options: dict[str, Any] = {"dtype": dtype} if len(found.dtypes) > 1 else {}
-    return found.write(source, path, rewound=rewound, x=x, **options)
+    entry = check(format, dtype)
+    options: dict[str, Any] = {"dtype": dtype} if len(entry.dtypes) > 1 else {}
+    return entry.write(source, path, rewound=rewound, x=x, **options)
 
 
 def check(format: str, dtype: str) -> Format:
-    """Returns the format of that name, if it has the dtype.
+    """Returns the format of a name after checking its dtype.
+
+    Args:
+        format: A key of `FORMATS`.
+        dtype: The dtype of stored weights.
 
     Raises:
-        ValueError: There is no such format, or it has no such dtype.
+        UserError: There is no such format, or it has no such dtype.
     """
-    found = registry.get(FORMATS, format, "format")
-    if dtype not in found.dtypes:
+    entry = registry.get(FORMATS, format, "format")
+    if dtype not in entry.dtypes:
         others = [name for name, f in FORMATS.items() if dtype in f.dtypes]
         raise UserError(
-            f"Format {format!r} stores {' or '.join(found.dtypes)}; got "
+            f"Format {format!r} stores {' or '.join(entry.dtypes)}; got "
             f"{dtype!r}, which {' and '.join(others) or 'no format'} can."
         )
-    return found
+    return entry

@@ -1,16 +1,16 @@
-"""This module knows how other codebases write masks down.
+"""Mask files of other lottery ticket codebases.
 
-`"open_lth"`: the dictionary that Frankle's open_lth keeps in `mask.pth`, as
-`np.savez("mask.npz", **mask.numpy())` writes it: PyTorch's layout, in which a
-kernel is [outputs, inputs, rows, columns].
+`"open_lth"`: the dictionary in `mask.pth` of Frankle's open_lth, as
+`np.savez("mask.npz", **mask.numpy())` writes it, in PyTorch's layout: a kernel
+is [outputs, inputs, rows, columns].
 
-`"google"`: the folder that google-research/lottery-ticket-hypothesis keeps
+`"google"`: the folder that google-research/lottery-ticket-hypothesis writes
 (`save_restore.save_network`): `layer0.npy`, `layer1.npy`, …, in the layout of
 Keras.
 
-Both know the order of layers and not our names, so masks are matched with the
-kernels of a model in its order. Where a Dense layer follows a flattened image,
-PyTorch counts channels first and Keras last; that order is not translated.
+Both store the order of layers but not the names of Keras, so masks are matched
+with the kernels of a model in its order. If a Dense layer follows a flattened
+image, PyTorch counts channels first and Keras last; that is not converted.
 """
 
 import os
@@ -25,35 +25,36 @@ from tf_lottery import masking
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.core.masks import Masks
-from tf_lottery.export import replacing
-from tf_lottery.export import source as sources
+from tf_lottery.export import atomic_output
+from tf_lottery.export.exported_model import TicketOrModel
 from tf_lottery.lottery.ticket import Ticket
 
-Named = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 Path = str | os.PathLike[str]
 
 
 def read_masks(path: Path, model: Any, format: str) -> Masks:
-    """Returns the masks of a file or folder of another codebase.
+    """Returns the masks in a file or folder of another codebase.
+
+    Nothing is unpickled, and no more is read than the model's kernels need.
 
     Args:
         path: `mask.npz`, or the folder of `.npy` files.
-        model: The Keras model whose kernels they are of, in its order.
+        model: The Keras model that the masks belong to.
         format: `"open_lth"` or `"google"`.
 
     Raises:
-        ValueError: There are no masks of that format, or not as many as the
-            model has kernels, or of other shapes, or with other values than 0
-            and 1. Nothing is unpickled, and no more is read than the model's
-            kernels need.
+        UserError: The path has no masks of that format, or their number or
+            shapes are not those of the model's kernels, or their values are
+            not 0 and 1.
     """
     read, _ = registry.get(FORMATS, format, "format of masks")
     kernels = masking.kernels(model)
     shapes = {p: tuple(k.variable.shape) for p, k in kernels.items()}
     try:
         return Masks(read(pathlib.Path(path), shapes))
-    except Exception as error:  # noqa: BLE001 - a stranger's bytes: anything
+    except Exception as error:  # noqa: BLE001 - a stranger's bytes
         reason = one_line(error)
         raise UserError(
             f"{str(path)!r} holds no masks of {model.name!r} as {format} "
@@ -62,27 +63,28 @@ def read_masks(path: Path, model: Any, format: str) -> Masks:
 
 
 def write_masks(
-    source: sources.Source,
+    source: TicketOrModel,
     path: Path,
     format: str,
     names: Sequence[str] | None = None,
 ) -> pathlib.Path:
-    """Writes masks as another codebase reads them.
+    """Writes masks in the format of another codebase.
 
     Args:
         source: A ticket, or a masked Keras model.
-        path: `mask.npz`, or the folder of `.npy` files; replaced if there.
+        path: `mask.npz`, or the folder of `.npy` files; an older one is
+            replaced.
         format: `"open_lth"` or `"google"`.
-        names: What the other codebase calls the kernels, in the model's
-            order, such as `["fc_layers.0.weight", "fc.weight"]`. None:
-            `layer0`, `layer1`, … for `"google"`, our names for `"open_lth"`.
+        names: The kernels' names in the other codebase, in the model's order,
+            such as `["fc_layers.0.weight", "fc.weight"]`. None for `layer0`,
+            `layer1`, … in `"google"`, and kernel paths in `"open_lth"`.
 
     Returns:
         The file or folder.
 
     Raises:
-        ValueError: Names are as many as kernels, or name files elsewhere, or
-            the path cannot be written.
+        UserError: The number of names is not that of kernels, or names are
+            equal or contain folders, or the path cannot be written.
     """
     _, write = registry.get(FORMATS, format, "format of masks")
     if isinstance(source, Ticket):
@@ -90,75 +92,77 @@ def write_masks(
     else:
         model, masks = source, masking.get_masks(source)
     paths = [p for p in masking.kernels(model) if p in masks]
-    given = paths if names is None else list(names)
-    if len({*given}) != len(paths):
+    if names is None and format == "google":
+        names = [f"layer{index}" for index in range(len(paths))]
+    names = paths if names is None else list(names)
+    if len({*names}) != len(paths):
         raise UserError(
-            f"{len(paths)} kernels need as many names, each its own: "
-            f"{', '.join(paths)}; got {given}."
+            f"{len(paths)} kernels need as many different names: "
+            f"{', '.join(paths)}; got {names}."
         )
-    if format == "google" and names is None:
-        given = [f"layer{index}" for index in range(len(paths))]
-    named = {n: masks[p] for n, p in zip(given, paths, strict=True)}
-    write(pathlib.Path(path), named)
+    write(
+        pathlib.Path(path),
+        {name: masks[p] for name, p in zip(names, paths, strict=True)},
+    )
     return pathlib.Path(path)
 
 
-def _read_open_lth(path: pathlib.Path, shapes: Shapes) -> Named:
+def _read_open_lth(path: pathlib.Path, shapes: Shapes) -> Arrays:
     with zipfile.ZipFile(path) as file:
         names = file.namelist()
         _require_count(names, shapes)
-        found = {}
+        masks = {}
         for name, (kernel, shape) in zip(names, shapes.items(), strict=True):
-            theirs = (*reversed(shape[-2:]), *shape[:-2])
+            pytorch_shape = (*reversed(shape[-2:]), *shape[:-2])
             with file.open(name) as stream:
-                array = _array(stream, theirs, f"{name}, of {kernel}")
-            found[kernel] = np.moveaxis(array, (0, 1), (-1, -2))
-    return found
+                array = _array(stream, pytorch_shape, f"{name}, of {kernel}")
+            masks[kernel] = np.moveaxis(array, (0, 1), (-1, -2))
+    return masks
 
 
-def _write_open_lth(path: pathlib.Path, masks: Named) -> None:
-    # Not `np.savez`: to it a mask called "file" would be an argument.
+def _write_open_lth(path: pathlib.Path, masks: Arrays) -> None:
+    # Not `np.savez`: a mask named "file" would be its argument.
     with (
-        replacing.beside(path) as beside,
-        zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive,
+        atomic_output.replacing(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         for name, mask in masks.items():
-            turned = np.moveaxis(mask, (-1, -2), (0, 1)).astype("int32")
+            array = np.moveaxis(mask, (-1, -2), (0, 1)).astype("int32")
             with archive.open(f"{name}.npy", "w") as stream:
-                np.lib.format.write_array(stream, turned)
+                np.lib.format.write_array(stream, array)
 
 
-def _read_google(path: pathlib.Path, shapes: Shapes) -> Named:
+def _read_google(path: pathlib.Path, shapes: Shapes) -> Arrays:
     names = [f"layer{index}.npy" for index in range(len(shapes))]
     _require_count(sorted(p.name for p in path.glob("*.npy")), shapes)
-    found = {}
+    masks = {}
     for name, (kernel, shape) in zip(names, shapes.items(), strict=True):
         with (path / name).open("rb") as stream:
-            found[kernel] = _array(stream, shape, f"{name}, of {kernel}")
-    return found
+            masks[kernel] = _array(stream, shape, f"{name}, of {kernel}")
+    return masks
 
 
-def _write_google(path: pathlib.Path, masks: Named) -> None:
+def _write_google(path: pathlib.Path, masks: Arrays) -> None:
     first = next(iter(masks))
-    with replacing.beside(path, f"{first}.npy") as folder:
+    with atomic_output.replacing(path, f"{first}.npy") as folder:
         folder.mkdir()
         for name, mask in masks.items():
             if pathlib.PurePath(name).name != name:
-                raise UserError(f"{name!r} is no name of a file.")
+                raise UserError(f"{name!r} is not a valid file name.")
             np.save(folder / f"{name}.npy", mask.astype("float32"))
 
 
 FORMATS: dict[
     str,
     tuple[
-        Callable[[pathlib.Path, Shapes], Named],
-        Callable[[pathlib.Path, Named], None],
+        Callable[[pathlib.Path, Shapes], Arrays],
+        Callable[[pathlib.Path, Arrays], None],
     ],
 ] = {
     "open_lth": (_read_open_lth, _write_open_lth),
     "google": (_read_google, _write_google),
 }
-"""By name: what reads masks, and what writes them."""
+"""By name: the functions that read and write masks."""
 
 
 def _require_count(names: list[str], shapes: Shapes) -> None:
@@ -170,15 +174,13 @@ def _require_count(names: list[str], shapes: Shapes) -> None:
 
 
 def _array(stream: IO[bytes], shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Returns a `.npy` file's array, which must be of this shape."""
-    # Later versions are for headers beyond 64 KiB, which no mask has.
+    """Returns a `.npy` file's array, which must have this shape."""
+    # Later versions are for headers over 64 KiB, which no mask has.
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise UserError(f"{name} is no .npy file of version 1.0.")
-    found, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if found != shape or dtype.kind not in "biuf":
-        raise UserError(
-            f"{name} is {dtype} of shape {found}, and needs {shape}."
-        )
+        raise UserError(f"{name} is not a .npy file of version 1.0.")
+    actual, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if actual != shape or dtype.kind not in "biuf":
+        raise UserError(f"{name} is {dtype} of shape {actual}, not {shape}.")
     size = int(np.prod(shape)) * dtype.itemsize
     data = stream.read(size)
     if len(data) != size:

@@ -1,4 +1,4 @@
-"""How a network becomes an ONNX file."""
+"""Export to ONNX."""
 
 import importlib.util
 import os
@@ -8,37 +8,43 @@ from typing import Any
 import numpy as np
 
 from tf_lottery.core.errors import MissingPackageError
-from tf_lottery.export import conversion, replacing, serving, verification
-from tf_lottery.export import source as sources
+from tf_lottery.export import (
+    atomic_output,
+    conversion,
+    serving,
+    verification,
+)
+from tf_lottery.export.exported_model import ExportedModel, TicketOrModel
 
 
 def onnx(
-    source: sources.Source,
+    source: TicketOrModel,
     path: str | os.PathLike[str],
     rewound: bool = False,
     x: Any = None,
 ) -> pathlib.Path:
     """Writes an ONNX file, pruned weights at zero.
 
-    It takes and returns tensors by the model's own names, and computes in
-    float32 where the model computes in half precision. The file is loaded and
-    compared with the Keras model before it is kept.
+    Its inputs and outputs have the names of the model's. It computes in float32
+    where the model computes in half precision. The file is loaded and compared
+    with the Keras model; if they differ, `path` is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.
         path: The file to write.
-        rewound: Of a ticket, export the weights it restarts from, mask ⊙ θk,
-            and not the trained ones.
-        x: Examples to compare on, as the model takes them. None: random ones.
+        rewound: Whether to export the weights that a ticket restarts from,
+            mask ⊙ θk, instead of the trained ones.
+        x: Examples to compare on, in the structure of the model's inputs;
+            None for random ones.
 
     Returns:
         The file.
 
     Raises:
-        ImportError: tf2onnx, which writes the file, or onnxruntime, which
-            runs it, is not installed.
-        ValueError: The ticket holds no trained weights, or ONNX cannot
-            compute what the model does, or `path` is a directory.
+        MissingPackageError: tf2onnx, which writes the file, or onnxruntime,
+            which runs it, is not installed.
+        UserError: The ticket has no trained weights, or ONNX cannot express
+            the model, or `path` is a directory.
     """
     for package in ("tf2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
@@ -46,26 +52,26 @@ def onnx(
                 f"To write ONNX files, {package} must be installed: "
                 "pip install 'tf-lottery[onnx]'."
             )
-    network = sources.network(source, rewound, x)
-    advice = conversion.advice(network, "saved_model", "litert", "keras")
-    with replacing.beside(path) as file:
+    exported = ExportedModel.of(source, rewound, x)
+    advice = conversion.advice(exported, "saved_model", "litert", "keras")
+    with atomic_output.replacing(path) as file:
         with (
-            conversion.refusing(network.original, "ONNX", advice),
-            conversion.computing_in_float32(network.model),
+            conversion.report_errors(exported.original, "ONNX", advice),
+            conversion.computing_in_float32(exported.model),
         ):
-            _convert(network, file)
-        verification.require_same(network, "onnx", file, advice=advice)
+            _convert(exported, file)
+        verification.require_same_outputs(exported, "onnx", file, advice=advice)
     return pathlib.Path(path)
 
 
-def _convert(network: sources.Network, file: pathlib.Path) -> None:
+def _convert(exported: ExportedModel, file: pathlib.Path) -> None:
     import tf2onnx
 
-    signature = network.signature
-    function = serving.by_name(signature, serving.call_of(network.model))
+    signature = exported.signature
+    function = serving.by_name(signature, serving.call_of(exported.model))
     concrete = function.get_concrete_function()
-    # Not `tf2onnx.convert.from_function`, to which a constant that the model
-    # holds, such as the mean of a Normalization, is one more input.
+    # Not `tf2onnx.convert.from_function`: it makes a constant of the model,
+    # such as the mean of a Normalization, one more input.
     inputs = concrete.inputs[: len(signature.specs)]
     names = {
         tensor.name: spec.name
@@ -88,7 +94,7 @@ def _convert(network: sources.Network, file: pathlib.Path) -> None:
 
 
 def _erfc(graph: Any, node: Any, name: str, _: Any) -> None:
-    """Writes 1 - erf, for tf2onnx knows no erfc, of which Keras makes gelu."""
+    """Writes 1 - erf: tf2onnx lacks erfc, which Keras uses for gelu."""
     one = graph.make_const(f"{name}_one", np.ones((), "float32"))
     erf = graph.make_node("Erf", [node.input[0]])
     graph.remove_node(name)

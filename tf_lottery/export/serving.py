@@ -1,4 +1,4 @@
-"""How a network becomes a function of TensorFlow, and a SavedModel."""
+"""TensorFlow functions of Keras models, written as SavedModels."""
 
 import pathlib
 from collections.abc import Callable, Iterable
@@ -7,21 +7,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_lottery.export.exported_model import ExportedModel
 from tf_lottery.export.signatures import Signature
-from tf_lottery.export.source import Network
 
 MARKER = "saved_model.pb"
-"""The file that makes a directory a SavedModel."""
+"""A file that every SavedModel contains."""
 
 
 def by_name(
     signature: Signature, call: Callable[[Any], Any]
 ) -> tf.types.experimental.PolymorphicFunction:
-    """Returns a function from inputs to a dict of outputs, all by their names.
+    """Returns a function from named inputs to a dict of named outputs.
 
     Args:
-        signature: The names.
-        call: From inputs to outputs, in the structures of the model.
+        signature: The names, shapes and dtypes.
+        call: Function from inputs to outputs, in the structures of the model.
     """
 
     @tf.function(input_signature=signature.specs, autograph=False)
@@ -29,7 +29,7 @@ def by_name(
         inputs = keras.tree.pack_sequence_as(signature.inputs, list(arrays))
         outputs = keras.tree.flatten(call(inputs))
         return {
-            # What is returned twice must be two tensors to have two names.
+            # A tensor that is returned twice needs two names.
             name: tf.identity(output, name)
             for name, output in zip(signature.outputs, outputs, strict=True)
         }
@@ -38,12 +38,16 @@ def by_name(
 
 
 def call_of(model: keras.Model) -> Callable[[Any], Any]:
-    """Returns the model's inference."""
+    """Returns a function that calls a model for inference.
+
+    Args:
+        model: The model.
+    """
     return lambda inputs: model(inputs, training=False)
 
 
 def save(
-    network: Network,
+    exported: ExportedModel,
     folder: pathlib.Path,
     call: Callable[[Any], Any],
     resources: Iterable[Any] = (),
@@ -51,23 +55,23 @@ def save(
     """Writes a SavedModel that computes `call`.
 
     Args:
-        network: Its signature names inputs and outputs.
-        folder: Where to.
-        call: From inputs to outputs, in the structures of the model.
-        resources: What `call` reads, apart from variables and the tables of
-            the model's layers.
+        exported: The model, for the names of its inputs and outputs.
+        folder: The directory to write.
+        call: Function from inputs to outputs, in the structures of the model.
+        resources: Resources that `call` reads, except variables and the
+            tables of the model's layers.
     """
-    # A plain module that tracks what is read, and nothing of Keras.
+    # A plain module, so that no Keras object is written.
     module = tf.Module()
 
-    @tf.function(input_signature=[network.signature.inputs], autograph=False)
+    @tf.function(input_signature=[exported.signature.inputs], autograph=False)
     def serve(inputs: Any) -> Any:
         return call(inputs)
 
     module.serve = serve
-    function = by_name(network.signature, serve).get_concrete_function()
+    function = by_name(exported.signature, serve).get_concrete_function()
     module.weights = list(function.graph.variables)
-    module.resources = [*resources, *_tables(network.model)]
+    module.resources = [*resources, *_tables(exported.model)]
     tf.saved_model.save(
         module, str(folder), signatures={"serving_default": function}
     )

@@ -1,4 +1,4 @@
-"""The names, shapes and dtypes of what a model takes and returns."""
+"""Names, shapes and dtypes of a model's inputs and outputs."""
 
 import dataclasses
 import re
@@ -10,21 +10,20 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.core.errors import UserError
-from tf_lottery.export import muting
+from tf_lottery.export import suppress_output
 
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What an exported file takes and returns, in the model's own names.
+    """The inputs and outputs of an exported file, by the model's names.
 
-    A name is the key of a dict, or else the name of the input tensor, or of
-    the layer that returns the output. A character that TensorFlow does not
-    allow in names becomes `_`.
+    A name is the key in a dict, or else the name of the input tensor, or of
+    the layer that returns the output. Characters that TensorFlow does not
+    allow in names become `_`.
 
     Attributes:
-        inputs: A `tf.TensorSpec` with a name for each, nested as the model
-            takes its inputs.
-        outputs: The names of what the model returns, in the order of
+        inputs: Named `tf.TensorSpec`s, in the structure of the model's inputs.
+        outputs: The names of the outputs, in the order of
             `keras.tree.flatten`.
     """
 
@@ -38,12 +37,12 @@ class Signature:
 
     @property
     def batch(self) -> int | None:
-        """How many examples each call must hold, or None for any number."""
+        """The fixed number of examples in a call, or None for any number."""
         sizes = [spec.shape[0] for spec in self.specs if spec.shape.rank]
         return next((size for size in sizes if size is not None), None)
 
     def described(self) -> dict[str, Any]:
-        """Returns what a process without TensorFlow needs, ready for JSON."""
+        """Returns the names and the batch size as JSON values."""
         names = keras.tree.map_structure(lambda spec: spec.name, self.inputs)
         return {
             "inputs": names,
@@ -53,37 +52,38 @@ class Signature:
 
 
 def signature_of(model: keras.Model, x: Any = None) -> Signature:
-    """Returns what a model takes and returns.
+    """Returns the inputs and outputs of a model.
 
     Args:
         model: A built model.
-        x: Examples, as the model takes them. Needed for a subclassed model
-            that was never called, or that takes other numbers than floats:
-            Keras remembers the shapes that it was called with, but no dtypes.
+        x: Examples, in the structure of the model's inputs. Needed for a
+            subclassed model that was never called or whose inputs are not
+            floats: Keras remembers the shapes of calls, but no dtypes.
 
     Raises:
-        ValueError: It is a subclassed model that has never been called, and
-            `x` is None.
+        UserError: A subclassed model was never called, and `x` is None.
     """
     inputs = _inputs(model, x)
-    found = [
-        (path, getattr(leaf, "name", None) or f"input_{i}", leaf)
-        for i, (path, leaf) in enumerate(_leaves(inputs))
-    ]
-    names = _unique([(path, name) for path, name, _ in found])
+    leaves = _leaves(inputs)
+    names = _unique(
+        [
+            (path, getattr(leaf, "name", None) or f"input_{i}")
+            for i, (path, leaf) in enumerate(leaves)
+        ]
+    )
     specs = [
         tf.TensorSpec(leaf.shape, leaf.dtype, name)
-        for name, (_, _, leaf) in zip(names, found, strict=True)
+        for name, (_, leaf) in zip(names, leaves, strict=True)
     ]
     inputs = keras.tree.pack_sequence_as(inputs, specs)
     return Signature(inputs, _outputs(model, inputs))
 
 
 def _inputs(model: keras.Model, x: Any) -> Any:
-    """Returns a structure of tensors that have shape, dtype and maybe name."""
+    """Returns the inputs as tensors or specs; some have a name."""
     if isinstance(model, keras.Sequential):
         (tensor,) = model.inputs
-        # Keras takes the batch of the first call for a part of the shape.
+        # Keras stores the batch size of the first call as part of the shape.
         size = tensor.shape[0] if _stateful(model) else None
         shape = (size, *tensor.shape[1:])
         return keras.KerasTensor(shape, tensor.dtype, name=tensor.name)
@@ -112,9 +112,10 @@ def _stateful(model: keras.Model) -> bool:
 
 def _example_spec(array: Any) -> tf.TensorSpec:
     dtype = keras.config.floatx()
-    shape, given = np.shape(array), getattr(array, "dtype", np.dtype(dtype))
-    if not tf.as_dtype(given).is_floating:
-        dtype = tf.as_dtype(given)
+    shape = np.shape(array)
+    example_dtype = tf.as_dtype(getattr(array, "dtype", dtype))
+    if not example_dtype.is_floating:
+        dtype = example_dtype
     return tf.TensorSpec((None, *shape[1:]) if shape else shape, dtype)
 
 
@@ -123,27 +124,27 @@ def _outputs(model: keras.Model, inputs: Any) -> tuple[str, ...]:
         return (_allowed(model.layers[-1].name),)
     if getattr(model, "inputs", None):
         leaves = _leaves(model.output)
-        own = model.output_names
+        names = model.output_names
     else:
         leaves = _leaves(_traced(model, inputs))
-        own = [f"output_{i}" for i in range(len(leaves))]
+        names = [f"output_{i}" for i in range(len(leaves))]
     paths = [path for path, _ in leaves]
-    return tuple(_unique(list(zip(paths, own, strict=True))))
+    return tuple(_unique(list(zip(paths, names, strict=True))))
 
 
 def _traced(model: keras.Model, inputs: Any) -> Any:
-    """Returns what a subclassed model returns, as symbols."""
+    """Returns the outputs of a subclassed model as symbolic tensors."""
     symbols = keras.tree.map_structure(
         lambda spec: keras.KerasTensor(tuple(spec.shape), spec.dtype.name),
         inputs,
     )
     try:
         return model.compute_output_spec(symbols)
-    except Exception as error:  # whatever the model's own code raises
+    except Exception as error:  # The model's code may raise anything.
         raise UserError(
             f"Model {model.name!r} ({type(model).__qualname__}) cannot be "
-            f"called on {symbols}: {muting.first_line(error)} Give examples "
-            "that it can be called on: x=..."
+            f"called on {symbols}: {suppress_output.error_summary(error)} Give "
+            "examples that it can be called on: x=..."
         ) from error
 
 
@@ -151,13 +152,13 @@ def _leaves(structure: Any) -> list[tuple[tuple[Any, ...], Any]]:
     return keras.tree.flatten_with_path(structure)
 
 
-def _unique(found: Sequence[tuple[tuple[Any, ...], str]]) -> list[str]:
-    """Returns a name for each leaf, given its path and the model's name."""
+def _unique(leaves: Sequence[tuple[tuple[Any, ...], str]]) -> list[str]:
+    """Returns a unique name for each leaf, from its path and its name."""
     names = [
         path[-1] if path and isinstance(path[-1], str) else name
-        for path, name in found
+        for path, name in leaves
     ]
-    joined = ["_".join(map(str, path)) or name for path, name in found]
+    joined = ["_".join(map(str, path)) or name for path, name in leaves]
     names = [
         long if names.count(name) > 1 and "_" in long else name
         for name, long in zip(names, joined, strict=True)
@@ -173,6 +174,6 @@ def _unique(found: Sequence[tuple[tuple[Any, ...], str]]) -> list[str]:
 
 
 def _allowed(name: str) -> str:
-    """Returns a name that TensorFlow takes for a tensor."""
+    """Returns a valid name of a TensorFlow tensor."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     return name if re.match(r"[A-Za-z0-9.]", name) else f"x{name}"

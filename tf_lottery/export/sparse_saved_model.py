@@ -1,9 +1,9 @@
-"""How a network becomes a SavedModel that stores surviving weights alone.
+"""Export to a SavedModel that stores only surviving weights.
 
-Of a kernel it holds the values that survive, and the gaps between them in
-`gaps`' codes. While the file is loaded, TensorFlow's own operations write the
-dense kernel once; from then on it computes as densely as any other. That was
-the fastest on CPUs: `benchmarks/export.py` has the numbers.
+It stores the surviving values of a kernel, and the gaps between them in the
+code of `mask_codec`. When the file is loaded, TensorFlow operations write the
+dense kernel once; after that it computes like any dense model. That was the
+fastest on CPUs: `benchmarks/export.py` has the numbers.
 """
 
 import hashlib
@@ -18,57 +18,64 @@ import tensorflow as tf
 
 from tf_lottery import masking
 from tf_lottery.core.storage import mask_codec
-from tf_lottery.export import conversion, replacing, serving, verification
-from tf_lottery.export import source as sources
+from tf_lottery.export import (
+    atomic_output,
+    conversion,
+    serving,
+    verification,
+)
+from tf_lottery.export.exported_model import ExportedModel, TicketOrModel
 
 _BYTE = np.arange(8, dtype="uint8")[::-1]
 
 
 def sparse_saved_model(
-    source: sources.Source,
+    source: TicketOrModel,
     path: str | os.PathLike[str],
     rewound: bool = False,
     dtype: str = "float32",
     x: Any = None,
 ) -> pathlib.Path:
-    """Writes a SavedModel whose weights take little more than their entropy.
+    """Writes a SavedModel whose weights take few more bits than their entropy.
 
-    It is loaded and served as that of `saved_model`, where tf_lottery is not
-    installed, and gives the same outputs. It is smaller on disk only: loaded,
-    it holds the dense kernels, and no step is faster. The file is loaded and
-    compared with the Keras model before it is kept.
+    It is loaded and served like the file of `saved_model`, without tf_lottery,
+    and returns the same outputs. It is smaller only on disk: once loaded, it
+    has dense kernels, and no call is faster. The file is loaded and compared
+    with the Keras model; if they differ, `path` is not changed.
 
     Args:
         source: A ticket, or a Keras model with masked layers or without.
-        path: The directory to write; a SavedModel there is replaced.
-        rewound: Of a ticket, export the weights it restarts from, mask ⊙ θk,
-            and not the trained ones.
-        dtype: How values of kernels are stored: `"float32"`, exactly;
+        path: The directory to write; an older SavedModel is replaced.
+        rewound: Whether to export the weights that a ticket restarts from,
+            mask ⊙ θk, instead of the trained ones.
+        dtype: The dtype of stored kernel values: `"float32"`, exact;
             `"float16"`, rounded; `"int8"`, rounded to 1/127 of the largest
-            of their unit. Computed is in the model's own dtype.
-        x: Examples to compare on, as the model takes them. None: random ones.
+            value of the unit. The model computes in its own dtype.
+        x: Examples to compare on, in the structure of the model's inputs;
+            None for random ones.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: The ticket holds no trained weights, or `path` is something
-            else than a SavedModel, or the file does not compute what the model
-            does.
+        UserError: The ticket has no trained weights, or `path` is no
+            SavedModel, or the file returns other outputs than the model.
     """
-    network = sources.network(source, rewound, x)
-    advice = conversion.advice(network, "saved_model", "keras")
-    with replacing.beside(path, serving.MARKER) as folder:
-        with conversion.refusing(network.original, "a SavedModel", advice):
-            _write(network, folder, dtype)
-        verification.require_same(
-            network, "saved_model", folder, dtype, advice=advice
+    exported = ExportedModel.of(source, rewound, x)
+    advice = conversion.advice(exported, "saved_model", "keras")
+    with atomic_output.replacing(path, serving.MARKER) as folder:
+        with conversion.report_errors(
+            exported.original, "a SavedModel", advice
+        ):
+            _write(exported, folder, dtype)
+        verification.require_same_outputs(
+            exported, "saved_model", folder, dtype, advice=advice
         )
     return pathlib.Path(path)
 
 
-def _write(network: sources.Network, folder: pathlib.Path, dtype: str) -> None:
-    model = network.model
+def _write(exported: ExportedModel, folder: pathlib.Path, dtype: str) -> None:
+    model = exported.model
     unpack = _unpacker(dtype)
     variables = [k.variable for k in masking.kernels(model).values()]
     packed = {id(v): _Packed(v, dtype, unpack) for v in variables}
@@ -77,7 +84,7 @@ def _write(network: sources.Network, folder: pathlib.Path, dtype: str) -> None:
         kernels = [(k, packed[id(k)].read()) for k in variables]
         with keras.StatelessScope(kernels) as scope:
             outputs = model(inputs, training=False)
-        # What layers with a state leave for the next call.
+        # State of stateful layers, for the next call.
         for variable in _state(model):
             value = scope.get_current_value(variable)
             if value is not None:
@@ -85,19 +92,19 @@ def _write(network: sources.Network, folder: pathlib.Path, dtype: str) -> None:
         return outputs
 
     codes = [part for p in packed.values() for part in p.parts]
-    serving.save(network, folder, call, [*packed.values(), *codes])
+    serving.save(exported, folder, call, [*packed.values(), *codes])
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:
     """Returns the variables that inference may change."""
-    # Keras counts the states of recurrent layers among no layer's variables.
+    # States of recurrent layers are in no layer's variables.
     layers = model._flatten_layers()
     states = [getattr(layer, "states", None) or [] for layer in layers]
     return [*model.non_trainable_variables, *keras.tree.flatten(states)]
 
 
 class _Packed(tf.saved_model.experimental.TrackableResource):
-    """A kernel that is stored packed, and dense once it is loaded."""
+    """A kernel that is stored packed, and unpacked when it is loaded."""
 
     def __init__(
         self, kernel: keras.Variable, dtype: str, unpack: Callable[..., Any]
@@ -110,7 +117,7 @@ class _Packed(tf.saved_model.experimental.TrackableResource):
         self.shape, self.dtype, self.unpack = dense.shape, dense.dtype, unpack
         arrays = (np.int32(width), codes, values, scale)
         self.parts = [tf.Variable(a, trainable=False) for a in arrays]
-        # Resources of one name are one: named after what they hold.
+        # Resources with equal names are shared: the name is a digest.
         content = b"".join(a.tobytes() for a in arrays)
         self.name = hashlib.sha256(
             content + f"{self.shape}{values.dtype}{self.dtype}".encode()
@@ -137,7 +144,7 @@ class _Packed(tf.saved_model.experimental.TrackableResource):
 
 
 def _unpacker(dtype: str) -> Callable[..., Any]:
-    """Returns one function that unpacks kernels of any shape."""
+    """Returns a function that unpacks kernels of any shape."""
     spec = [
         tf.TensorSpec([], "int32"),
         tf.TensorSpec([None], "uint8"),
@@ -149,7 +156,7 @@ def _unpacker(dtype: str) -> Callable[..., Any]:
     def unpack(
         width: tf.Tensor, codes: tf.Tensor, values: tf.Tensor, shape: tf.Tensor
     ) -> tf.Tensor:
-        # As `gaps.decode`, operation for operation.
+        # The same operations as `mask_codec.decode`.
         count = 8 * tf.size(codes) // width
         bits = tf.bitwise.right_shift(codes[:, None], _BYTE) & 1
         bits = tf.cast(tf.reshape(bits, [-1])[: count * width], tf.int32)
@@ -157,10 +164,10 @@ def _unpacker(dtype: str) -> Callable[..., Any]:
         gap = tf.reduce_sum(tf.reshape(bits, [count, width]) * powers, axis=1)
         highest = tf.bitwise.left_shift(1, width) - 1
         ends = tf.cumsum(tf.where(gap == highest, highest, gap + 1))
-        places = tf.boolean_mask(ends, gap != highest) - 1
+        indices = tf.boolean_mask(ends, gap != highest) - 1
         size = tf.reduce_prod(shape)
         return tf.reshape(
-            tf.scatter_nd(places[:, None], values, size[None]), shape
+            tf.scatter_nd(indices[:, None], values, size[None]), shape
         )
 
     return unpack
@@ -169,7 +176,7 @@ def _unpacker(dtype: str) -> Callable[..., Any]:
 def _stored(
     dense: np.ndarray, mask: np.ndarray, dtype: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns surviving values in a dtype, and what to multiply them by."""
+    """Returns surviving values in a dtype, and the factor to multiply by."""
     if dtype != "int8":
         return dense[mask].astype(dtype), np.ones((), dense.dtype)
     axes = tuple(range(dense.ndim - 1))

@@ -1,4 +1,4 @@
-"""The comparison of a file with the Keras model that it was made of."""
+"""Comparison of an exported file with its Keras model."""
 
 import pathlib
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from tf_lottery.core.errors import UserError
-from tf_lottery.export import benchmark_worker, examples, muting
-from tf_lottery.export.source import Network
+from tf_lottery.export import benchmark_worker, examples, suppress_output
+from tf_lottery.export.exported_model import ExportedModel
 
 TOLERANCES = {
     "float64": 1e-4,
@@ -18,116 +18,122 @@ TOLERANCES = {
     "bfloat16": 1e-1,
     "int8": 0.25,
 }
-"""By dtype, how far outputs may lie apart, as a share of the largest.
+"""By dtype: the largest allowed difference, relative to the largest output.
 
-Float32 sums in another order differ by some 1e-6, in a deep network by more.
-What is asked for in float16 or int8 is rounded on purpose: there the
-comparison finds files that are wrong, not files that are inexact.
+Float32 sums in another order differ by about 1e-6, in a deep network by more.
+Files in float16 or int8 are rounded on purpose: the comparison finds files that
+are wrong, not files that are inexact.
 """
 
 
-def require_same(
-    network: Network,
+def require_same_outputs(
+    exported: ExportedModel,
     runtime: str,
     path: pathlib.Path,
     dtype: str = "float32",
     *,
     advice: str,
 ) -> None:
-    """Loads a file in its own runtime and compares it with its Keras model.
+    """Raises if a file does not return the outputs of its Keras model.
 
     Args:
-        network: What was written.
-        runtime: A name of `measuring.RUNTIMES`.
+        exported: The model that was written.
+        runtime: The runtime that loads it, a key of
+            `benchmark_worker.RUNTIMES`.
         path: The file.
-        dtype: How it stores weights.
-        advice: What the user can do if it is not the same.
+        dtype: The dtype of its weights, a key of `TOLERANCES`.
+        advice: What the user can do if outputs differ.
 
     Raises:
-        ValueError: The file cannot be loaded or run, or returns something
-            else than the model; or the model cannot be run on the examples.
+        UserError: The file cannot be loaded or run, or returns other outputs
+            than the model; or the model cannot be run on the examples.
     """
-    arrays, expected = _expected(network)
+    arrays, expected = _expected(exported)
     try:
-        with muting.muted():
-            options = _options(network) if runtime == "keras" else {}
+        with suppress_output.suppress_stderr():
+            options = _options(exported) if runtime == "keras" else {}
             load = benchmark_worker.RUNTIMES[runtime]
             function = load(
-                str(path), network.signature.described(), None, **options
+                str(path), exported.signature.described(), None, **options
             )
             outputs = [function(arrays) for _ in expected]
-    except Exception as error:  # whatever a runtime raises
-        said = muting.first_line(error).replace(str(path), "it")
+    except Exception as error:  # A runtime may raise anything.
+        summary = suppress_output.error_summary(error).replace(str(path), "it")
         raise UserError(
-            f"The {runtime} file of {network.original.name!r} was written but "
-            f"does not run: {said} It is not kept. {advice}"
+            f"The {runtime} file of {exported.original.name!r} was written but "
+            f"does not run: {summary} It is not kept. {advice}"
         ) from error
-    dtypes = {dtype, *(layer.compute_dtype for layer in _layers(network))}
+    dtypes = {dtype, *(layer.compute_dtype for layer in _layers(exported))}
     tolerance = max(TOLERANCES.get(name, 0) for name in dtypes)
-    for call, (given, right) in enumerate(zip(outputs, expected, strict=True)):
-        for name, found, wanted in zip(
-            network.signature.outputs, given, right, strict=True
+    for call, arrays_of_call in enumerate(zip(outputs, expected, strict=True)):
+        for name, output, right in zip(
+            exported.signature.outputs, *arrays_of_call, strict=True
         ):
-            apart = difference(found, wanted)
-            if not apart <= tolerance:
+            difference = relative_difference(output, right)
+            if not difference <= tolerance:
                 again = " when it is called again" if call else ""
                 raise UserError(
-                    f"The {runtime} file of {network.original.name!r} returns "
+                    f"The {runtime} file of {exported.original.name!r} returns "
                     f"another {name!r} than Keras{again}: they differ by "
-                    f"{apart:.2g} of the largest, and {tolerance:g} is "
+                    f"{difference:.2g} of the largest, and {tolerance:g} is "
                     f"allowed. It is not kept. {advice}"
                 )
 
 
-def difference(found: Any, wanted: Any) -> float:
-    """Returns how far arrays lie apart, as a share of the largest value.
+def relative_difference(output: Any, expected: Any) -> float:
+    """Returns the largest difference relative to the largest expected value.
 
-    Of arrays that hold no floats, the share of values that differ. Infinite if
-    shapes differ, or if one array holds a number where the other has none.
+    Args:
+        output: An array.
+        expected: The array to compare with.
+
+    Returns:
+        A number >= 0; for arrays without floats, the fraction of values that
+        differ. Infinite if shapes differ, or if only one array is finite in a
+        position.
     """
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    if found.shape != wanted.shape:
+    output, expected = np.asarray(output), np.asarray(expected)
+    if output.shape != expected.shape:
         return np.inf
-    if wanted.dtype.kind not in "fV":  # V: bfloat16
-        return float((found != wanted).mean()) if wanted.size else 0.0
-    found, wanted = found.astype("float64"), wanted.astype("float64")
-    finite = np.isfinite(wanted)
-    others = found[~finite], wanted[~finite]
-    if not np.isfinite(found[finite]).all() or not np.array_equal(
-        *others, equal_nan=True
+    if expected.dtype.kind not in "fV":  # V: bfloat16
+        return float((output != expected).mean()) if expected.size else 0.0
+    output, expected = output.astype("float64"), expected.astype("float64")
+    finite = np.isfinite(expected)
+    if not np.isfinite(output[finite]).all() or not np.array_equal(
+        output[~finite], expected[~finite], equal_nan=True
     ):
         return np.inf
     if not finite.any():
         return 0.0
-    error = np.abs(found[finite] - wanted[finite]).max()
-    return float(error / (np.abs(wanted[finite]).max() or 1.0))
+    error = np.abs(output[finite] - expected[finite]).max()
+    return float(error / (np.abs(expected[finite]).max() or 1.0))
 
 
 def _expected(
-    network: Network,
+    exported: ExportedModel,
 ) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-    """Returns examples, and what the Keras model returns for them.
+    """Returns examples, and the Keras model's outputs of two calls on them.
 
-    Twice, one after the other: a layer may have a state that a format has not.
+    The second call shows the state of stateful layers, which some formats do
+    not support.
     """
-    model, signature = network.original, network.signature
-    if network.x is None:
-        arrays = examples.random(model, signature)
+    model, signature = exported.original, exported.signature
+    if exported.x is None:
+        source, arrays = "random examples", examples.random(model, signature)
     else:
-        arrays = examples.few(signature, network.x)
+        source, arrays = "the examples", examples.few(signature, exported.x)
     inputs = keras.tree.pack_sequence_as(
         signature.inputs, list(map(keras.ops.convert_to_tensor, arrays))
     )
     try:
-        # A stateful layer of the model stays as it is.
+        # The scope keeps the state of the model's layers unchanged.
         with keras.StatelessScope():
             calls = [model(inputs, training=False) for _ in range(2)]
-    except Exception as error:  # whatever the model's own code raises
-        drawn = "random examples" if network.x is None else "the examples"
+    except Exception as error:  # The model's code may raise anything.
         raise UserError(
-            f"Model {model.name!r} does not run on {drawn}, so that its file "
-            f"cannot be checked: {muting.first_line(error)} Give examples "
-            "that it runs on: x=..."
+            f"Model {model.name!r} does not run on {source}, so its file "
+            f"cannot be checked: {suppress_output.error_summary(error)} Give "
+            "examples that it runs on: x=..."
         ) from error
     return arrays, [
         [np.asarray(leaf) for leaf in keras.tree.flatten(outputs)]
@@ -135,16 +141,16 @@ def _expected(
     ]
 
 
-def _layers(network: Network) -> list[keras.layers.Layer]:
-    return list(network.original._flatten_layers())
+def _layers(exported: ExportedModel) -> list[keras.layers.Layer]:
+    return list(exported.original._flatten_layers())
 
 
-def _options(network: Network) -> Mapping[str, Any]:
-    """Returns what `keras.models.load_model` needs for a file of our own."""
-    classes = {type(layer).__name__: type(layer) for layer in _layers(network)}
-    own = {
+def _options(exported: ExportedModel) -> Mapping[str, Any]:
+    """Returns arguments of `keras.models.load_model` for our own file."""
+    classes = {type(layer).__name__: type(layer) for layer in _layers(exported)}
+    custom = {
         name: cls
         for name, cls in classes.items()
         if not cls.__module__.startswith("keras.")
     }
-    return {"custom_objects": own, "safe_mode": False}
+    return {"custom_objects": custom, "safe_mode": False}

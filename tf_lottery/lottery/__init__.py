@@ -1,1 +1,1 @@
-"""Tickets, and the algorithm of the paper that finds them."""
+"""Tickets, and the search that finds them."""

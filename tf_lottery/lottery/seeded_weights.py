@@ -1,4 +1,4 @@
-"""This module knows which weights are a function of a recorded seed."""
+"""Initial weights that are stored as the seed that draws them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ INITIALIZERS = (
     "TruncatedNormal",
     "VarianceScaling",
 )
-"""Names in `keras.initializers` of those that draw from a seed."""
+"""Classes of `keras.initializers` that draw from a seed."""
 
 InitializerSpec = Mapping[str, Any]
-"""`initializer`, its `config`, and the `sha256` of the values that are kept."""
+"""`initializer`, its `config`, and the `sha256` of the surviving values."""
 
 
 def initializer_specs(
@@ -34,18 +34,18 @@ def initializer_specs(
     weights: Mapping[str, np.ndarray],
     masks: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, Any]]:
-    """Returns how to draw each masked kernel that its initializer draws again.
+    """Returns the specs of masked kernels that equal what their seeds draw.
 
     Args:
-        model: A model of the architecture; its weights do not matter.
-        weights: Path to value, as trained from or trained.
-        masks: Path to mask; only surviving values are compared.
+        model: A model of the architecture; its weights are not read.
+        weights: Path to value.
+        masks: Kernel path to mask; only surviving values are compared.
 
     Returns:
-        Kernel path to recipe. Kernels whose initializer has no seed, or draws
-        other values than these, are not among them.
+        Kernel path to spec, without kernels whose initializer has no seed or
+        draws other values.
     """
-    found = {}
+    specs = {}
     for path, kernel in masking.kernels(model, include=list(masks)).items():
         initializer = masking.initializer_of(kernel.layer, kernel.variable)
         name = type(initializer).__name__
@@ -59,34 +59,41 @@ def initializer_specs(
         if not isinstance(spec["config"].get("seed"), int):
             continue
         if _digest(_values(spec, masks[path]), masks[path]) == spec["sha256"]:
-            found[path] = spec
-    return found
+            specs[path] = spec
+    return specs
 
 
 def draw(spec: InitializerSpec, mask: np.ndarray) -> np.ndarray:
-    """Returns float32 values as the recipe draws them, zero where pruned.
+    """Returns the values that a spec draws, zero where pruned.
+
+    Args:
+        spec: One of `initializer_specs`.
+        mask: The mask of the kernel.
+
+    Returns:
+        float32 array in the shape of the mask.
 
     Raises:
-        ValueError: The recipe is none, or this TensorFlow draws others.
+        UserError: The spec is invalid, or this Keras draws other values.
     """
     values = _values(spec, mask)
     if _digest(values, mask) != spec["sha256"]:
         raise UserError(
-            "its weights are kept as a seed, from which Keras "
+            "its weights are stored as a seed, from which Keras "
             f"{keras.__version__} draws others here. Get the ticket with its "
-            "values, or the versions that its provenance names"
+            "values, or install the versions that its provenance names"
         )
     return values
 
 
 def _values(spec: InitializerSpec, mask: np.ndarray) -> np.ndarray:
-    known = {name: name for name in INITIALIZERS}
-    name = registry.get(known, spec["initializer"], "initializer")
-    # Numbers and words only: nothing that Keras would look up or call.
+    names = {name: name for name in INITIALIZERS}
+    name = registry.get(names, spec["initializer"], "initializer")
+    # Only numbers and strings: nothing that Keras would look up or call.
     config = dict(spec["config"])
     for value in config.values():
         if not isinstance(value, int | float | str | None):
-            raise UserError(f"an initializer's configuration of {value!r}")
+            raise UserError(f"an initializer's configuration holds {value!r}")
     initializer = getattr(keras.initializers, name)(**config)
     values = keras.ops.convert_to_numpy(initializer(mask.shape, "float32"))
     return np.where(mask, values, np.zeros_like(values))

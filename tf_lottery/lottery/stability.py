@@ -1,10 +1,10 @@
-"""This module knows whether training has become stable to its own noise.
+"""Stability to the noise of training, by linear mode connectivity.
 
-Two copies of a network, trained from one state under different orders of the
-data, are linearly connected if the error does not rise on the straight line
-between them. Frankle et al. 2020 (arXiv:1912.05671, Alg. 1 and Sec. 3): the
-state is stable then, and sparse subnetworks that match the dense network are
-found by rewinding to states that are.
+Two copies of a network, trained from one state with different data orders, are
+linearly connected if the error does not rise on the straight line between
+them. The state is then called stable (Frankle et al. 2020, arXiv:1912.05671,
+Alg. 1 and Sec. 3). Sparse subnetworks that match the dense network are found by
+rewinding to stable states.
 """
 
 import bisect
@@ -19,23 +19,24 @@ from tf_lottery.core.errors import UserError
 Arrays = Mapping[str, np.ndarray]
 
 POINTS = 30
-"""Points on the line, ends included, as Frankle et al. 2020 take."""
+"""Points on the line, ends included, as in Frankle et al. 2020."""
 
 STABLE = 0.02
-"""The barrier below which they call a network stable, 2 points of error."""
+"""Barriers below this are stable (Frankle et al. 2020): 2 points of error."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearPath:
-    """What lies between two trained networks.
+    """Errors on the straight line between two trained networks.
 
     Attributes:
-        alphas: The share of the second network at each point, from 0 to 1.
-        errors: Split to the fraction of examples classified wrong at each
-            point, in [0, 1].
+        alphas: The share of the second network at each point, rising from 0
+            to 1, `[points]`.
+        errors: Split to the fraction of misclassified examples at each point,
+            `[points]`, in [0, 1].
         distance: The Euclidean distance between the two networks' weights,
-            BatchNorm's moving statistics left out; infinite if one of them
-            diverged, and then there are no points and no errors.
+            without BatchNorm's moving statistics; infinite if one of them
+            diverged, and then there are no points.
     """
 
     alphas: tuple[float, ...]
@@ -43,18 +44,17 @@ class LinearPath:
     distance: float
 
     def barrier(self, split: str) -> float:
-        """Returns how far the highest error lies above the mean of the ends.
+        """Returns the highest error minus the mean error of the two ends.
 
         Frankle et al. 2020 call it error barrier, or instability. It is
         infinite if one of the networks diverged.
 
         Args:
-            split: A split that was evaluated.
+            split: A key of `errors`.
 
         Example:
-            >>> Line((0.0, 0.5, 1.0), {"test": (0.1, 0.4, 0.2)}, 1.0).barrier(
-            ...     "test"
-            ... )
+            >>> errors = {"test": (0.1, 0.4, 0.2)}
+            >>> LinearPath((0.0, 0.5, 1.0), errors, 1.0).barrier("test")
             0.25
         """
         if math.isinf(self.distance):
@@ -69,29 +69,29 @@ def interpolate(
     errors: Callable[[Arrays, bool], Mapping[str, float]],
     points: int = POINTS,
 ) -> LinearPath:
-    """Returns the line between two trained networks of one architecture.
+    """Returns the errors on the line between two trained networks.
 
     Args:
         one: Path to value of the first network's variables.
-        other: The same of the second.
-        errors: From variables to the error on each split. It is also told
-            whether the point lies between the ends, where the moving
-            statistics of BatchNorm, interpolated, are not those of the
-            network there and must be estimated anew.
-        points: How many points, ends included.
+        other: Path to value of the second network's, of equal architecture.
+        errors: Function from variables to the error on each split. Its second
+            argument is True between the ends: interpolated moving statistics
+            of BatchNorm do not fit the interpolated weights, and must be
+            estimated again.
+        points: The number of points, ends included, >= 2.
 
     Returns:
         The line; its ends are the networks themselves, bit for bit.
     """
     alphas = [float(alpha) for alpha in np.linspace(0, 1, points)]
-    found: dict[str, list[float]] = {}
+    errors_by_split: dict[str, list[float]] = {}
     for alpha in alphas:
         weights = _between(one, other, alpha)
         for split, error in errors(weights, 0 < alpha < 1).items():
-            found.setdefault(split, []).append(error)
+            errors_by_split.setdefault(split, []).append(error)
     return LinearPath(
         tuple(alphas),
-        {split: tuple(values) for split, values in found.items()},
+        {split: tuple(values) for split, values in errors_by_split.items()},
         _distance(one, other),
     )
 
@@ -117,20 +117,20 @@ def _distance(one: Arrays, other: Arrays) -> float:
 
 
 def candidates(steps: int) -> tuple[int, ...]:
-    """Returns the steps among which the first stable one is sought.
+    """Returns the steps at which stability is measured.
 
-    The beginning, and one part in 1,024, 512, …, 2 of training: Frankle et
-    al. 2020 find networks stable from 0 to 20 % of training on.
+    Step 0, and 1/1024, 1/512, …, 1/2 of training. Frankle et al. 2020 find
+    that networks become stable after 0 to 20 % of training.
 
     Args:
-        steps: How long training is.
+        steps: Length of the training in steps, >= 1.
 
     Example:
         >>> candidates(50)
         (0, 1, 2, 3, 6, 12, 25)
     """
-    parts = {0, *(round(steps / 2**power) for power in range(10, 0, -1))}
-    return tuple(sorted(parts))
+    fractions = (round(steps / 2**power) for power in range(10, 0, -1))
+    return tuple(sorted({0, *fractions}))
 
 
 def first_stable(
@@ -138,16 +138,16 @@ def first_stable(
 ) -> tuple[int, dict[int, float]]:
     """Returns the first stable step, and the barriers that were measured.
 
-    By bisection: it takes for granted that training which is stable from one
-    step on is stable from every later one, as Frankle et al. 2020 find.
+    The search is a bisection. It assumes that if one step is stable, later
+    steps are too, as Frankle et al. 2020 find.
 
     Args:
-        steps: Candidates, rising.
-        barrier: Measures the barrier of two copies that part at a step;
+        steps: Candidate steps, rising.
+        barrier: Measures the barrier of two copies that separate at a step;
             infinite if one of them diverged.
 
     Raises:
-        ValueError: Even the last is not stable.
+        UserError: The last candidate is not stable.
 
     Example:
         >>> first_stable([0, 10, 20, 40], lambda k: 0.1 if k < 15 else 0.0)
@@ -159,15 +159,15 @@ def first_stable(
         measured[step] = barrier(step)
         return measured[step] < STABLE
 
-    place = bisect.bisect_left(steps, True, key=is_stable)
-    if place == len(steps):
+    first = bisect.bisect_left(steps, True, key=is_stable)
+    if first == len(steps):
         last = measured[steps[-1]]
-        apart = f"two copies are {100 * last:.1f} points of error apart"
+        reason = f"the barrier is {100 * last:.1f} points of error"
         if math.isinf(last):
-            apart = "a copy diverged"
+            reason = "a copy diverged"
         raise UserError(
-            f"Training is not stable from step {steps[-1]} on: {apart}, "
-            f"{100 * STABLE:g} points would do. Give `rewind` a step of your "
-            "own."
+            f"Training is not stable from step {steps[-1]} on: {reason}, "
+            f"and must be below {100 * STABLE:g} points. Give a step as "
+            "`rewind`."
         )
-    return steps[place], measured
+    return steps[first], measured

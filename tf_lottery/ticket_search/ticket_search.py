@@ -183,9 +183,9 @@ class TicketSearch:
         self._rewind = None if rewind == "auto" else Duration(rewind)
         self._masks = masking.masks_or_ones(model, kernels)
         if density is not None:
-            how = search.down_to(self._masks, how, density)
+            how = search.until_density(self._masks, how, density)
         elif max_drop is not None:
-            how = search.as_far_as_it_goes(self._masks, how)
+            how = search.with_max_levels(self._masks, how)
         self._pruning, self._max_drop = how, max_drop
         if rewind_mode != "weights":
             controls_.require_theta_k(

@@ -1,14 +1,14 @@
-"""This package knows how a network is made smaller without changing it.
+"""Removal of dead units and filters from a network.
 
 A mask that prunes single weights leaves some units and filters without inputs,
-or without anybody who reads them. The first give the same value for every
-input, the second none that matters: both can go. A *channel* is an index of a
-tensor's last axis: a unit, or a filter.
+and some whose outputs nothing reads. The first are constant, the second
+irrelevant: both can be removed. A *channel* is an index of a tensor's last
+axis: a unit, or a filter.
 
-`kinds` finds, forwards, channels that are constant, and backwards those that
-somebody reads. What is constant goes into the biases of those who read
-it. What cannot go, for it stays in line with channels that must stay, stays
-whole.
+`channel_rules` finds constant channels in a forward pass over the graph, and
+channels that are read in a backward pass. Constants are folded into the biases
+of the layers that read them. A dead channel that is added to one that must
+stay is not removed.
 """
 
 from tf_lottery.export.shrinking.shrink import Shrunk, shrink

@@ -1,4 +1,4 @@
-"""The network that is left when dead channels are gone."""
+"""Removal of dead channels from a model."""
 
 import collections
 import dataclasses
@@ -8,24 +8,27 @@ import keras
 import numpy as np
 
 from tf_lottery.core.errors import UserError
-from tf_lottery.export import source as sources
+from tf_lottery.export.exported_model import TicketOrModel, plain
 from tf_lottery.export.shrinking import channel_rules
+from tf_lottery.export.shrinking.channel_rules import ChannelRule, ChannelState
 from tf_lottery.export.shrinking.graph import Graph, channels, trace
 
 ALONE = "a layer keeps one unit at least"
+"""The reason to keep the first unit of a layer that nothing reads."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shrunk:
-    """A network made smaller, and what stood in the way of more.
+    """A smaller model, and the dead units that could not be removed.
 
     Attributes:
-        model: An ordinary Keras model of stock layers. At inference it gives
-            the outputs of the original, up to rounding.
-        before: Weights of the original, those at zero included.
-        after: Weights of `model`.
-        units: Name of layer to its units, before and after.
-        stayed: Lines that say which units nobody needs and why they stayed.
+        model: A Keras model of stock layers. At inference it returns the
+            outputs of the original, up to rounding.
+        before: The number of weights of the original, zeros included.
+        after: The number of weights of `model`.
+        units: Layer name to its number of units before and after.
+        stayed: A line for each layer and reason: how many dead units stayed,
+            and why.
     """
 
     model: keras.Model
@@ -36,34 +39,34 @@ class Shrunk:
 
 
 def shrink(
-    source: sources.Source, rewound: bool = False, skip_inputs: bool = False
+    source: TicketOrModel, rewound: bool = False, skip_inputs: bool = False
 ) -> Shrunk:
-    """Returns the same network without units that do nothing.
+    """Returns the same network without dead units.
 
-    Units and filters that the mask has left without inputs are constant, and
-    their constants go into the biases of the layers that read them, through
-    activations, BatchNorm (by its inference statistics), pooling, Flatten,
-    Dropout, residual adds and concatenations. Units that nobody reads go too.
-    What of this cannot be
-    done exactly is not done, and `stayed` says so: a constant that a
-    convolution pads with zeros is none at the border; a unit that is added to
-    a living one stays.
+    Units and filters whose inputs are all pruned are constant. Their constants
+    are folded into the biases of the layers that read them, through
+    activations, BatchNorm (with its inference statistics), pooling, Flatten,
+    Dropout, residual adds and concatenations. Units that nothing reads are
+    removed too. Only exact changes are made, and `stayed` lists the rest: a
+    unit whose constant a convolution pads with zeros, which makes it vary at
+    the border, and a unit that is added to a living one.
 
     For inference only: in training, a unit without inputs has a bias that
     still learns, and BatchNorm has other statistics.
 
     Args:
-        source: A ticket, or a Sequential or functional Keras model, nested
-            and with shared layers or not. A nested model that is subclassed,
-            or called with `training=True`, stays whole.
-        rewound: Of a ticket, take the weights it restarts from and not the
-            trained ones.
-        skip_inputs: Take from the input of a Dense layer what it reads, where
-            it does not read all: fewer weights still, but gathering them
-            costs more time than it saves in batches (`benchmarks/export.py`).
+        source: A ticket, or a Sequential or functional Keras model, which may
+            have nested models and shared layers. A nested model that is
+            subclassed, or called with `training=True`, is not changed.
+        rewound: Whether to take the weights that a ticket restarts from,
+            mask ⊙ θk, instead of the trained ones.
+        skip_inputs: Whether to gather from the input of a Dense layer only
+            the features that it reads. This removes more weights, but
+            gathering takes more time than it saves in batches
+            (`benchmarks/export.py`).
 
     Raises:
-        ValueError: The model is subclassed, or the ticket holds no trained
+        UserError: The model is subclassed, or the ticket has no trained
             weights.
 
     Example:
@@ -81,7 +84,7 @@ def shrink(
         >>> float(shrunk.model.get_layer("head").bias[0])  # 3 + 2 * 5
         13.0
     """
-    original = sources.plain(source, rewound)
+    original = plain(source, rewound)
     if not getattr(original, "inputs", None):
         raise UserError(
             f"Model {original.name!r} is subclassed "
@@ -90,23 +93,22 @@ def shrink(
             "keras.Model(inputs, outputs)."
         )
     graph = trace(original)
-    _name(graph)
-    kind = [channel_rules.rule_of(call, graph) for call in graph.calls]
-    known = _constants(graph, kind)
-    kept = _kept(graph, kind, known)
-    model = _rebuilt(original, graph, kind, kept, known, skip_inputs)
+    _make_names_unique(graph)
+    rules = [channel_rules.rule_of(call, graph) for call in graph.calls]
+    state = _constant_channels(graph, rules)
+    _keep_required(graph, rules, state)
+    model = _rebuilt(original, graph, rules, state, skip_inputs)
     units, stayed = {}, []
     for call in graph.calls:
         if not getattr(call.operation, "weights", ()):
             continue
-        why = kept[id(call.outputs[0])]
-        units[call.operation.name] = (len(why), int((why != "").sum()))
-        counts = collections.Counter(
-            why[(why != "") & (why != channel_rules.READ)]
-        )
+        kept = state.kept(call.outputs[0])
+        units[call.operation.name] = (len(kept), int(kept.sum()))
+        reasons = collections.Counter(state.reason(call.outputs[0])[kept])
+        del reasons[channel_rules.READ]
         stayed += [
             f"{number} of {call.operation.name!r}: {reason}."
-            for reason, number in sorted(counts.items())
+            for reason, number in sorted(reasons.items())
         ]
     return Shrunk(
         model,
@@ -117,68 +119,63 @@ def shrink(
     )
 
 
-def _constants(
-    graph: Graph, kind: list[channel_rules.ChannelRule]
-) -> channel_rules.Known:
-    known = {
-        id(tensor): np.full(channels(tensor), np.nan) for tensor in graph.inputs
-    }
-    for call, what in zip(graph.calls, kind, strict=True):
-        values = what.constant_channels(call, known)
+def _constant_channels(graph: Graph, rules: list[ChannelRule]) -> ChannelState:
+    """Returns the constants of all tensors, by a forward pass."""
+    state = ChannelState({}, {})
+    for tensor in graph.inputs:
+        state.constants[id(tensor)] = np.full(channels(tensor), np.nan)
+    for call, rule in zip(graph.calls, rules, strict=True):
+        values = rule.constants(call, state)
         for tensor, value in zip(call.outputs, values, strict=True):
-            known[id(tensor)] = value
-    return known
+            state.constants[id(tensor)] = value
+    return state
 
 
-def _kept(
-    graph: Graph,
-    kind: list[channel_rules.ChannelRule],
-    known: channel_rules.Known,
-) -> dict[int, np.ndarray]:
-    """Returns why channels stay: the least that satisfies every demand."""
-    kept = {key: np.full(len(v), "", object) for key, v in known.items()}
+def _keep_required(
+    graph: Graph, rules: list[ChannelRule], state: ChannelState
+) -> None:
+    """Sets the reasons of the fewest channels that the rules require."""
+    for key, values in state.constants.items():
+        state.reasons[key] = np.full(len(values), "", object)
     for tensor in (*graph.inputs, *graph.outputs):
-        kept[id(tensor)][:] = channel_rules.READ
+        state.reason(tensor)[:] = channel_rules.READ
     weighted = [
         call.outputs[0]
-        for call, what in zip(graph.calls, kind, strict=True)
-        if isinstance(what, channel_rules.Weighted)
+        for call, rule in zip(graph.calls, rules, strict=True)
+        if isinstance(rule, channel_rules.Weighted)
     ]
     while True:
-        _settle(graph, kind, known, kept)
-        empty = [t for t in weighted if not (kept[id(t)] != "").any()]
+        _propagate(graph, rules, state)
+        empty = [tensor for tensor in weighted if not state.kept(tensor).any()]
         if not empty:
-            return kept
+            return
         for tensor in empty:
-            kept[id(tensor)][0] = ALONE
+            state.reason(tensor)[0] = ALONE
 
 
-def _settle(
-    graph: Graph,
-    kind: list[channel_rules.ChannelRule],
-    known: channel_rules.Known,
-    kept: dict[int, np.ndarray],
+def _propagate(
+    graph: Graph, rules: list[ChannelRule], state: ChannelState
 ) -> None:
+    """Repeats backward passes until no rule requires another channel."""
     changed = True
     while changed:
         changed = False
-        for call, what in reversed(list(zip(graph.calls, kind, strict=True))):
-            for tensor, why in what.required_channels(call, kept, known):
-                there = kept[id(tensor)]
-                new = (there == "") & (why != "")
-                new |= (why == channel_rules.READ) & (
-                    there != channel_rules.READ
+        for call, rule in reversed(list(zip(graph.calls, rules, strict=True))):
+            for tensor, required in rule.required(call, state):
+                reason = state.reason(tensor)
+                new = (reason == "") & (required != "")
+                new |= (required == channel_rules.READ) & (
+                    reason != channel_rules.READ
                 )
-                there[new] = why[new]
+                reason[new] = required[new]
                 changed |= bool(new.any())
 
 
 def _rebuilt(
     original: keras.Model,
     graph: Graph,
-    kind: list[channel_rules.ChannelRule],
-    kept: channel_rules.Kept,
-    known: channel_rules.Known,
+    rules: list[ChannelRule],
+    state: ChannelState,
     skip_inputs: bool,
 ) -> keras.Model:
     inputs = [
@@ -186,15 +183,15 @@ def _rebuilt(
         for t in graph.inputs
     ]
     new = {id(t): i for t, i in zip(graph.inputs, inputs, strict=True)}
-    made: dict[int, Any] = {}
-    for call, what in zip(graph.calls, kind, strict=True):
-        layer, weights = what.rebuilt_layer(call, kept, known)
-        layer = made.setdefault(id(call.operation), layer)
+    layers: dict[int, Any] = {}
+    for call, rule in zip(graph.calls, rules, strict=True):
+        layer, weights = rule.rebuilt(call, state)
+        layer = layers.setdefault(id(call.operation), layer)
         arguments, options = keras.tree.map_structure(
             lambda value: new.get(id(value), value),
             (call.arguments, call.options),
         )
-        if skip_inputs and isinstance(what, channel_rules.Weighted):
+        if skip_inputs and isinstance(rule, channel_rules.Weighted):
             arguments, weights = _selected(arguments, weights)
         results = keras.tree.flatten(layer(*arguments, **options))
         if layer is not call.operation and weights:
@@ -202,10 +199,9 @@ def _rebuilt(
         for tensor, value in zip(call.outputs, results, strict=True):
             new[id(tensor)] = value
     outputs = [new[id(tensor)] for tensor in graph.outputs]
-    # As the original takes and returns them: one tensor, a list, a dict.
     return keras.Model(
-        keras.tree.pack_sequence_as(graph.given, inputs),
-        keras.tree.pack_sequence_as(graph.returned, outputs),
+        keras.tree.pack_sequence_as(graph.input_structure, inputs),
+        keras.tree.pack_sequence_as(graph.output_structure, outputs),
         name=original.name,
     )
 
@@ -213,22 +209,22 @@ def _rebuilt(
 def _selected(
     arguments: tuple[Any, ...], weights: list[np.ndarray]
 ) -> tuple[tuple[Any, ...], list[np.ndarray]]:
-    """Returns a Dense layer's input and weights without what it skips."""
+    """Returns a Dense layer's input and weights without unread features."""
     (tensor,), (kernel, *bias) = arguments, weights
     if kernel.ndim > 2:
         return arguments, weights
     read = np.flatnonzero(kernel.any(axis=1))
     if len(read) == len(kernel) or not len(read):
         return arguments, weights
-    taken = keras.ops.take(tensor, read.tolist(), axis=-1)
-    return (taken,), [kernel[read], *bias]
+    gathered = keras.ops.take(tensor, read.tolist(), axis=-1)
+    return (gathered,), [kernel[read], *bias]
 
 
-def _name(graph: Graph) -> None:
-    """Gives every operation a name of its own: nested models share theirs."""
-    named: dict[str, int] = {}
+def _make_names_unique(graph: Graph) -> None:
+    """Renames operations of different nested models that share a name."""
+    ids: dict[str, int] = {}
     for call in graph.calls:
         operation, base, count = call.operation, call.operation.name, 0
-        while named.setdefault(operation.name, id(operation)) != id(operation):
+        while ids.setdefault(operation.name, id(operation)) != id(operation):
             count += 1
             operation.name = f"{base}_{count}"

@@ -1,4 +1,4 @@
-"""What converters and runtimes print, kept off the terminal."""
+"""Suppression of what converters and runtimes print."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def muted() -> Iterator[None]:
-    """Discards what is written to standard error.
+def suppress_stderr() -> Iterator[None]:
+    """Discards everything that is written to standard error.
 
-    Converters and runtimes write there from C++, up to thousands of lines,
-    which no Python setting stops. Their exceptions still arrive.
+    Converters and runtimes write up to thousands of lines there from C++,
+    which no Python setting stops. Exceptions still propagate.
     """
     sys.stderr.flush()
-    terminal = os.dup(2)
+    stderr = os.dup(2)
     with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.dup2(sink.fileno(), 2)
@@ -25,17 +25,21 @@ def muted() -> Iterator[None]:
             yield
         finally:
             sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
-def first_line(error: BaseException) -> str:
-    """Returns the part of an exception's message that says what failed."""
+def error_summary(error: BaseException) -> str:
+    """Returns the line of an exception's message that says what failed.
+
+    Args:
+        error: An exception of a converter, a runtime or Keras.
+    """
     text = re.sub(r"\x1b\[\d*m", "", str(error))
-    # A line of a compiler, after the files that it was called from.
+    # MLIR names the operation after the files that it was called from.
     operation = re.search(r"'[a-z]+\.\w+' op [^\n]*", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # So Keras begins, before what was raised in the layer.
+    # Keras puts this line before the message of the layer.
     wrapped = len(lines) > 1 and lines[0].startswith("Exception encountered")
     line = next(iter(lines[wrapped:]), "")
     line = operation.group() if operation else line
