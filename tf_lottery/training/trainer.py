@@ -333,7 +333,9 @@ class Trainer:
         return {
             name: 1 - result.metrics[self._deciding]
             for name in splits or self._splits
-            for result in networks.evaluate(networks.values, self._splits[name])
+            for result in networks.evaluate(
+                networks.device_state, self._splits[name]
+            )
         }
 
     @property

@@ -234,7 +234,7 @@ class CustomStep:
         counts: Sequence[np.ndarray],
         key: int,
         order: np.ndarray,
-        window: Buffer,
+        buffer: Buffer,
         start: int,
         stop: int,
     ) -> tuple[State, list[np.ndarray], dict[str, Any]]:
@@ -246,10 +246,10 @@ class CustomStep:
         logs = self._steps(
             tf.constant(key, tf.int32),
             tf.constant(order, tf.int32),
-            window.examples,
-            *map(tf.constant, (window.first, start, stop)),
+            buffer.examples,
+            *map(tf.constant, (buffer.first, start, stop)),
         )
-        after = self._state(window.first + stop)
+        after = self._state(buffer.first + stop)
         return after, self._counted(), _floats(logs)
 
     def evaluate(
@@ -351,63 +351,66 @@ class CustomStepBackend:
         keys: Sequence[int],
     ) -> None:
         self._own = own
-        self.values: Any = self.pack_states(states)
+        self.device_state: Any = self.pack_states(states)
         self._masks, self._keys = masks, keys
         self._logs: list[dict[str, Any]] = []
         self._counts: list[Any] = []
-        self.count_from(None)
+        self.set_metric_totals(None)
 
-    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
-        """Takes steps; returns the loss that each reports, `[networks]`."""
+    def run(self, buffer: Buffer, start: int, stop: int) -> np.ndarray:
+        """Takes steps; returns each network's reported loss, `[networks]`."""
         each = zip(
-            self.values,
+            self.device_state,
             self._masks,
             self._counts,
             self._keys,
-            window.orders,
+            buffer.orders,
             strict=True,
         )
-        done = [self._own.run(*one, window, start, stop) for one in each]
-        self.values = tuple(state for state, _, _ in done)
+        done = [self._own.run(*one, buffer, start, stop) for one in each]
+        self.device_state = tuple(state for state, _, _ in done)
         self._counts = [counts for _, counts, _ in done]
         self._logs = [logs for *_, logs in done]
         return np.array([np.mean(logs[LOSS]) for logs in self._logs])
 
-    def counted(self) -> list[list[np.ndarray]]:
-        """Returns of each network what its metrics counted so far."""
+    def metric_totals(self) -> list[list[np.ndarray]]:
+        """Returns, per network, the values of Keras' metrics variables."""
         return self._counts
 
-    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
-        """Has metrics count on from earlier counts; None: from nothing."""
+    def set_metric_totals(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Sets what `metric_totals` returned earlier; None resets metrics."""
         zeros = self._own.counts()
-        self._counts = list(totals or [zeros] * len(self.values))
+        self._counts = list(totals or [zeros] * len(self.device_state))
 
     def training_metrics(self) -> list[dict[str, Any]]:
         """Returns what the last step of each network reported."""
         return self._logs
 
     def evaluate(
-        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+        self,
+        device_state: Any,
+        batches: Iterable[Batch],
+        per_example: bool = False,
     ) -> list[EvalResult]:
-        """Returns what each network comes to on a split."""
+        """Returns, per network, its loss and metrics on a split."""
         return [
             self._own.evaluate(state, masks, batches, per_example)
-            for state, masks in zip(values, self._masks, strict=True)
+            for state, masks in zip(device_state, self._masks, strict=True)
         ]
 
-    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
-        """Returns `values` of the networks that improved, else those before."""
-        old = self.values if before is None else before
-        pairs = zip(self.values, old, improved, strict=True)
+    def keep_best(self, improved: Sequence[bool], best: Any) -> Any:
+        """Returns current states where improved, else the best so far."""
+        old = self.device_state if best is None else best
+        pairs = zip(self.device_state, old, improved, strict=True)
         return tuple(n if is_better else o for n, o, is_better in pairs)
 
-    def states(self, values: Any, step: int) -> list[State]:
-        """Returns values as states."""
+    def unpack_states(self, device_state: Any, step: int) -> list[State]:
+        """Returns one `State` per network, labeled with `step`."""
         return [
             dataclasses.replace(s, step=step, slots=s.slots if step else {})
-            for s in values
+            for s in device_state
         ]
 
     def pack_states(self, states: Sequence[State]) -> Any:
-        """Returns states as values: they are."""
+        """Returns a device state of one `State` per network."""
         return tuple(states)

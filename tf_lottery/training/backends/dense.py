@@ -152,14 +152,14 @@ class DensePrograms:
 
 
 class DenseBackend:
-    """Networks in training, whose pruned weights are zeros among the others.
+    """Trains networks as dense ones: pruned weights are stored as zeros.
 
     Args:
-        programs: The programs that train them.
-        arrangement: How they lie side by side.
-        states: Where each starts.
-        masks: Of each, kernel path to bool array.
-        keys: Of each, the key of its augmentation.
+        programs: The compiled functions of the architecture.
+        stacking: How the networks are batched into one program.
+        states: Start of each network.
+        masks: Per network, kernel path to bool array of the kernel's shape.
+        keys: Augmentation key of each network, int32.
     """
 
     def __init__(
@@ -172,86 +172,94 @@ class DenseBackend:
     ) -> None:
         self._programs, self._stacking = programs, stacking
         network, pack = programs.network, stacking.pack
-        self.values = self.pack_states(states)
+        self.device_state = self.pack_states(states)
         self._count = len(states)
-        self.totals = self._zeros()
+        self._totals = self._zeros()
         self._masks = pack([network.masks_of(m) for m in masks])
         self._keys = pack([tf.constant(key, tf.int32) for key in keys])
         self._orders: tuple[Any, Any] = (None, None)
 
-    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
-        """Trains on rows `start` to `stop` of the window's orders.
+    def run(self, buffer: Buffer, start: int, stop: int) -> np.ndarray:
+        """Trains on rows `start` to `stop` of the buffer's orders.
+
+        Args:
+            buffer: The batches, and the examples on the device.
+            start: Index of the first batch in the buffer.
+            stop: Index after the last batch.
 
         Returns:
-            Of each network the sum of the losses counted so far, float64
+            Per network, the sum of losses since metrics were reset, float64
             `[networks]`.
         """
-        if self._orders[0] is not window:
-            orders = [tf.constant(order, tf.int32) for order in window.orders]
-            self._orders = window, self._stacking.pack(orders)
-        self.values, self.totals = self._programs.train(
+        if self._orders[0] is not buffer:
+            orders = [tf.constant(order, tf.int32) for order in buffer.orders]
+            self._orders = buffer, self._stacking.pack(orders)
+        self.device_state, self._totals = self._programs.train(
             self._stacking,
-            self.values,
-            self.totals,
+            self.device_state,
+            self._totals,
             self._masks,
             self._keys,
             self._orders[1],
-            window.examples,
-            tf.constant(window.first),
+            buffer.examples,
+            tf.constant(buffer.first),
             tf.constant(start),
             tf.constant(stop),
         )
-        each = self._stacking.unpack(self.totals)
+        each = self._stacking.unpack(self._totals)
         return np.array([float(total[0]) for total in each])
 
-    def counted(self) -> list[list[np.ndarray]]:
-        """Returns of each network what its metrics counted so far."""
-        each = self._stacking.unpack(self.totals)
+    def metric_totals(self) -> list[list[np.ndarray]]:
+        """Returns, per network, the values of Keras' metrics variables."""
+        each = self._stacking.unpack(self._totals)
         return [[total.numpy() for total in totals] for totals in each]
 
-    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
-        """Has metrics count on from earlier counts; None: from nothing."""
+    def set_metric_totals(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Sets what `metric_totals` returned earlier; None resets metrics."""
         if totals is None:
-            self.totals = self._zeros()
+            self._totals = self._zeros()
         else:
-            self.totals = self._stacking.pack(
+            self._totals = self._stacking.pack(
                 [[tf.constant(t) for t in each] for each in totals]
             )
 
     def training_metrics(self) -> list[dict[str, Any]]:
-        """Returns of each network its metrics over the steps counted."""
+        """Returns, per network, metrics of the steps since the last reset."""
         results = self._programs.objective.results
-        return [results(t) for t in self._stacking.unpack(self.totals)]
+        return [results(t) for t in self._stacking.unpack(self._totals)]
 
     def evaluate(
-        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+        self,
+        device_state: Any,
+        batches: Iterable[Batch],
+        per_example: bool = False,
     ) -> list[EvalResult]:
-        """Returns of each network what it comes to on a split."""
+        """Returns, per network, its loss and metrics on a split."""
         totals, programs = self._zeros(), self._programs
-        values_now = values
+        current = device_state
         for batch in batches:
             after, totals = programs.evaluate(
-                self._stacking, values_now, totals, batch.examples
+                self._stacking, current, totals, batch.examples
             )
-            values_now = values if after is None else after
-        found: list[np.ndarray | None] = [None] * self._count
+            current = device_state if after is None else after
+        examples: list[np.ndarray | None] = [None] * self._count
         if per_example:
-            found = self._per_example(values, batches)
+            examples = self._per_example(device_state, batches)
         results = programs.objective.results
         return [
             EvalResult(results(total), each)
             for total, each in zip(
-                self._stacking.unpack(totals), found, strict=True
+                self._stacking.unpack(totals), examples, strict=True
             )
         ]
 
     def _per_example(
-        self, values: Any, batches: Iterable[Batch]
+        self, device_state: Any, batches: Iterable[Batch]
     ) -> list[np.ndarray | None]:
         parts = [
             self._stacking.unpack(
                 self._programs.per_example(
-                    self._stacking, values, batch.examples
+                    self._stacking, device_state, batch.examples
                 )
             )
             for batch in batches
@@ -265,28 +273,28 @@ class DenseBackend:
         zeros = self._programs.objective.zeros()
         return self._stacking.pack([zeros] * self._count)
 
-    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
-        """Returns `values` of the networks that improved, else those before."""
-        if all(improved) or before is None:
-            return self.values
-        new, old = map(self._stacking.unpack, (self.values, before))
+    def keep_best(self, improved: Sequence[bool], best: Any) -> Any:
+        """Returns current states where improved, else the best so far."""
+        if all(improved) or best is None:
+            return self.device_state
+        new, old = map(self._stacking.unpack, (self.device_state, best))
         return self._stacking.pack(
             [
-                n if keep_best else o
-                for n, o, keep_best in zip(new, old, improved, strict=True)
+                n if is_better else o
+                for n, o, is_better in zip(new, old, improved, strict=True)
             ]
         )
 
     def pack_states(self, states: Sequence[State]) -> Any:
-        """Returns the states of the networks as values."""
+        """Returns a device state of one `State` per network."""
         values_of = self._programs.network.values_of
         return self._stacking.pack([values_of(state) for state in states])
 
-    def states(self, values: Any, step: int) -> list[State]:
-        """Returns values as the states of the networks."""
+    def unpack_states(self, device_state: Any, step: int) -> list[State]:
+        """Returns one `State` per network, labeled with `step`."""
         return [
             self._programs.network.state_of(each, step)
-            for each in self._stacking.unpack(values)
+            for each in self._stacking.unpack(device_state)
         ]
 
 
