@@ -22,7 +22,7 @@ from tf_lottery import masking
 from tf_lottery.core.masks import Masks
 from tf_lottery.data import Augmentation
 from tf_lottery.training import Job, Recipe, State, Trainer, loop
-from tf_lottery.training.backends import data_parallel
+from tf_lottery.training.backends import compiled_steps, data_parallel
 from tf_lottery.training.distribution import strategies
 
 DEVICES = 4
@@ -332,7 +332,7 @@ def on_tpu():
     arguments = [
         network.values_of(job.start),
         network.objective.zeros(),
-        data_parallel.Given(
+        compiled_steps.StepInputs(
             network.masks_of(job.masks),
             tf.constant(0),
             tf.constant(window.orders[0]),
@@ -343,13 +343,13 @@ def on_tpu():
         tf.constant(10),
     ]
     one = tf.distribute.OneDeviceStrategy("CPU:0")
-    step = data_parallel.step_of(network, None)
+    step = data_parallel.replica_step(network, None)
     results = []
     for compiled in (False, True):
 
         @tf.function(jit_compile=compiled, autograph=False)
         def run(*arguments):
-            return data_parallel.loop_inside(one, step, *arguments)
+            return data_parallel.loop_inside_replica(one, step, *arguments)
 
         values, totals, _ = run(*arguments)
         loss = float(totals[0])

@@ -37,7 +37,7 @@ def examples_of(split: Split) -> Examples:
     return Examples(*nested.map_arrays(tf.constant, split.parts))
 
 
-def gathered(examples: Examples, rows: tf.Tensor) -> Examples:
+def gather(examples: Examples, rows: tf.Tensor) -> Examples:
     """Returns some of the examples.
 
     Args:

@@ -230,9 +230,9 @@ class Objective:
                 )
             )
             self._count_batches(before, outputs)
-        # Keras divides the loss of a part by the number of replicas.
-        _, parts = replica_context.part()
-        losses += [keras.ops.sum(each) / parts for each in penalties]
+        # Keras divides the loss of a shard by the number of replicas.
+        _, replicas = replica_context.replica_index()
+        losses += [keras.ops.sum(each) / replicas for each in penalties]
         zero = tf.zeros(())
         return tf.add_n([zero, *(tf.cast(each, tf.float32) for each in losses)])
 
@@ -260,10 +260,10 @@ class Objective:
 
     def count(self, examples: Examples, outputs: Any, loss: tf.Tensor) -> None:
         """Updates the metrics in scope by a batch, as `train_step` does."""
-        _, parts = replica_context.part()
+        _, replicas = replica_context.replica_index()
         first = nested.arrays_of(examples.x)[0]
         tracker = self._keras.metrics[0]
-        tracker.update_state(loss * parts, sample_weight=tf.shape(first)[0])
+        tracker.update_state(loss * replicas, sample_weight=tf.shape(first)[0])
         self._keras.compute_metrics(
             examples.x, examples.y, outputs, examples.sample_weight
         )
@@ -314,7 +314,7 @@ class Objective:
             outputs: What the model returns for it, with Keras' masks.
         """
         masks = nested.map_arrays(mask_of, outputs)
-        _, parts = replica_context.part()
+        _, replicas = replica_context.replica_index()
 
         def one(example: Any) -> tf.Tensor:
             y, weight, output, mask = nested.map_arrays(
@@ -324,7 +324,7 @@ class Objective:
             alone = Examples(None, y, weight)
             with self.scope(self.zeros()):
                 if self.deciding == LOSS:
-                    value = self.loss(alone, output, (), False) * parts
+                    value = self.loss(alone, output, (), False) * replicas
                 else:
                     results = self._keras.compute_metrics(
                         None, y, output, weight

@@ -24,7 +24,7 @@ from tf_lottery.training.input_pipeline import (
     Buffer,
     Examples,
     examples_of,
-    gathered,
+    gather,
 )
 from tf_lottery.training.objective import (
     LOSS,
@@ -192,7 +192,7 @@ class CustomStep:
         """Takes steps as `program.training_steps` does; returns last logs."""
 
         def step(i: tf.Tensor) -> Any:
-            batch = gathered(examples, order[i])
+            batch = gather(examples, order[i])
             if self._augment is not None:
                 seed = tf.stack([key, first + i])
                 batch = batch._replace(x=self._augment(batch.x, seed))

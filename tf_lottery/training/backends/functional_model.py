@@ -186,7 +186,7 @@ class FunctionalModel:
                 values, totals, examples, training=True
             )
             scaled = self._scale(loss, values.slots)
-        gradients = replica_context.summed(
+        gradients = replica_context.all_reduce_sum(
             [
                 None if gradient is None else tf.convert_to_tensor(gradient)
                 for gradient in tape.gradient(scaled, values.weights)
