@@ -65,7 +65,7 @@ class FunctionalModel:
             # States of stateful RNNs, which Keras does not list.
             *(v for v in self.variables.values() if id(v) not in listed),
         ]
-        self.optimizer = stateless_optimizer.pure(
+        self.optimizer = stateless_optimizer.from_keras(
             scaled(optimizer, model) if auto_scale_loss else optimizer
         )
         self.optimizer.build(self._weights)
