@@ -17,7 +17,10 @@ from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.data import Split
 from tf_lottery.masking.masked_optimizer import bind, slots_by_name
-from tf_lottery.training.backends.functional_model import Augment, scaled
+from tf_lottery.training.backends.functional_model import (
+    Augment,
+    with_loss_scaling,
+)
 from tf_lottery.training.input_pipeline import (
     Batch,
     Buffer,
@@ -113,7 +116,7 @@ class CustomStep:
             and not adds_losses(self.model, called(self.model, sample.x)[1])
         ):
             raise UserError(
-                f"{self._name} needs a loss, because it does not override "
+                f"A loss is needed, because {self._name} does not override "
                 "`compute_loss`: compile(optimizer=..., loss=...)."
             )
         self._require_function_of_state(_packed(sample))
@@ -126,11 +129,12 @@ class CustomStep:
         )
 
     def _compile(self, recipe: Recipe) -> None:
-        optimizer = scaled(recipe.optimizer, self.model)
+        optimizer = with_loss_scaling(recipe.optimizer, self.model)
         # Optimizer and metrics have state, so the user's objects are copied.
+        optimizer = type(optimizer).from_config(optimizer.get_config())
         try:
             self.model.compile(
-                optimizer=type(optimizer).from_config(optimizer.get_config()),
+                optimizer=optimizer,
                 loss=recipe.loss,
                 metrics=_copy_metrics(recipe.metrics),
                 **_compile_options(recipe),
