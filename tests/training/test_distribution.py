@@ -234,7 +234,7 @@ def test_a_loss_that_knows_no_replicas_is_refused():
     recipe = dataclasses.replace(replicas.recipe(), loss=Own())
     sample = input_pipeline.examples_of(toy.dataset().train.rows(slice(0, 2)))
     objective = Objective(toy.mlp(), recipe, sample)
-    with pytest.raises(ValueError, match="Own has a `__call__` of its own"):
+    with pytest.raises(ValueError, match="Own overrides `__call__`"):
         compatibility.require_parts(toy.mlp(), recipe, objective, Two())
 
 
@@ -246,7 +246,7 @@ def test_a_step_of_its_own_is_not_split():
     made = Mine(toy.mlp().layers)
     made.build((None, 6, 6, 1))
     strategy = strategies.get("one_device")
-    with pytest.raises(ValueError, match="Mine has a `train_step` of its own"):
+    with pytest.raises(ValueError, match="Mine overrides `train_step`"):
         replicas.trainer(strategy, made=made)
 
 
