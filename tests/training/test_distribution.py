@@ -164,7 +164,7 @@ def test_a_part_is_its_own_where_numbers_are_known_late(monkeypatch, kind):
             return augmentation.augment(x, [3, 0], flip, number, count)
         return model.stateless_call([], seed, x, training=True)[0]
 
-    prepared = replica_context.prepared(dropout)
+    prepared = replica_context.synchronized_copy(dropout)
 
     @tf.function(jit_compile=True, autograph=False)
     def run(number):
@@ -235,7 +235,7 @@ def test_a_loss_that_knows_no_replicas_is_refused():
     sample = input_pipeline.examples_of(toy.dataset().train.rows(slice(0, 2)))
     objective = Objective(toy.mlp(), recipe, sample)
     with pytest.raises(ValueError, match="Own overrides `__call__`"):
-        compatibility.require_parts(toy.mlp(), recipe, objective, Two())
+        compatibility.require_shardable(toy.mlp(), recipe, objective, Two())
 
 
 def test_a_step_of_its_own_is_not_split():

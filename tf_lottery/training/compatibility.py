@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_lottery.core.errors import UserError
 from tf_lottery.data import Dataset, Split, nested
-from tf_lottery.training.backends.custom_step import own_methods
+from tf_lottery.training.backends.custom_step import overridden_methods
 from tf_lottery.training.input_pipeline import examples_of
 from tf_lottery.training.objective import Objective, mode
 from tf_lottery.training.recipe import Recipe
@@ -115,7 +115,7 @@ def _check_labels(model: keras.Model, recipe: Recipe, data: Dataset) -> None:
             )
 
 
-def require_parts(
+def require_shardable(
     model: keras.Model,
     recipe: Recipe,
     objective: Objective | None,
@@ -132,7 +132,7 @@ def require_parts(
     Raises:
         UserError: The message says why, and what to change.
     """
-    overridden = own_methods(model)
+    overridden = overridden_methods(model)
     if overridden or objective is None:
         raise UserError(
             f"{type(model).__qualname__} overrides `{overridden[0]}`, which "
@@ -158,7 +158,7 @@ def require_parts(
             )
 
 
-def require_mean(
+def require_mean_loss(
     model: keras.Model, recipe: Recipe, objective: Objective, train: Split
 ) -> None:
     """Raises if the loss of an example depends on the rest of the batch.

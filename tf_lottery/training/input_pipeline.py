@@ -116,7 +116,7 @@ class InputPipeline(Protocol):
 
     steps_per_epoch: int
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
+    def buffers(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
         """Yields buffers without end, the first one with the batch of `step`.
 
         Args:
@@ -125,7 +125,7 @@ class InputPipeline(Protocol):
         """
 
 
-def feed(split: Split, batching: Batching) -> InputPipeline:
+def create(split: Split, batching: Batching) -> InputPipeline:
     """Returns the input pipeline for a split: in memory, or streaming.
 
     Args:
@@ -231,7 +231,7 @@ class InMemory(_Epochs):
         super().__init__(split, batching)
         self._examples = examples_of(split)
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
+    def buffers(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
         """Yields buffers, one epoch each, without end.
 
         Args:
@@ -260,7 +260,7 @@ class Streaming(_Epochs):
         batch_bytes = batching.size * Split(split.rows(slice(0, 1)).x).nbytes
         self._steps = max(1, WINDOW // batch_bytes)
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
+    def buffers(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
         """Yields buffers of parts of epochs, without end.
 
         Args:

@@ -48,7 +48,7 @@ class Job:
         parts = (self.start.digest, digest(self.masks), self.seed, self.capture)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def require_obedience(self) -> None:
+    def require_pruned_zero(self) -> None:
         """Raises ValueError if a pruned weight of the start is not 0."""
         for path, mask in self.masks.items():
             if (self.start.weights[path][~mask] != 0).any():

@@ -76,7 +76,7 @@ def save(folder: pathlib.Path, checkpoint: InProgressCheckpoint) -> None:
         _path(folder, checkpoint.job, step).unlink(missing_ok=True)
 
 
-def found(
+def load_latest(
     jobs: Sequence[tuple[pathlib.Path | None, str]],
 ) -> list[InProgressCheckpoint]:
     """Returns the newest checkpoints of jobs that train together.

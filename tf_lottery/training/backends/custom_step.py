@@ -45,7 +45,7 @@ _OVERRIDABLE = ("train_step", "test_step", "compute_loss", "compute_metrics")
 _ALTERNATIVE = "or mask the model, and prune it between fits: mask_model."
 
 
-def own_methods(model: keras.Model) -> tuple[str, ...]:
+def overridden_methods(model: keras.Model) -> tuple[str, ...]:
     """Returns the names of Keras' step methods that a model's class overrides.
 
     Args:
@@ -64,7 +64,7 @@ def needs_loss(model: keras.Model) -> bool:
     Args:
         model: A Keras model.
     """
-    overridden = own_methods(model)
+    overridden = overridden_methods(model)
     has_both = "train_step" in overridden and "test_step" in overridden
     return "compute_loss" not in overridden and not has_both
 

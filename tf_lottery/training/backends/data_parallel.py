@@ -29,7 +29,7 @@ class DataParallelPrograms(DensePrograms):
     """The compiled functions of one network on all replicas of a strategy.
 
     Args:
-        network: The network; `replica_context.prepared` returns its model.
+        network: The network; its model is a `synchronized_copy`.
         augment: Augmentation of training inputs, or None.
         strategy: Strategy whose replicas train.
         jit_compile: Whether XLA may compile the functions.

@@ -115,7 +115,7 @@ class FunctionalModel:
         assign(self.slots, state.slots or self._initial_slots)
         masking.derive(self.model)
 
-    def follow(self, state: State) -> None:
+    def update_constants(self, state: State) -> None:
         """Updates constants that layers derive from their variables.
 
         Layers such as `Normalization` read constants that a compiled program

@@ -17,7 +17,7 @@ from tf_lottery.core.errors import UserError
 from tf_lottery.masking.paths import layers_by_path
 
 
-def prepared(model: keras.Model) -> keras.Model:
+def synchronized_copy(model: keras.Model) -> keras.Model:
     """Returns a copy that computes on shards as on the complete batch.
 
     Without a strategy, or with one replica, it computes what the model does.
