@@ -36,8 +36,8 @@ class DataParallelPrograms(DensePrograms):
 
     Attributes:
         devices: Names of this host's devices, one for each replica.
-        trains_apart: Whether each device can train a network of its own,
-            without the other devices.
+        trains_apart: Whether each device can train a different network,
+            independently of the others.
     """
 
     def __init__(

@@ -49,9 +49,9 @@ def unsupported_reason(
 
 def _unsupported_data(data: Dataset) -> str | None:
     if data.augment is not None:
-        return "its inputs are varied at random"
+        return "its inputs are augmented"
     if input_pipeline.streams(data.train):
-        return "its data stream, and which inputs are always 0 is not known"
+        return "its data are streamed, so inputs that are always 0 are unknown"
     for split in (data.train, data.validation, data.test):
         if split is None:
             continue
@@ -62,12 +62,12 @@ def _unsupported_data(data: Dataset) -> str | None:
         if split.x.dtype != np.float32:
             return f"inputs are {split.x.dtype}, not float32"
         if not split.x.flags.c_contiguous:
-            return "inputs do not lie in memory one after the other"
+            return "inputs are not C-contiguous"
         if split.y.dtype.kind not in "iu" or split.y.shape[1:] not in (
             (),
             (1,),
         ):
-            return "targets are not one label an example"
+            return "targets are not one label per example"
     return None
 
 

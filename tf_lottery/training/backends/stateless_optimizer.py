@@ -11,13 +11,13 @@ backend it raises ValueError: there `keras.optimizers.Optimizer` inherits from
 `TFOptimizer`, whose methods write to `tf.Variable`s through `tf.distribute`.
 No public setting turns that off.
 
-How. The generic methods are still in `BaseOptimizer`, which knows no backend.
+How. The generic methods are in `BaseOptimizer`, which needs no backend.
 `from_keras` copies an optimizer and gives the copy a class that inherits from
 a mixin of this module first and from the optimizer's class second. The mixin
 points the overridden methods back at those of `BaseOptimizer`. Assigning
 `__class__` (rather than constructing a subclass) keeps whatever `from_config`
-built, also for optimizers of the user's. `update_step`, the mathematics of an
-optimizer, is always Keras' code.
+built, also for user-defined optimizers. `update_step`, the mathematics of an
+optimizer, is not replaced.
 
 Three parts of Keras do not work on values and are written again here. They
 compute both outcomes and choose one by `tf.where`, as values assigned inside
