@@ -67,9 +67,9 @@ def test_streamed_images_are_augmented_as_in_memory(monkeypatch):
 def test_a_window_is_as_large_as_said(monkeypatch):
     monkeypatch.setattr(input_pipeline, "WINDOW", 7 * STEP)
     split = toy.dataset().train
-    windows = input_pipeline.Streamed(
+    windows = input_pipeline.Streaming(
         split, input_pipeline.Batching(20)
-    ).windows([0], 30)
+    ).buffers([0], 30)
     firsts = [next(windows) for _ in range(4)]
     assert {len(window.examples.x) for window in firsts} == {7 * 20}
     assert [window.first for window in firsts] == [24, 31, 38, 41]

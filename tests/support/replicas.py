@@ -1,7 +1,7 @@
-"""Trains with 1, 2 and 4 virtual CPU devices; writes what came of it.
+"""Trains with 1, 2 and 4 virtual CPU devices and pickles the results.
 
-A process of its own, for devices are divided before TensorFlow starts:
-`python replicas.py FILE`.
+It runs in a separate process, because virtual devices must be configured
+before TensorFlow starts: `python replicas.py FILE`.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from tf_lottery import masking
 from tf_lottery.core.masks import Masks
 from tf_lottery.data import Augmentation
 from tf_lottery.training import Job, Recipe, State, Trainer, loop
-from tf_lottery.training.backends import data_parallel
+from tf_lottery.training.backends import compiled_steps, data_parallel
 from tf_lottery.training.distribution import strategies
 
 DEVICES = 4
 L = keras.layers
 
 
-def divide():
+def configure_devices():
     (cpu,) = tf.config.list_physical_devices("CPU")
     one = tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(cpu, [one] * DEVICES)
@@ -43,10 +43,10 @@ def mirrored(count):
 
 
 def model(policy="float32"):
-    """All that couples the examples of a batch, or draws at random."""
+    """Returns a model with layers that couple examples or draw numbers."""
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(policy)
-    made = keras.Sequential(
+    sequential = keras.Sequential(
         [
             keras.Input((6, 6, 1)),
             L.Conv2D(4, 3, use_bias=False),
@@ -61,7 +61,7 @@ def model(policy="float32"):
         ]
     )
     keras.config.set_dtype_policy("float32")
-    return made
+    return sequential
 
 
 def momentum():
@@ -90,18 +90,18 @@ HALF = ("mixed_bfloat16", "mixed_float16")
 
 
 def search(optimizer, strategy, length="60it", run_dir=None):
-    """Returns the search; `strategy` may count the devices to mirror on."""
+    """Runs a search; an int `strategy` is the number of mirrored devices."""
     if isinstance(strategy, int):
         strategy = mirrored(strategy)
-    made = tfl.TicketSearch(
+    ticket_search = tfl.TicketSearch(
         model(), levels=2, rate=0.4, rewind="6it", strategy=strategy
     )
-    made.compile(
+    ticket_search.compile(
         optimizer(),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     data = toy.dataset()
-    made.fit(
+    ticket_search.fit(
         data.train.x,
         data.train.y,
         batch_size=24,
@@ -112,18 +112,18 @@ def search(optimizer, strategy, length="60it", run_dir=None):
         test_data=(data.test.x, data.test.y),
         verbose=False,
     )
-    return made
+    return ticket_search
 
 
-def outcome(made):
-    """Returns what replicas must not change."""
+def outcome(ticket_search):
+    """Returns the results that replicas must not change."""
     names = ("validation_loss", "validation_accuracy", "loss")
     return {
-        "masks": [dict(ticket.masks) for ticket in made.tickets],
-        "trained": [dict(ticket.trained) for ticket in made.tickets],
+        "masks": [dict(ticket.masks) for ticket in ticket_search.tickets],
+        "trained": [dict(ticket.trained) for ticket in ticket_search.tickets],
         "curves": [
             {name: record.curve[name] for name in names if name in record.curve}
-            for record in made.records
+            for record in ticket_search.records
         ],
     }
 
@@ -176,7 +176,7 @@ def augmented():
 
 
 def one_step(policy):
-    """Returns what the first step makes of the weights in half precision."""
+    """Returns the weights after one step in half precision."""
     length = "1it"
     return [
         trained(trainer(s, made=model(policy), length=length))
@@ -185,7 +185,7 @@ def one_step(policy):
 
 
 def wide(policy="float32"):
-    """Dense layers of which some exchange factors, for batches of 8."""
+    """Returns a model of wide, shared and nested dense layers."""
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(policy)
     image = keras.Input((6, 6, 1))
@@ -204,17 +204,17 @@ def wide(policy="float32"):
 
 
 def wide_ones():
-    """Returns what training comes to on 1, 2 and 4 devices."""
-    found = {}
+    """Returns weights trained on 1, 2 and 4 devices, and in half precision."""
+    weights = {}
     for count in (None, 2, 4):
         strategy = mirrored(count) if count else None
         of = trainer(strategy, None, wide(), batch_size=8, length="20it")
-        found[count] = trained(of)
+        weights[count] = trained(of)
     half = [
         trained(trainer(s, None, wide(HALF[0]), batch_size=8, length="1it"))
         for s in (None, mirrored(2))
     ]
-    return found, half
+    return weights, half
 
 
 def spread():
@@ -222,7 +222,7 @@ def spread():
 
 
 def resumed(folder):
-    """Stops at an evaluation, and goes on from the file."""
+    """Stops at an evaluation and continues from the checkpoint."""
     loop.SECONDS_BETWEEN_CHECKPOINTS = 0
     length = "60it"
     whole = trained(trainer(mirrored(2), length=length))
@@ -241,7 +241,7 @@ def resumed(folder):
 
 @keras.saving.register_keras_serializable("tests")
 class Counted(L.Layer):
-    """Keeps a mean of the examples that this replica saw."""
+    """Keeps the mean of the examples on this replica."""
 
     def build(self, shape):
         self.seen = self.add_weight(
@@ -255,7 +255,7 @@ class Counted(L.Layer):
 
 @keras.saving.register_keras_serializable("tests")
 class Noisy(keras.Model):
-    """Draws at random in a call of its own."""
+    """Draws random numbers in its own `call`."""
 
     def __init__(self):
         super().__init__()
@@ -274,7 +274,7 @@ def noisy():
 
 @keras.saving.register_keras_serializable("tests")
 class Adding(L.Layer):
-    """Adds a loss for what it sees."""
+    """Adds a loss of its inputs."""
 
     def call(self, x):
         self.add_loss(tf.reduce_mean(tf.square(x)))
@@ -319,20 +319,20 @@ def refusals():
 
 
 def on_tpu():
-    """Returns what a whole loop compiled by XLA gives, and one without.
+    """Returns loss and weights of a loop without XLA and compiled by XLA.
 
-    Without draws, for XLA draws other numbers.
+    The model draws no random numbers, because XLA draws different ones.
     """
     layers = [L.Conv2D(4, 3), L.BatchNormalization(), L.ReLU(), L.Flatten()]
     made = keras.Sequential([keras.Input((6, 6, 1)), *layers, L.Dense(3)])
     of = trainer(made=made)
     (job,) = jobs(of, 1)
     network = of.network
-    window = next(of._feed.windows([0], 0))
+    window = next(of._feed.buffers([0], 0))
     arguments = [
         network.values_of(job.start),
         network.objective.zeros(),
-        data_parallel.Given(
+        compiled_steps.StepInputs(
             network.masks_of(job.masks),
             tf.constant(0),
             tf.constant(window.orders[0]),
@@ -343,13 +343,13 @@ def on_tpu():
         tf.constant(10),
     ]
     one = tf.distribute.OneDeviceStrategy("CPU:0")
-    step = data_parallel.step_of(network, None)
+    step = data_parallel.replica_step(network, None)
     results = []
     for compiled in (False, True):
 
         @tf.function(jit_compile=compiled, autograph=False)
         def run(*arguments):
-            return data_parallel.loop_inside(one, step, *arguments)
+            return data_parallel.loop_inside_replica(one, step, *arguments)
 
         values, totals, _ = run(*arguments)
         loss = float(totals[0])
@@ -358,7 +358,7 @@ def on_tpu():
 
 
 def main(path):
-    divide()
+    configure_devices()
     out = {
         name: {str(s): outcome(search(optimizer, s)) for s in counts}
         for name, (optimizer, counts) in CASES.items()

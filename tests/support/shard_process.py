@@ -13,7 +13,7 @@ from tf_lottery.training import loop, resume
 def main():
     loop.SECONDS_BETWEEN_CHECKPOINTS = object_store.RESTS = 0
     leases._InBucket.pause = 0.1
-    real_save, real_found = resume.save, resume.found
+    real_save, real_load = resume.save, resume.load_latest
     freeze_at = None
 
     def save(folder, kept):
@@ -21,13 +21,13 @@ def main():
         if kept.state.step == freeze_at:
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    def found(jobs):
-        kept = real_found(jobs)
+    def load_latest(jobs):
+        kept = real_load(jobs)
         for each in kept:
             print(f"goes on from step {each.state.step}", flush=True)
         return kept
 
-    resume.save, resume.found = save, found
+    resume.save, resume.load_latest = save, load_latest
     print("ready", flush=True)
     for line in sys.stdin:
         settings, folder, freeze_at = json.loads(line)

@@ -503,7 +503,7 @@ class Assigning(AsKeras):
     ("cls", "message"),
     [
         (Silent, "Silent.train_step reports no 'loss'"),
-        (Adversarial, r"an optimizer of its own \(second_optimizer\)"),
+        (Adversarial, r"self\.optimizer alone \(second_optimizer\)"),
         (TwoOptimizers, "TwoOptimizers.compile does not take optimizer"),
         (Unseeded, "Two steps of Unseeded from one state on one batch differ"),
         (Wavering, "Two steps of Wavering from one state"),

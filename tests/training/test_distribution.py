@@ -27,8 +27,7 @@ from tf_lottery.core.masks import Masks
 from tf_lottery.data import augmentation
 from tf_lottery.runs.executors import multi_worker
 from tf_lottery.training import Job, State, compatibility, input_pipeline
-from tf_lottery.training.distribution import replica_context as parts
-from tf_lottery.training.distribution import strategies
+from tf_lottery.training.distribution import replica_context, strategies
 from tf_lottery.training.objective import Objective
 
 SUPPORT = pathlib.Path(__file__).parents[1] / "support"
@@ -126,10 +125,10 @@ def test_replicas_that_disagree_are_found(found):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("draws", "'lstm/lstm_cell' (LSTMCell) draws at random amid"),
-        ("own draws", "(Noisy) draws at random amid"),
+        ("draws", "'lstm/lstm_cell' (LSTMCell) has weights and draws"),
+        ("own draws", "(Noisy) has weights and draws"),
         ("added", "calls `add_loss`, which several devices cannot share"),
-        ("penalty", "'dense' has an activity regulariser"),
+        ("penalty", "'dense' has an activity regularizer"),
         ("uncounted", "is not the mean of its examples' (some do not count"),
         ("batch", "30, which 4 replicas cannot share evenly. Take 28 or 32"),
     ],
@@ -164,12 +163,13 @@ def test_a_part_is_its_own_where_numbers_are_known_late(monkeypatch, kind):
             return augmentation.augment(x, [3, 0], flip, number, count)
         return model.stateless_call([], seed, x, training=True)[0]
 
-    prepared = parts.prepared(dropout)
+    prepared = replica_context.synchronized_copy(dropout)
 
     @tf.function(jit_compile=True, autograph=False)
     def run(number):
-        monkeypatch.setattr(parts, "part", lambda: (number, 2))
-        return seen(prepared, parts.own(whole), number, 2)
+        place = (number, 2)
+        monkeypatch.setattr(replica_context, "replica_index", lambda: place)
+        return seen(prepared, replica_context.local_shard(whole), number, 2)
 
     halves = [run(tf.constant(number)) for number in (0, 1)]
     expected = tf.function(jit_compile=True)(lambda: seen(dropout, whole))()
@@ -233,8 +233,8 @@ def test_a_loss_that_knows_no_replicas_is_refused():
     recipe = dataclasses.replace(replicas.recipe(), loss=Own())
     sample = input_pipeline.examples_of(toy.dataset().train.rows(slice(0, 2)))
     objective = Objective(toy.mlp(), recipe, sample)
-    with pytest.raises(ValueError, match="Own has a `__call__` of its own"):
-        compatibility.require_parts(toy.mlp(), recipe, objective, Two())
+    with pytest.raises(ValueError, match="Own overrides `__call__`"):
+        compatibility.require_shardable(toy.mlp(), recipe, objective, Two())
 
 
 def test_a_step_of_its_own_is_not_split():
@@ -245,7 +245,7 @@ def test_a_step_of_its_own_is_not_split():
     made = Mine(toy.mlp().layers)
     made.build((None, 6, 6, 1))
     strategy = strategies.get("one_device")
-    with pytest.raises(ValueError, match="Mine has a `train_step` of its own"):
+    with pytest.raises(ValueError, match="Mine overrides `train_step`"):
         replicas.trainer(strategy, made=made)
 
 

@@ -376,7 +376,7 @@ def test_interim_reads_what_it_wrote(tmp_path):
         3.0,
     )
     resume.save(tmp_path, written)
-    (read,) = resume.found([(tmp_path, "f" * 64)])
+    (read,) = resume.load_latest([(tmp_path, "f" * 64)])
     assert read.state.digest == read.captured[0].digest == state.digest
     assert read.best is None
     assert read.curve == written.curve

@@ -281,7 +281,7 @@ layers = [
     connections.Layer(random.random(shape) < 0.3, True, shape[1] == 60)
     for shape in zip(sizes, sizes[1:])
 ]
-survivor, network = connections.wire(layers, np.ones(100, bool))
+survivor, network = connections.build_connections(layers, np.ones(100, bool))
 count = len(survivor)
 weight = random.normal(size=count).astype("f4") / 5
 parameters = kernel_types.Parameters(weight, *np.zeros((3, count), "f4"))
@@ -340,7 +340,7 @@ def test_everything_runs_on_one_compilation():
 
 
 def test_numba_is_imported_when_something_is_first_trained():
-    compiled = {"kernels", "vectors"}
+    compiled = {"kernels", "simd"}
     for file in pathlib.Path(kernels.__file__).parent.glob("*.py"):
         if file.stem in compiled:
             continue
@@ -354,9 +354,11 @@ def test_other_views_of_the_inputs_are_wired_once(monkeypatch):
     arguments, (x, y), steps = problem()
     training = SparseTraining(*arguments)
     calls = []
-    wire = connections.wire
+    build = connections.build_connections
     monkeypatch.setattr(
-        connections, "wire", lambda *a: calls.append(a) or wire(*a)
+        connections,
+        "build_connections",
+        lambda *a: calls.append(a) or build(*a),
     )
     for _ in range(3):
         training.run(x.reshape(x.shape), y, steps[:1])
@@ -459,11 +461,11 @@ def test_connections_without_gradient_are_left_out():
     hidden = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1]], bool)
     output = np.array([[1, 0], [0, 0], [1, 1]], bool)
     layers = [
-        connections.Layer(hidden, has_bias=True, rectified=True),
-        connections.Layer(output, has_bias=False, rectified=False),
+        connections.Layer(hidden, has_bias=True, relu=True),
+        connections.Layer(output, has_bias=False, relu=False),
     ]
     live = np.array([True, True, True, False])
-    survivor, network = connections.wire(layers, live)
+    survivor, network = connections.build_connections(layers, live)
     # The second unit leads nowhere; the last input is dark. Of rows 5 and 6,
     # the other units, each segment first reads the row of ones, 4.
     assert network.layer_row.tolist() == [5, 7, 9]
@@ -475,7 +477,9 @@ def test_connections_without_gradient_are_left_out():
 
 def test_every_unit_reads_one_block_of_inputs_before_the_next():
     layer = connections.Layer(np.ones((250, 7), bool), False, False)
-    survivor, network = connections.wire([layer], np.ones(250, bool))
+    survivor, network = connections.build_connections(
+        [layer], np.ones(250, bool)
+    )
     assert sorted(survivor) == list(range(7 * 250))
     assert network.row.tolist() == [*range(251, 258)] * 3
     seen = [
@@ -485,7 +489,7 @@ def test_every_unit_reads_one_block_of_inputs_before_the_next():
     for block in (0, 7, 14):
         assert all(one == seen[block] for one in seen[block : block + 7])
         assert 80 <= len(seen[block]) <= 90
-    assert network.block.tolist() == [*range(0, 248, 8)]
+    assert network.octet.tolist() == [*range(0, 248, 8)]
     assert network.single.tolist() == [248, 249]
 
 
@@ -543,16 +547,16 @@ def frozen():
 
 MODELS_REFUSED = {
     "is a Dropout": lambda: toy.mlp(dropout=0.1),
-    "Own is a class of its own": Own,
-    "is no chain": branching,
+    "Own is a subclassed model": Own,
+    "is not a chain": branching,
     "is a Conv2D": toy.convnet,
     "shape .6, 6, 1.; flatten": stacked(L.Dense(3)),
     "has activation 'tanh'": stacked(L.Flatten(), L.Dense(3, "tanh")),
     "has activation 'softmax'": stacked(
         L.Flatten(), L.Dense(3), L.Activation("softmax")
     ),
-    "no plain ReLU": stacked(L.Flatten(), L.Dense(3), L.ReLU(6)),
-    "rectifies the inputs": stacked(L.Flatten(), L.ReLU(), L.Dense(3)),
+    "not a plain ReLU": stacked(L.Flatten(), L.Dense(3), L.ReLU(6)),
+    "applies ReLU to the inputs": stacked(L.Flatten(), L.ReLU(), L.Dense(3)),
     "has a kernel_regularizer": stacked(
         L.Flatten(), L.Dense(3, kernel_regularizer="l2")
     ),
@@ -625,7 +629,7 @@ def test_losses_are_refused_with_their_reason(reason):
 @pytest.mark.parametrize(
     ("masks", "reason"),
     [
-        ({"dense/bias": np.ones(16, bool)}, "is no kernel"),
+        ({"dense/bias": np.ones(16, bool)}, "is not the kernel"),
         ({"dense/kernel": np.ones((36, 16))}, "is float64"),
         ({"dense/kernel": np.ones((16, 36), bool)}, "not bool .36, 16"),
     ],

@@ -43,6 +43,7 @@ from tf_lottery.core.masks import Masks
 from tf_lottery.core.storage import array_file, object_store
 from tf_lottery.core.storage.leases import Leases
 from tf_lottery.core.storage.object_store import Bucket, BucketError
+from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.lottery.ticket_file import pack, unpack
 from tf_lottery.training import Diverged, TrainingResult
 from tf_lottery.training.state import digest

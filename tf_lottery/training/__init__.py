@@ -1,7 +1,6 @@
-"""This package knows how networks are trained.
+"""Training of masked networks: from a state, to results.
 
-It trains what it is given, masks included, and knows nothing of pruning or of
-levels.
+Masks are inputs; pruning and levels are decided elsewhere.
 """
 
 from tf_lottery.training.job import Job

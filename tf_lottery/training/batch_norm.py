@@ -1,4 +1,4 @@
-"""This module knows how BatchNorm's statistics are estimated anew."""
+"""Re-estimation of the moving statistics of BatchNorm layers."""
 
 import itertools
 from collections.abc import Iterable
@@ -16,21 +16,22 @@ _BATCHES = 20
 def reestimated(
     model: keras.Model, weights: Arrays, batches: Iterable[Batch]
 ) -> Arrays:
-    """Returns weights whose moving statistics are those of the data.
+    """Returns weights with BatchNorm statistics estimated on data.
 
-    Between two trained networks the mean of their statistics is not the
-    statistic of the network there (Jordan et al. 2023, arXiv:2211.08403).
-    Here mean and variance are averaged over batches of training data as they
-    lie, without augmentation.
+    On the line between two trained networks, the interpolated statistics are
+    not those of the interpolated network (Jordan et al. 2023,
+    arXiv:2211.08403). Mean and variance are averaged over batches, without
+    shuffling and augmentation.
 
     Args:
-        model: Of the architecture; it stays as it is.
+        model: A model of the architecture; its variables are used as scratch
+            space and restored.
         weights: Path to value of every variable.
-        batches: Training data; the first 20 batches are taken.
+        batches: Training data; the first 20 batches are used.
 
     Returns:
-        The same weights, but for the moving statistics of BatchNorm layers;
-        without such layers, the very same.
+        New weights that differ in the moving statistics only; `weights`
+        itself if the model has no BatchNorm layer.
     """
     layers = layers_by_path(model)
     norms = {
@@ -48,7 +49,7 @@ def reestimated(
         masking.derive(model)
         for i, batch in enumerate(itertools.islice(batches, _BATCHES)):
             for layer in norms.values():
-                # The mean of all batches so far, each with the same weight.
+                # Makes the moving average the plain mean of all batches.
                 layer.momentum = i / (i + 1)
             model(batch.examples.x, training=True)
         after = values(variables)

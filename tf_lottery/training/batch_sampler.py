@@ -10,15 +10,15 @@ def epoch_order(
 ) -> np.ndarray:
     """Returns the order of the examples in one epoch.
 
-    A full reshuffle each epoch (Frankle & Carbin 2019, G.1), and a function
-    of the seed and the epoch alone, so that a rewound or resumed run sees
-    what an uninterrupted one would have seen.
+    Every epoch is shuffled over all examples (Frankle & Carbin 2019, G.1). The
+    order is a function of seed and epoch only, so a rewound or resumed run
+    sees the same batches as an uninterrupted one.
 
     Args:
         seed: Seed of the order, >= 0.
         epoch: Epochs before this one, >= 0.
         examples: Number of training examples.
-        shuffle: Whether to shuffle. False: as they lie.
+        shuffle: Whether to shuffle; if not, the order is that of the data.
 
     Returns:
         Indices of examples, int32 `[examples]`.

@@ -1,4 +1,10 @@
-"""This module knows how states of training become TensorFlow checkpoints."""
+"""Training states as TensorFlow checkpoints, and weights from user files.
+
+`tf.train.Checkpoint` reads and writes variables, not arrays. So a state passes
+through the variables of the trainer's model and optimizer, which `save` and
+`load` use as scratch space: they hold that state afterwards. Training does not
+notice, because it takes all values from states.
+"""
 
 import pathlib
 
@@ -18,9 +24,10 @@ def save(trainer: Trainer, state: State, prefix: pathlib.Path) -> None:
     Plain TensorFlow reads it: `tf.train.Checkpoint(model=model).restore(...)`.
 
     Args:
-        trainer: Whose model and optimizer the state belongs to.
-        state: What is written.
-        prefix: Where; TensorFlow appends `.index` and `.data-…`.
+        trainer: Trainer of the architecture; its model's and optimizer's
+            variables are overwritten by the state.
+        state: The state to write.
+        prefix: Path without suffix; TensorFlow adds `.index` and `.data-…`.
     """
     trainer.state = state
     _checkpoint(trainer).write(str(prefix))
@@ -29,8 +36,14 @@ def save(trainer: Trainer, state: State, prefix: pathlib.Path) -> None:
 def load(trainer: Trainer, prefix: pathlib.Path) -> State:
     """Returns the state of a checkpoint that `save` wrote.
 
+    Args:
+        trainer: Trainer of the architecture; its model's and optimizer's
+            variables are overwritten by the state.
+        prefix: Path without suffix.
+
     Raises:
-        ValueError: It is missing, damaged, or not of this model and optimizer.
+        UserError: The checkpoint is missing, damaged, or belongs to another
+            model or optimizer.
     """
     try:
         status = _checkpoint(trainer).read(str(prefix))
@@ -39,13 +52,13 @@ def load(trainer: Trainer, prefix: pathlib.Path) -> State:
         raise UserError(
             f"Checkpoint {prefix} does not hold the training state of this "
             f"model and optimizer ({one_line(error)}). Delete the run "
-            "directory, or take another."
+            "directory, or use another."
         ) from None
     return trainer.state
 
 
 def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
-    """Restores a model's weights from a file of the user's.
+    """Sets a model's weights from a file.
 
     Args:
         model: The built model to fill.
@@ -53,9 +66,9 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
             `tf.train.Checkpoint(model)` or `tf.train.Checkpoint(model=model)`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It does not hold every weight of the model; the message
-            names those it lacks. The model is as it was then.
+        MissingFileError: There is no such file.
+        UserError: The file lacks weights of the model; the message names
+            them. The model is unchanged then.
     """
     weights = {
         name: variable
@@ -64,13 +77,13 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
     }
     before = values(weights)
     try:
-        # No file format says what it left alone: what is still nan, it did.
+        # No reader reports which weights it did not set: they are still nan.
         for variable in weights.values():
             variable.assign(np.full(variable.shape, np.nan))
         _fill(model, str(path))
-        lacking = [n for n, v in values(weights).items() if np.isnan(v).any()]
-        if lacking:
-            raise UserError(f"it gives no value for {', '.join(lacking)}.")
+        missing = [n for n, v in values(weights).items() if np.isnan(v).any()]
+        if missing:
+            raise UserError(f"it has no value for {', '.join(missing)}.")
         masking.derive(model)
     except Exception as error:
         for name, variable in weights.items():
@@ -85,7 +98,7 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
 
 
 def _checkpoint(trainer: Trainer) -> tf.train.Checkpoint:
-    # Keras tracks the states of seed generators and RNNs in no checkpoint.
+    # Keras leaves states of seed generators and RNNs out of checkpoints.
     states = {
         path: variable.value
         for path, variable in masking.variables_by_path(trainer.model).items()
@@ -112,7 +125,7 @@ def _fill(model: keras.Model, path: str) -> None:
             f"No file {path!r} that ends in .keras or .weights.h5, and no "
             f"checkpoint {path}.index."
         )
-    # Users write Checkpoint(model=model) and Checkpoint(model) alike.
+    # Users write both Checkpoint(model=model) and Checkpoint(model).
     for checkpoint in (
         tf.train.Checkpoint(model=model),
         tf.train.Checkpoint(root=model),

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_lottery.core.errors import UserError
 from tf_lottery.data import Dataset, Split, nested
-from tf_lottery.training.backends.custom_step import own_methods
+from tf_lottery.training.backends.custom_step import overridden_methods
 from tf_lottery.training.input_pipeline import examples_of
 from tf_lottery.training.objective import Objective, mode
 from tf_lottery.training.recipe import Recipe
@@ -15,11 +15,21 @@ from tf_lottery.training.recipe import Recipe
 def require_compatible(
     model: keras.Model, recipe: Recipe, data: Dataset, steps_per_epoch: int
 ) -> None:
-    """Raises a ValueError, before anything trains, if they do not."""
+    """Raises if recipe, model and data do not fit together.
+
+    Args:
+        model: A built model.
+        recipe: How networks are trained.
+        data: The data set.
+        steps_per_epoch: Batches per epoch, >= 0.
+
+    Raises:
+        UserError: The message says what does not fit and what to change.
+    """
     if recipe.batch_size > len(data.train) and not recipe.keeps_remainder:
         raise UserError(
             f"`batch_size` is {recipe.batch_size}, but there are only "
-            f"{len(data.train)} training examples. Take a smaller batch."
+            f"{len(data.train)} training examples. Use a smaller batch."
         )
     if recipe.length.steps_at(steps_per_epoch) < 1:
         raise UserError(
@@ -37,9 +47,10 @@ def require_compatible(
 
 
 def model_batch_size(model: keras.Model) -> int | None:
-    """Returns the number of examples that a model takes at a time.
+    """Returns the fixed batch size of a model, or None if it takes any.
 
-    None: any number.
+    Args:
+        model: A built model.
     """
     inputs = getattr(model, "inputs", None) or []
     sizes = {tensor.shape[0] for tensor in inputs} - {None}
@@ -56,27 +67,27 @@ def _check_batch_size(
     sizes["validation_batch_size"] = (
         recipe.validation_batch_size or recipe.batch_size
     )
-    for name, given in sizes.items():
-        if given != size:
+    for name, setting in sizes.items():
+        if setting != size:
             raise UserError(
                 f"Model {model.name!r} takes batches of exactly {size} "
-                f"examples (batch_shape); `{name}` is {given}. Give {size}."
+                f"examples (batch_shape); `{name}` is {setting}. Use {size}."
             )
     for name in ("train", "validation", "test"):
         split = getattr(data, name)
         if split is None or len(split) % size == 0:
             continue
         if name != "train" or recipe.keeps_remainder:
-            below = len(split) - len(split) % size
+            rest = len(split) % size
             raise UserError(
                 f"Model {model.name!r} takes batches of exactly {size} "
                 f"examples, and the {name} data holds {len(split)}. Leave out "
-                f"the last {len(split) - below}."
+                f"the last {rest}."
             )
 
 
 def _check_labels(model: keras.Model, recipe: Recipe, data: Dataset) -> None:
-    """Raises if labels and outputs of a classification do not fit."""
+    """Raises if integer labels do not fit the number of outputs."""
     kind = keras.losses.SparseCategoricalCrossentropy
     function = keras.losses.sparse_categorical_crossentropy
     is_sparse = isinstance(recipe.loss, kind) or recipe.loss in (
@@ -104,18 +115,28 @@ def _check_labels(model: keras.Model, recipe: Recipe, data: Dataset) -> None:
             )
 
 
-def require_parts(
+def require_shardable(
     model: keras.Model,
     recipe: Recipe,
     objective: Objective | None,
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Raises a ValueError if batches cannot be split over the replicas."""
-    own = own_methods(model)
-    if own or objective is None:
+    """Raises if a strategy's replicas cannot share the batches.
+
+    Args:
+        model: The model.
+        recipe: How networks are trained.
+        objective: Its loss; None if the model's class overrides a step.
+        strategy: The strategy.
+
+    Raises:
+        UserError: The message says why, and what to change.
+    """
+    overridden = overridden_methods(model)
+    if overridden or objective is None:
         raise UserError(
-            f"{type(model).__qualname__} has a `{own[0]}` of its own, which "
-            "knows nothing of replicas: leave out `strategy`."
+            f"{type(model).__qualname__} overrides `{overridden[0]}`, which "
+            "does not handle replicas: leave out `strategy`."
         )
     count, size = strategy.num_replicas_in_sync, recipe.batch_size
     if size % count:
@@ -131,60 +152,65 @@ def require_parts(
         is_loss = isinstance(loss, keras.losses.Loss)
         if is_loss and type(loss).__call__ is not keras.losses.Loss.__call__:
             raise UserError(
-                f"Loss {type(loss).__name__} has a `__call__` of its own, "
-                "which does not know of replicas. Give it `call` in its "
-                "place, or train on one device."
+                f"Loss {type(loss).__name__} overrides `__call__`, which does "
+                "not handle replicas. Override `call` instead, or train on "
+                "one device."
             )
 
 
-def require_mean(
+def require_mean_loss(
     model: keras.Model, recipe: Recipe, objective: Objective, train: Split
 ) -> None:
-    """Raises a ValueError if a loss depends on who shares a batch.
+    """Raises if the loss of an example depends on the rest of the batch.
 
-    That of a batch has to be the mean, or the sum, of those of its examples:
-    parts of a batch know nothing of each other's. Time steps that do not
-    count, of which one part has more than another, are what breaks it.
+    The loss of a batch must be the mean, or the sum, of the losses of its
+    examples, because a replica sees only its shard. Masked time steps break
+    this: shards may have different numbers of them.
 
     Args:
-        model: What is trained.
-        recipe: How.
+        model: The model.
+        recipe: How networks are trained.
         objective: Its loss.
-        train: Examples to try it on.
+        train: Training examples; up to 32 are used for the check.
+
+    Raises:
+        UserError: The loss is not such a mean or sum.
     """
     if objective.adds_losses:
         raise UserError(
             "A layer of the model calls `add_loss`, which several devices "
-            "cannot share. Train on one device, or give the penalty to the "
+            "cannot share. Train on one device, or move the penalty to the "
             "loss."
         )
 
-    def slopes(first: int, stop: int) -> np.ndarray:
+    def gradients(first: int, stop: int) -> np.ndarray:
         examples = examples_of(train.rows(slice(first, stop)))
         outputs = model(examples.x, **mode(model, training=False))
         flat = nested.arrays_of(outputs)
         with tf.GradientTape() as tape, objective.scope(objective.zeros()):
             tape.watch(flat)
             loss = objective.loss(examples, outputs, (), training=False)
-        found = tape.gradient(loss, flat, unconnected_gradients="zero")
+        by_output = tape.gradient(loss, flat, unconnected_gradients="zero")
         return np.concatenate(
             [
                 np.array(each, "float32").reshape(stop - first, -1)
-                for each in found
+                for each in by_output
             ],
             axis=1,
         )
 
     count = min(recipe.batch_size, 32, len(train))
-    whole = slopes(0, count)
-    each = np.concatenate([slopes(i, i + 1) for i in range(count)])
-    # A sum over examples, or a mean; more off than half precision rounds.
-    off = min(np.abs(whole - each).max(), np.abs(whole - each / count).max())
-    if off > 0.01 * np.abs(whole).max():
+    together = gradients(0, count)
+    each = np.concatenate([gradients(i, i + 1) for i in range(count)])
+    # A sum over examples, or a mean; 1 % is more than half precision rounds.
+    error = min(
+        np.abs(together - each).max(), np.abs(together - each / count).max()
+    )
+    if error > 0.01 * np.abs(together).max():
         raise UserError(
             "The loss of a batch is not the mean of its examples' (some do "
-            "not count, or look at each other), so that replicas with parts "
-            "of it come to another. Train on one device."
+            "not count, or affect each other), so the replicas would compute "
+            "another loss. Train on one device."
         )
 
 
@@ -194,17 +220,17 @@ def _check_inputs(model: keras.Model, data: Dataset) -> None:
         split = getattr(data, name)
         if split is None or not isinstance(split.x, np.ndarray) or not expected:
             continue
-        given = split.x.shape[1:]
+        actual = split.x.shape[1:]
         # Keras adds or drops a last axis of 1.
         shapes = [
-            given,
-            (*given, 1),
-            given[:-1] if given[-1:] == (1,) else given,
+            actual,
+            (*actual, 1),
+            actual[:-1] if actual[-1:] == (1,) else actual,
         ]
         if not any(_fits(expected, shape) for shape in shapes):
             raise UserError(
-                f"Inputs of the {name} data have shape {given} an example; the "
-                f"model takes {expected}."
+                f"Inputs of the {name} data have shape {actual} an example; "
+                f"the model takes {expected}."
             )
 
 
@@ -215,7 +241,7 @@ def _fits(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _shape(model: keras.Model, name: str) -> tuple[int | None, ...]:
-    """Returns the model's shape; a subclassed one does not know its own."""
+    """Returns a shape of the model; `(None,)` if Keras does not know it."""
     shape = getattr(model, name, None)
     is_one = isinstance(shape, tuple) and all(
         size is None or isinstance(size, int) for size in shape

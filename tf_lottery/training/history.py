@@ -1,4 +1,4 @@
-"""The evaluations of a training, in order."""
+"""The learning curve of a training."""
 
 import math
 from collections.abc import Mapping
@@ -8,54 +8,55 @@ from tf_lottery.training.objective import EvalResult
 
 
 class Log:
-    """The evaluations of a run.
+    """The learning curve of one network.
 
     Attributes:
-        curve: One row for each evaluation.
+        curve: One row per evaluation, in order of steps.
     """
 
     def __init__(self) -> None:
         self.curve: list[dict[str, Any]] = []
-        self._trained: dict[str, Any] = {}
+        self._training: dict[str, Any] = {}
 
     def add(
         self,
         step: int,
-        trained: Mapping[str, Any],
+        training: Mapping[str, Any],
         splits: Mapping[str, EvalResult],
     ) -> bool:
-        """Adds an evaluation; returns whether it is the best so far.
+        """Adds a row; returns whether its validation loss is the lowest so far.
 
         Args:
-            step: At which step.
-            trained: Metrics over the training steps since the last one.
-            splits: Split to what the network comes to on it.
+            step: Optimizer updates so far, > 0.
+            training: Metrics of the training steps since the last row.
+            splits: Split name to the evaluation result.
         """
         best = min(map(_validation_loss, self.curve), default=math.inf)
-        self._trained = dict(trained)
-        row: dict[str, Any] = {"step": step, **trained}
+        self._training = dict(training)
+        row: dict[str, Any] = {"step": step, **training}
         for split, (metrics, _) in splits.items():
             row.update((f"{split}_{k}", v) for k, v in metrics.items())
         self.curve.append(row)
-        # The first of equal minima: the earliest stop.
+        # Of equal minima the first counts: the earliest stop.
         return _validation_loss(row) < best
 
     def summary(
         self, stopped: Mapping[str, EvalResult], last: Mapping[str, EvalResult]
     ) -> dict[str, Any]:
-        """Returns the metrics at the early-stop step, and at the end.
+        """Returns the metrics at the early-stop step and at the end.
 
-        Those of the last training steps have no split before their names.
+        Names of training metrics have no prefix; they cover the steps since
+        the last row.
 
         Args:
-            stopped: Split to results at the early-stop step; empty without
-                validation data.
-            last: Split to results at the end.
+            stopped: Split name to result at the early-stop step; empty
+                without validation data.
+            last: Split name to result at the end.
         """
         ends = [("_at_early_stop", stopped), ("", last)]
-        metrics = self._trained | {
-            f"{split}_{name}{when}": value
-            for when, splits in ends
+        metrics = self._training | {
+            f"{split}_{name}{suffix}": value
+            for suffix, splits in ends
             for split, (values, _) in splits.items()
             for name, value in values.items()
         }

@@ -1,4 +1,4 @@
-"""The way of examples to the device, for training and for evaluation."""
+"""Batches of examples on the device, for training and evaluation."""
 
 import concurrent.futures
 import dataclasses
@@ -12,14 +12,15 @@ from tf_lottery.data import Split, nested
 from tf_lottery.training import batch_sampler
 
 EVALUATION_BATCH = 2_500
+"""Largest number of examples in an evaluation batch."""
 RESIDENT = 2 << 30
-"""Bytes of a split that lie on the device as a whole; larger ones stream."""
+"""Largest split, in bytes, that is kept on the device; larger ones stream."""
 WINDOW = 64 << 20
-"""Bytes of training inputs that are on their way at a time, about."""
+"""Approximate size of a streamed buffer, in bytes of inputs."""
 
 
 class Examples(NamedTuple):
-    """Examples on the device, nested as the model takes them.
+    """Tensors of examples, nested as the model's inputs and outputs are.
 
     Attributes:
         x: Inputs, `[examples, ...]`.
@@ -33,16 +34,20 @@ class Examples(NamedTuple):
 
 
 def examples_of(split: Split) -> Examples:
-    """Returns the examples of a split as tensors."""
+    """Returns the examples of a split as tensors.
+
+    Args:
+        split: Arrays of examples.
+    """
     return Examples(*nested.map_arrays(tf.constant, split.parts))
 
 
-def gathered(examples: Examples, rows: tf.Tensor) -> Examples:
-    """Returns some of the examples.
+def gather(examples: Examples, rows: tf.Tensor) -> Examples:
+    """Returns the examples at some rows, in that order.
 
     Args:
-        examples: All of them.
-        rows: Indices, int32 `[batch]`.
+        examples: Tensors of `[examples, ...]`.
+        rows: Indices of examples, int32 `[batch]`.
     """
     return Examples(
         *nested.map_arrays(lambda a: tf.gather(a, rows), tuple(examples))
@@ -51,14 +56,14 @@ def gathered(examples: Examples, rows: tf.Tensor) -> Examples:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Buffer:
-    """Examples that lie on the device, and the batches made of them.
+    """Consecutive training batches, and their examples on the device.
 
     Attributes:
-        examples: Inputs, targets, weights.
-        first: The step of the first batch.
-        orders: Of each network, which examples make up each batch, int32
-            `[steps, batch]`.
+        examples: Inputs, targets and weights.
         split: The same examples as arrays.
+        first: The training step of the first batch.
+        orders: Per network, the rows of `examples` in each batch, int32
+            `[steps, batch]`.
     """
 
     examples: Examples
@@ -68,16 +73,16 @@ class Buffer:
 
     @property
     def stop(self) -> int:
-        """The step after the last batch."""
+        """The training step after the last batch."""
         return self.first + len(self.orders[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """Examples to evaluate on.
+    """A batch to evaluate on.
 
     Attributes:
-        examples: Inputs, targets, weights.
+        examples: Inputs, targets and weights.
         split: The same examples as arrays.
     """
 
@@ -87,14 +92,14 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Batching:
-    """How training examples become batches.
+    """How training examples are divided into batches.
 
     Attributes:
-        size: Examples a step.
+        size: Examples per batch, >= 1.
         shuffle: Whether each epoch is shuffled.
-        keeps_remainder: Whether examples that do not fill a batch at the end
-            of an epoch are a smaller batch, as in Keras. If not, they sit the
-            epoch out.
+        keeps_remainder: Whether the last examples of an epoch, too few for a
+            batch, form a smaller batch, as in Keras. If not, that epoch skips
+            them.
     """
 
     size: int
@@ -103,42 +108,51 @@ class Batching:
 
 
 class InputPipeline(Protocol):
-    """Training data, in the order that each network sees them.
+    """Training batches, in the order that each network sees them.
 
     Attributes:
-        steps_per_epoch: Batches in the data.
+        steps_per_epoch: Batches per epoch.
     """
 
     steps_per_epoch: int
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
-        """Yields windows from that of a step on, without end.
+    def buffers(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
+        """Yields buffers without end, the first one with the batch of `step`.
 
         Args:
-            seeds: Of each network, the seed of its order.
-            step: The step to go on from.
+            seeds: Seed of the order of each network, >= 0.
+            step: The training step to continue from, >= 0.
         """
 
 
-def feed(split: Split, batching: Batching) -> InputPipeline:
-    """Returns training data as they reach the device best."""
+def create(split: Split, batching: Batching) -> InputPipeline:
+    """Returns the input pipeline for a split: in memory, or streaming.
+
+    Args:
+        split: The training examples.
+        batching: How they are divided into batches.
+    """
     kind = Streaming if streams(split) else InMemory
     return kind(split, batching)
 
 
 def streams(split: Split) -> bool:
-    """Returns whether a split is too large to lie on the device."""
+    """Returns whether a split is too large to keep on the device.
+
+    Args:
+        split: Arrays of examples.
+    """
     return split.nbytes > RESIDENT
 
 
-class _Rows(NamedTuple):
-    """Batches of one size that follow each other in an epoch.
+class _Chunk(NamedTuple):
+    """Consecutive batches of one size in an epoch.
 
     Attributes:
-        step: The step of the epoch that the first one is.
-        steps: How many.
-        size: Examples in each.
-        first: Where in the order of the epoch the first one begins.
+        step: Index in the epoch of the first batch.
+        steps: Number of batches.
+        size: Examples per batch.
+        first: Position of the first example in the order of the epoch.
     """
 
     step: int
@@ -146,133 +160,157 @@ class _Rows(NamedTuple):
     size: int
     first: int
 
-    def of(self, whole: np.ndarray) -> np.ndarray:
-        """Returns their rows of an epoch's order, int32 `[steps, size]`."""
+    def batches(self, order: np.ndarray) -> np.ndarray:
+        """Returns the batches, int32 `[steps, size]`.
+
+        Args:
+            order: The order of all examples in the epoch, int32 `[examples]`.
+        """
         stop = self.first + self.steps * self.size
-        return whole[self.first : stop].reshape(self.steps, self.size)
+        return order[self.first : stop].reshape(self.steps, self.size)
 
 
 class _Epochs:
-    """What `InMemory` and `Streaming` share: where the batches lie.
+    """Division of epochs into chunks, for `InMemory` and `Streaming`.
 
     Args:
-        split: The examples.
-        batching: How they become batches.
+        split: The training examples.
+        batching: How they are divided into batches.
     """
 
     def __init__(self, split: Split, batching: Batching) -> None:
         self._split, self._batching = split, batching
-        whole, rest = divmod(len(split), batching.size)
-        self._whole = whole
+        self._full_batches, rest = divmod(len(split), batching.size)
         self._rest = rest if batching.keeps_remainder else 0
-        self.steps_per_epoch = whole + bool(self._rest)
+        self.steps_per_epoch = self._full_batches + bool(self._rest)
 
-    def _rows(self, most: int) -> list[_Rows]:
-        """Returns the batches of an epoch, at most so many in a piece.
+    def _epoch_chunks(self, steps: int) -> list[_Chunk]:
+        """Returns the chunks of an epoch, of at most `steps` batches each.
 
-        All pieces are of one size, for which a program is compiled once; the
-        last of them reaches back.
+        All have one length, so that one program is compiled; so the last one
+        may overlap with the one before it.
         """
-        size = self._batching.size
-        most = max(1, min(most, self._whole))
-        starts = [
-            min(start, self._whole - most)
-            for start in range(0, self._whole, most)
-        ]
-        rows = [_Rows(start, most, size, start * size) for start in starts]
+        size, full = self._batching.size, self._full_batches
+        steps = max(1, min(steps, full))
+        starts = [min(start, full - steps) for start in range(0, full, steps)]
+        chunks = [_Chunk(start, steps, size, start * size) for start in starts]
         if self._rest:
-            rows.append(_Rows(self._whole, 1, self._rest, self._whole * size))
-        return rows
+            chunks.append(_Chunk(full, 1, self._rest, full * size))
+        return chunks
 
-    def _places(self, most: int, step: int) -> Iterator[tuple[int, _Rows]]:
-        """Yields epoch and batches, from those of a step on, without end."""
+    def _chunks(self, steps: int, step: int) -> Iterator[tuple[int, _Chunk]]:
+        """Yields epoch and chunk without end, from that of `step` on."""
         epoch, step = divmod(step, self.steps_per_epoch)
         while True:
-            for rows in self._rows(most):
-                if rows.step + rows.steps > step:
-                    yield epoch, rows
+            for chunk in self._epoch_chunks(steps):
+                if chunk.step + chunk.steps > step:
+                    yield epoch, chunk
             epoch, step = epoch + 1, 0
 
     def _orders(
-        self, seeds: Sequence[int], epoch: int, rows: _Rows
+        self, seeds: Sequence[int], epoch: int, chunk: _Chunk
     ) -> list[np.ndarray]:
         count, shuffle = len(self._split), self._batching.shuffle
         return [
-            rows.of(batch_sampler.epoch_order(seed, epoch, count, shuffle))
+            chunk.batches(
+                batch_sampler.epoch_order(seed, epoch, count, shuffle)
+            )
             for seed in seeds
         ]
 
 
 class InMemory(_Epochs):
-    """Training data that lies on the device as a whole.
+    """Training batches of examples that all lie on the device.
 
     Args:
-        split: The examples.
-        batching: How they become batches.
+        split: The training examples.
+        batching: How they are divided into batches.
     """
 
     def __init__(self, split: Split, batching: Batching) -> None:
         super().__init__(split, batching)
         self._examples = examples_of(split)
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
-        """Yields epochs from that of a step on."""
-        for epoch, rows in self._places(self._whole, step):
-            first = epoch * self.steps_per_epoch + rows.step
-            orders = self._orders(seeds, epoch, rows)
+    def buffers(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
+        """Yields buffers, one epoch each, without end.
+
+        Args:
+            seeds: Seed of the order of each network, >= 0.
+            step: The training step to continue from, >= 0.
+        """
+        for epoch, chunk in self._chunks(self._full_batches, step):
+            first = epoch * self.steps_per_epoch + chunk.step
+            orders = self._orders(seeds, epoch, chunk)
             yield Buffer(self._examples, self._split, first, orders)
 
 
 class Streaming(_Epochs):
-    """Training data that are gathered on the host, a window before they train.
+    """Training batches that are copied to the device while others train.
 
-    Batches are those of `InMemory`: each epoch is shuffled as a whole.
+    Batches are the same as those of `InMemory`: each epoch is shuffled over
+    all examples.
 
     Args:
-        split: The examples, a `np.memmap` for one.
-        batching: How they become batches.
+        split: The training examples, such as a `np.memmap`.
+        batching: How they are divided into batches.
     """
 
     def __init__(self, split: Split, batching: Batching) -> None:
         super().__init__(split, batching)
-        bytes_a_step = batching.size * Split(split.rows(slice(0, 1)).x).nbytes
-        self._most = max(1, WINDOW // bytes_a_step)
+        batch_bytes = batching.size * Split(split.rows(slice(0, 1)).x).nbytes
+        self._steps = max(1, WINDOW // batch_bytes)
 
-    def windows(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
-        """Yields parts of epochs."""
-        places = self._places(self._most, step)
-        with concurrent.futures.ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self._window, seeds, *next(places))
+    def buffers(self, seeds: Sequence[int], step: int) -> Iterator[Buffer]:
+        """Yields buffers of parts of epochs, without end.
+
+        Args:
+            seeds: Seed of the order of each network, >= 0.
+            step: The training step to continue from, >= 0.
+        """
+        chunks = self._chunks(self._steps, step)
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            upcoming = thread.submit(self._buffer, seeds, *next(chunks))
             while True:
-                window = coming.result()
-                coming = ahead.submit(self._window, seeds, *next(places))
-                yield window
+                buffer = upcoming.result()
+                upcoming = thread.submit(self._buffer, seeds, *next(chunks))
+                yield buffer
 
-    def _window(self, seeds: Sequence[int], epoch: int, rows: _Rows) -> Buffer:
-        wanted = self._orders(seeds, epoch, rows)
-        flat = np.concatenate([each.ravel() for each in wanted])
+    def _buffer(
+        self, seeds: Sequence[int], epoch: int, chunk: _Chunk
+    ) -> Buffer:
+        """Returns a buffer that holds only the examples of its batches."""
+        original = self._orders(seeds, epoch, chunk)
+        flat = np.concatenate([each.ravel() for each in original])
         part = self._split.rows(flat)
-        places = np.arange(len(flat), dtype=np.int32)
-        orders = places.reshape(len(seeds), *wanted[0].shape)
+        rows = np.arange(len(flat), dtype=np.int32)
+        orders = rows.reshape(len(seeds), *original[0].shape)
         return Buffer(
             examples_of(part),
             part,
-            epoch * self.steps_per_epoch + rows.step,
+            epoch * self.steps_per_epoch + chunk.step,
             list(orders),
         )
 
 
 def evaluation_batches(split: Split, size: int) -> Iterable[Batch]:
-    """Returns a split in batches of a size; the last one may be smaller."""
+    """Returns the batches of a split; the last one may be smaller.
+
+    Args:
+        split: The examples.
+        size: Examples per batch, >= 1.
+    """
     batches = _Batches(split, min(size, len(split)))
     return batches if streams(split) else list(batches)
 
 
 def even_size(examples: int) -> int:
-    """Returns a size of batches that evaluates examples fast.
+    """Returns the batch size that evaluates a number of examples fastest.
 
-    At most `EVALUATION_BATCH`, and, if one is near, a divisor of their
-    number: a last batch of another size is a program of its own to compile.
+    At most `EVALUATION_BATCH`, and if possible a divisor of `examples`: a
+    smaller last batch would need another compiled program.
+
+    Args:
+        examples: Number of examples, >= 1.
     """
     fewest = -(-examples // EVALUATION_BATCH)
     for count in range(fewest, 2 * fewest + 1):
@@ -283,7 +321,7 @@ def even_size(examples: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Batches:
-    """Batches that are made each time they are asked for."""
+    """Batches that are copied to the device in every iteration."""
 
     split: Split
     size: int

@@ -1,4 +1,4 @@
-"""This module knows what it takes to train one network."""
+"""One network to train: where it starts, its masks, its seed."""
 
 import dataclasses
 import hashlib
@@ -16,17 +16,17 @@ class Job:
     """One network to train.
 
     Attributes:
-        start: Where training starts; pruned weights are zero already.
-        masks: Kernel path to bool array shaped as the kernel, one for each
+        start: The state that training starts from; pruned weights are 0.
+        masks: Kernel path to bool array of the kernel's shape, for every
             kernel that carries masks.
         seed: Seed of data order and augmentation, >= 0.
-        capture: Steps whose states go into the record.
-        keeps_slots: Whether the optimizer's variables at the end go into the
-            record too.
-        folder: Where training keeps its state as it goes, to go on from after
-            a crash. None: nowhere.
-        architecture: The model as JSON, if it is another one than that of the
-            trainer, whose kernels it then has under the same paths.
+        capture: Steps whose states are returned with the result.
+        folder: Folder for checkpoints, to continue from after a crash. None:
+            no checkpoints are written.
+        keeps_slots: Whether the result holds the optimizer's variables at the
+            end.
+        architecture: The model as JSON, if it differs from that of the
+            trainer; its kernels have the same paths.
     """
 
     start: State
@@ -39,17 +39,17 @@ class Job:
 
     @property
     def augmentation_key(self) -> int:
-        """The key of all random choices of its augmentation."""
+        """Key of all random choices of the augmentation, int32, >= 0."""
         return seeds.integer(self.seed, "augmentation") % 2**31
 
     @property
     def digest(self) -> str:
-        """SHA-256 over where it starts, masks, seed and captured steps."""
+        """SHA-256 over the start, masks, seed and captured steps."""
         parts = (self.start.digest, digest(self.masks), self.seed, self.capture)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def require_obedience(self) -> None:
-        """Raises a ValueError if the start does not obey the masks."""
+    def require_pruned_zero(self) -> None:
+        """Raises ValueError if a pruned weight of the start is not 0."""
         for path, mask in self.masks.items():
             if (self.start.weights[path][~mask] != 0).any():
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Networks on their way from the start of training to its end."""
+"""The training loop: steps, evaluations, checkpoints, best weights."""
 
 import math
 import time
@@ -19,82 +19,108 @@ SECONDS_BETWEEN_CHECKPOINTS = 30
 
 
 class Backend(Protocol):
-    """Networks in training, however they are computed.
+    """Computes the training steps of one or several networks.
+
+    The networks have the same architecture and take the same number of steps;
+    each has its own weights, masks and order of examples. Lists and arrays of
+    length `[networks]` follow the order of the networks.
 
     Attributes:
-        values: All that training has changed so far, of all networks. It is
-            never changed, only replaced.
+        device_state: All that training changes (weights, optimizer slots,
+            moving statistics) of all networks, in a form of the backend's
+            choice. `run` may change it in place; `keep_best` returns a value
+            that later steps leave alone.
     """
 
-    values: Any
+    device_state: Any
 
-    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
-        """Takes steps.
-
-        Returns:
-            Of each network the sum of the losses counted so far, `[networks]`.
-        """
-
-    def counted(self) -> list[list[np.ndarray]]:
-        """Returns of each network what its metrics counted so far."""
-
-    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
-        """Has metrics count on from earlier counts; None: from nothing."""
-
-    def training_metrics(self) -> list[dict[str, Any]]:
-        """Returns of each network its metrics over the steps counted."""
-
-    def evaluate(
-        self, values: Any, batches: Iterable[Batch], per_example: bool = False
-    ) -> list[EvalResult]:
-        """Returns of each network what it comes to on a split.
+    def run(self, buffer: Buffer, start: int, stop: int) -> np.ndarray:
+        """Trains every network on some batches of a buffer.
 
         Args:
-            values: The networks.
-            batches: The split.
-            per_example: Whether to evaluate each example alone, too.
+            buffer: The batches, and the examples on the device.
+            start: Index of the first batch in the buffer.
+            stop: Index after the last batch.
+
+        Returns:
+            A loss per network, float64 `[networks]`: nan or infinite once the
+            network has diverged.
         """
 
-    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
-        """Returns `values` of the networks that improved, else those before."""
+    def metric_totals(self) -> list[list[np.ndarray]]:
+        """Returns, per network, the values of Keras' metrics variables."""
 
-    def states(self, values: Any, step: int) -> list[State]:
-        """Returns values as states."""
+    def set_metric_totals(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Sets what `metric_totals` returned earlier; None resets metrics."""
+
+    def training_metrics(self) -> list[dict[str, Any]]:
+        """Returns, per network, metrics of the steps since the last reset."""
+
+    def evaluate(
+        self,
+        device_state: Any,
+        batches: Iterable[Batch],
+        per_example: bool = False,
+    ) -> list[EvalResult]:
+        """Returns, per network, its loss and metrics on a split.
+
+        Args:
+            device_state: Networks in the form of `self.device_state`.
+            batches: All batches of the split.
+            per_example: Whether to also return the deciding metric of each
+                single example.
+        """
+
+    def keep_best(self, improved: Sequence[bool], best: Any) -> Any:
+        """Returns current states where improved, else the best so far.
+
+        Args:
+            improved: Whether a network is better now than ever before, bool
+                `[networks]`, at least one of them True.
+            best: What `keep_best` returned last; None the first time.
+        """
+
+    def unpack_states(self, device_state: Any, step: int) -> list[State]:
+        """Returns one `State` per network, labeled with `step`."""
 
     def pack_states(self, states: Sequence[State]) -> Any:
-        """Returns states as values."""
+        """Returns a device state of one `State` per network."""
 
 
 class TrainingLoop:
-    """Networks that train side by side, and what is known of them so far.
+    """Trains several networks together and records their metrics.
 
-    One whose loss becomes nan or infinite has diverged. It stays in its place,
-    for the program is compiled for so many, but nothing of it is kept.
+    A network diverges if its loss becomes nan or infinite. It keeps its index,
+    because programs are compiled for a fixed number of networks, but nothing
+    of it is recorded from then on.
 
     Args:
-        networks: The networks, where `jobs` or `kept` start.
-        jobs: What is trained.
-        splits: What is evaluated on, by name.
-        curves: Names of the splits that are evaluated again and again; the
-            others only at the end, and at the early-stop step.
-        kept: Where an earlier process left each job; empty if it did not.
-        deciding: The name of the metric that a verdict looks at.
+        backend: Computes the steps; it holds the states of `checkpoints`, or
+            of the jobs' starts if there are none.
+        jobs: One job per network.
+        splits: Split name to the batches to evaluate.
+        curve_splits: Names of the splits that every evaluation covers; the
+            others are evaluated at the early-stop step and at the end only.
+        checkpoints: One per job to continue from; empty to start.
+        deciding: Name of the metric that decides whether a ticket wins.
     """
 
     def __init__(
         self,
-        networks: Backend,
+        backend: Backend,
         jobs: Sequence[Job],
         splits: Mapping[str, Iterable[Batch]],
-        curves: Sequence[str],
-        kept: Sequence[resume.InProgressCheckpoint],
+        curve_splits: Sequence[str],
+        checkpoints: Sequence[resume.InProgressCheckpoint],
         deciding: str = LOSS,
     ) -> None:
-        self.networks, self._jobs = networks, jobs
+        self._backend, self._jobs = backend, jobs
         self._deciding = deciding
-        self._splits, self._curves = splits, curves
-        self.step = kept[0].state.step if kept else jobs[0].start.step
-        self._before = self.step  # the last stretch
+        self._splits, self._curve_splits = splits, curve_splits
+        self.step = (
+            checkpoints[0].state.step if checkpoints else jobs[0].start.step
+        )
+        self._previous_step = self.step
         self.logs = [Log() for _ in jobs]
         self._diverged: set[int] = set()
         self._best: Any = None
@@ -102,41 +128,47 @@ class TrainingLoop:
             (job.start,) if job.start.step in job.capture else ()
             for job in jobs
         ]
-        self._seconds = 0.0
-        if kept:
-            self._go_on(kept)
-        self._began = self._written = time.perf_counter()
+        self._seconds_before = 0.0
+        if checkpoints:
+            self._restore(checkpoints)
+        self._started = self._saved = time.perf_counter()
 
-    def _go_on(self, kept: Sequence[resume.InProgressCheckpoint]) -> None:
-        for log, k in zip(self.logs, kept, strict=True):
-            log.curve = k.curve
-        best = [k.best for k in kept if k.best]
-        self._best = self.networks.pack_states(best) if best else None
-        self._captured = [k.captured for k in kept]
-        self.networks.count_from([k.totals for k in kept])
-        self._seconds = max(k.seconds for k in kept)
+    def _restore(
+        self, checkpoints: Sequence[resume.InProgressCheckpoint]
+    ) -> None:
+        for log, checkpoint in zip(self.logs, checkpoints, strict=True):
+            log.curve = checkpoint.curve
+        best = [c.best for c in checkpoints if c.best]
+        self._best = self._backend.pack_states(best) if best else None
+        self._captured = [c.captured for c in checkpoints]
+        self._backend.set_metric_totals([c.totals for c in checkpoints])
+        self._seconds_before = max(c.seconds for c in checkpoints)
 
     @property
     def alive(self) -> list[int]:
-        """Which networks have not diverged."""
+        """Indices of the networks that have not diverged."""
         return [i for i in range(len(self._jobs)) if i not in self._diverged]
 
-    def advance(self, window: Buffer, stop: int) -> dict[int, Diverged]:
-        """Trains to a step of the window.
+    def advance(self, buffer: Buffer, stop: int) -> dict[int, Diverged]:
+        """Trains up to a step.
+
+        Args:
+            buffer: The batches of the steps, from `self.step` on.
+            stop: The step to train to, at most `buffer.stop`.
 
         Returns:
-            The networks that diverged on the way, by index.
+            Index to record of each network that diverged in these steps.
         """
-        self._before, first = self.step, window.first
-        losses = self.networks.run(window, self.step - first, stop - first)
+        self._previous_step, first = self.step, buffer.first
+        losses = self._backend.run(buffer, self.step - first, stop - first)
         self.step = stop
         if any(stop in job.capture for job in self._jobs):
-            states = self.networks.states(self.networks.values, stop)
+            states = self._states()
             for i, job in enumerate(self._jobs):
                 if stop in job.capture:
                     self._captured[i] += (states[i],)
         diverged = {
-            i: Diverged(self._before, stop, float(losses[i]))
+            i: Diverged(self._previous_step, stop, float(losses[i]))
             for i in self.alive
             if not np.isfinite(losses[i])
         }
@@ -144,35 +176,34 @@ class TrainingLoop:
         return diverged
 
     def evaluate(self) -> None:
-        """Evaluates the networks as they are."""
-        results = self._results(self.networks.values, self._curves)
-        trained = self.networks.training_metrics()
+        """Adds a row to every curve and keeps the best weights so far."""
+        results = self._evaluate(self._backend.device_state, self._curve_splits)
+        training = self._backend.training_metrics()
         improved = [False] * len(self._jobs)
         for i in self.alive:
-            improved[i] = self.logs[i].add(self.step, trained[i], results[i])
-        self.networks.count_from(None)
+            improved[i] = self.logs[i].add(self.step, training[i], results[i])
+        self._backend.set_metric_totals(None)
         if any(improved):
-            self._best = self.networks.keep_best(improved, self._best)
+            self._best = self._backend.keep_best(improved, self._best)
 
     def weights(self, i: int) -> Arrays:
-        """Returns the weights of one of the networks as they are."""
-        states = self.networks.states(self.networks.values, self.step)
-        return states[i].weights
+        """Returns path to value of network `i`'s variables, as they are now."""
+        return self._states()[i].weights
 
     def save_if_due(self) -> None:
-        """Keeps where the networks are, every now and then."""
-        if time.perf_counter() - self._written < SECONDS_BETWEEN_CHECKPOINTS:
+        """Writes checkpoints of jobs that have a folder, if time is up."""
+        if time.perf_counter() - self._saved < SECONDS_BETWEEN_CHECKPOINTS:
             return
-        states = self.networks.states(self.networks.values, self.step)
-        totals = self.networks.counted()
+        states = self._states()
+        totals = self._backend.metric_totals()
         best: Sequence[State | None] = [None] * len(states)
         if self._best is not None:
-            best = self.networks.states(self._best, 0)
+            best = self._backend.unpack_states(self._best, 0)
         for i in self.alive:
             job = self._jobs[i]
             if job.folder is None:
                 continue
-            kept = resume.InProgressCheckpoint(
+            checkpoint = resume.InProgressCheckpoint(
                 job=job.digest,
                 state=states[i],
                 best=best[i],
@@ -181,33 +212,33 @@ class TrainingLoop:
                 totals=totals[i],
                 seconds=self._elapsed,
             )
-            resume.save(job.folder, kept)
-        self._written = time.perf_counter()
+            resume.save(job.folder, checkpoint)
+        self._saved = time.perf_counter()
 
     def outcomes(self) -> dict[int, Outcome]:
-        """Returns what became of the networks, whose training has ended.
+        """Returns the results, once all steps are taken.
 
         Returns:
-            Index to record, or to `Diverged` if the last step spoilt the
-            weights. Networks that `advance` returned are left out.
+            Index to result, or to `Diverged` if the last step made weights
+            nan or infinite. Networks that `advance` returned are left out.
         """
-        values = self.networks.values
-        last = self._results(values, list(self._splits))
+        device_state = self._backend.device_state
+        last = self._evaluate(device_state, list(self._splits))
         held_out = [name for name in self._splits if name != "train"]
         stopped: list[dict[str, EvalResult]] = [{} for _ in self._jobs]
         best: list[State | None] = [None] * len(self._jobs)
         if self._best is not None:
-            stopped = self._results(self._best, held_out, per_example=True)
-            best = list(self.networks.states(self._best, 0))
-        trained = self.networks.states(values, self.step)
+            stopped = self._evaluate(self._best, held_out, per_example=True)
+            best = list(self._backend.unpack_states(self._best, 0))
+        trained = self._states()
         return {
-            i: self._run(i, trained[i], best[i], stopped[i], last[i])
+            i: self._result(i, trained[i], best[i], stopped[i], last[i])
             if _stayed_finite(self._jobs[i].start, trained[i])
-            else Diverged(self._before, self.step, math.nan)
+            else Diverged(self._previous_step, self.step, math.nan)
             for i in self.alive
         }
 
-    def _run(
+    def _result(
         self,
         i: int,
         trained: State,
@@ -215,7 +246,6 @@ class TrainingLoop:
         stopped: Mapping[str, EvalResult],
         last: Mapping[str, EvalResult],
     ) -> TrainingResult:
-        """Returns the record of one network."""
         return TrainingResult(
             trained=trained.weights,
             best=None if best is None else best.weights,
@@ -237,19 +267,28 @@ class TrainingLoop:
 
     @property
     def _elapsed(self) -> float:
-        return self._seconds + time.perf_counter() - self._began
+        return self._seconds_before + time.perf_counter() - self._started
 
-    def _results(
-        self, values: Any, splits: Sequence[str], per_example: bool = False
+    def _states(self) -> list[State]:
+        return self._backend.unpack_states(
+            self._backend.device_state, self.step
+        )
+
+    def _evaluate(
+        self,
+        device_state: Any,
+        splits: Sequence[str],
+        per_example: bool = False,
     ) -> list[dict[str, EvalResult]]:
-        each = {
-            name: self.networks.evaluate(
-                values, self._splits[name], per_example
+        """Returns, per network, split name to result."""
+        by_split = {
+            name: self._backend.evaluate(
+                device_state, self._splits[name], per_example
             )
             for name in splits
         }
         return [
-            {name: results[i] for name, results in each.items()}
+            {name: results[i] for name, results in by_split.items()}
             for i in range(len(self._jobs))
         ]
 
@@ -257,7 +296,8 @@ class TrainingLoop:
 def _stayed_finite(start: State, trained: State) -> bool:
     """Returns whether every weight that was finite at the start still is.
 
-    A loss is that of the weights before its step, so none tells of the last.
+    A step reports the loss before its update, so no loss covers the weights
+    after the last step.
     """
     return all(
         np.isfinite(value).all()

@@ -1,4 +1,4 @@
-"""Loss and metrics, computed by Keras, as functions of values."""
+"""Loss and metrics of Keras, as functions of values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,19 +21,19 @@ _ACCURACIES = (
     keras.metrics.TopKCategoricalAccuracy,
     keras.metrics.SparseTopKCategoricalAccuracy,
 )
-# Their value for a batch is not the mean of those for its examples.
-_OF_BATCHES = ("dice", "tversky", "circle")
+# Their value for a batch is not the mean over its examples.
+_BATCH_LOSSES = ("dice", "tversky", "circle")
 LOSS = "loss"
 
 
 class EvalResult(NamedTuple):
-    """What a network comes to on a split.
+    """Loss and metrics of a network on a split.
 
     Attributes:
-        metrics: Name to value, as `keras.Model.evaluate` names them: `"loss"`,
-            `"accuracy"`, …; a list for a metric with several values.
-        per_example: Value of the deciding metric for each example alone,
-            float32 or bool `[examples]`. None where it was not asked for.
+        metrics: Name to value, with the names of `keras.Model.evaluate`:
+            `"loss"`, `"accuracy"`, …; a list for a metric of several values.
+        per_example: The deciding metric of each single example, float32 or
+            bool `[examples]`; None if not requested.
     """
 
     metrics: Mapping[str, Any]
@@ -41,13 +41,12 @@ class EvalResult(NamedTuple):
 
 
 class _Compiled(keras.Model):
-    """Holds what `compile` was given; it has no layers.
+    """A model without layers that holds compiled loss and metrics.
 
-    The user's model is not compiled: it may be compiled already, and its
-    state is not ours to change.
+    The user's model is not compiled, because it may be compiled already.
 
     Args:
-        output_names: Those of the user's model; None if it has none.
+        output_names: Output names of the user's model; None if it has none.
     """
 
     def __init__(self, output_names: Sequence[str] | None) -> None:
@@ -56,7 +55,7 @@ class _Compiled(keras.Model):
 
     @property
     def output_names(self) -> list[str]:
-        """The names by which Keras finds losses and metrics of outputs."""
+        """Names that assign losses and metrics to outputs."""
         if self._names is None:
             raise AttributeError("output_names")
         return list(self._names)
@@ -65,31 +64,31 @@ class _Compiled(keras.Model):
 class Objective:
     """Loss and metrics of a model, computed by Keras.
 
-    All that is counted lives in variables of Keras' metrics. Values of these
-    go in and come out: inside `scope` they take the variables' place, so one
-    objective serves any number of networks.
+    Keras' metrics count in variables. Their values, `totals`, are passed in
+    and returned: inside `scope` they replace the variables, so one objective
+    serves any number of networks.
 
     Args:
-        model: A built model; it stays as it is.
+        model: A built model; it is not changed.
         recipe: Loss, metrics and their weights.
-        sample: A few training examples, to build the metrics with; of a model
-            with a batch size of its own, as many.
-        needs_loss: Whether it is an error if there is no loss.
+        sample: A few training examples, to build the metrics with; exactly
+            one batch if the model has a fixed batch size.
+        needs_loss: Whether a missing loss is an error.
 
     Raises:
-        ValueError: Keras refuses loss or metrics for this model and these
-            examples, or there is no loss at all.
+        UserError: Keras rejects loss or metrics for this model and these
+            examples, or there is no loss.
 
     Attributes:
-        deciding: The metric that a verdict looks at: the first accuracy, else
-            `"loss"`.
-        is_mean_of_examples: Whether loss and metrics of a split are the same
-            in whatever batches it is evaluated.
-        compiled_metrics: The metrics that `compile` was given, as Keras
-            resolved them, by the names of their results.
-        has_output_masks: Whether some time steps of an output do not count.
-        adds_losses: Whether a layer adds a loss for what it sees, beside
-            penalties on weights.
+        deciding: Name of the metric that decides whether a ticket wins: the
+            first accuracy, else `"loss"`.
+        is_mean_of_examples: Whether loss and metrics of a split do not depend
+            on how it is divided into batches.
+        compiled_metrics: The metrics of the recipe, as Keras resolved them,
+            by the names of their results.
+        has_output_masks: Whether an output has a Keras mask of time steps.
+        adds_losses: Whether a layer adds a loss of its inputs or outputs
+            (`add_loss`); penalties on weights do not count.
     """
 
     def __init__(
@@ -109,9 +108,10 @@ class Objective:
             jit_compile=False,
         )
         self._has_loss = recipe.loss is not None
-        given = recipe.metrics, recipe.weighted_metrics
-        self._has_metrics = any(metrics is not None for metrics in given)
-        self._own = [
+        self._has_metrics = not (
+            recipe.metrics is None and recipe.weighted_metrics is None
+        )
+        self._layer_metrics = [
             metric
             for layer in model._flatten_layers(include_self=False)
             if not isinstance(layer, keras.Model)
@@ -127,7 +127,7 @@ class Objective:
             )
         self._build(sample, outputs, penalties)
         self._initial = [np.array(v.numpy()) for v in self.variables]
-        # In a graph, as in `fit`; without one it takes milliseconds.
+        # In a graph, as in `fit`; eagerly it takes milliseconds.
         self._compiled_results = tf.function(self._results, autograph=False)
         self._result_names: list[str] = []
         flat = nested.arrays_of(outputs)
@@ -139,7 +139,7 @@ class Objective:
         self.is_mean_of_examples = not (
             self.has_output_masks
             or self.adds_losses
-            or self._own
+            or self._layer_metrics
             or not _are_means(recipe)
             or not self._adds_up(sample, outputs)
         )
@@ -147,7 +147,7 @@ class Objective:
     def _build(
         self, sample: Examples, outputs: Any, penalties: Sequence[Any]
     ) -> None:
-        """Has Keras make the variables of all metrics."""
+        """Creates the variables of all metrics by a first batch."""
         try:
             loss = self.loss(sample, outputs, penalties, training=True)
             self.count(sample, outputs, loss)
@@ -157,7 +157,7 @@ class Objective:
                 f"targets: {one_line(error)}"
             ) from error
         self._keras.reset_metrics()
-        for metric in self._own:
+        for metric in self._layer_metrics:
             metric.reset_state()
         if tuple(loss.shape):
             raise UserError(
@@ -166,25 +166,25 @@ class Objective:
             )
 
     def _adds_up(self, sample: Examples, outputs: Any) -> bool:
-        """Returns whether counts of halves add up to those of the whole.
+        """Returns whether the totals of two halves add up to those of a batch.
 
-        Not, for one, of metrics that pair each target with each output, as
-        Keras' functions do where a column meets a vector.
+        They do not for metrics that broadcast each target against each output,
+        as Keras' functions do for shapes `[n, 1]` and `[n]`.
         """
         size = len(nested.arrays_of(outputs)[0])
         halves = slice(0, size // 2), slice(size // 2, size)
 
-        def counted(rows: slice) -> list[np.ndarray]:
+        def totals(rows: slice) -> list[np.ndarray]:
             parts = (*sample, outputs)
-            *some, out = nested.map_arrays(lambda a: a[rows], parts)
+            *arrays, out = nested.map_arrays(lambda a: a[rows], parts)
             with self.scope(self.zeros()) as scope:
-                some = Examples(*some)
-                self.count(some, out, self.loss(some, out, (), False))
-            found = [scope.get_current_value(v) for v in self.variables]
-            return [np.array(value) for value in found]
+                half = Examples(*arrays)
+                self.count(half, out, self.loss(half, out, (), False))
+            values = [scope.get_current_value(v) for v in self.variables]
+            return [np.array(value) for value in values]
 
-        whole = counted(slice(0, size))
-        pairs = zip(*map(counted, halves), self._initial, whole, strict=True)
+        batch = totals(slice(0, size))
+        pairs = zip(*map(totals, halves), self._initial, batch, strict=True)
         return size < 2 or all(
             np.allclose(one + other - zero, both, rtol=1e-3, atol=1e-6)
             for one, other, zero, both in pairs
@@ -192,9 +192,9 @@ class Objective:
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """What metrics count in; the first two are the loss's sum and count."""
-        own = [v for metric in self._own for v in metric.variables]
-        return [*self._keras.metrics_variables, *own]
+        """The variables of all metrics, first sum and count of the loss."""
+        layers = [v for metric in self._layer_metrics for v in metric.variables]
+        return [*self._keras.metrics_variables, *layers]
 
     def zeros(self) -> list[tf.Tensor]:
         """Returns the values of `variables` before any example."""
@@ -207,14 +207,14 @@ class Objective:
         penalties: Sequence[Any],
         training: bool,
     ) -> tf.Tensor:
-        """Returns what is minimised, a scalar, of a batch.
+        """Returns the loss of a batch, float32 scalar.
 
-        To be called where the values of the weights are in scope.
+        Call it in the scope that holds the values of the weights.
 
         Args:
             examples: The batch.
-            outputs: What the model returns for it, with Keras' masks.
-            penalties: The model's `losses`.
+            outputs: The model's outputs, with Keras' masks.
+            penalties: The model's `losses` after the call.
             training: Whether the model was called in training mode.
         """
         losses = []
@@ -230,15 +230,15 @@ class Objective:
                 )
             )
             self._count_batches(before, outputs)
-        # Keras divides the loss of a part by the number of replicas.
-        _, parts = replica_context.part()
-        losses += [keras.ops.sum(each) / parts for each in penalties]
+        # Keras divides the loss of a shard by the number of replicas.
+        _, replicas = replica_context.replica_index()
+        losses += [keras.ops.sum(each) / replicas for each in penalties]
         zero = tf.zeros(())
         return tf.add_n([zero, *(tf.cast(each, tf.float32) for each in losses)])
 
     @property
     def _trackers(self) -> list[keras.Variable]:
-        """What Keras counts the loss of each of several outputs in."""
+        """Variables of the losses of single outputs, if there are several."""
         return [
             variable
             for metric in self._keras.metrics[1 + self._has_metrics :]
@@ -246,85 +246,95 @@ class Objective:
         ]
 
     def _count_batches(self, before: Sequence[Any], outputs: Any) -> None:
-        """Has each batch count once in the losses of several outputs.
+        """Makes each batch count once in the losses of single outputs.
 
-        Keras weighs a batch by its size if that is known when it compiles,
-        which it is not where the last batch of an epoch is smaller.
+        Keras weights a batch by its size if the size is static, which it is
+        not if the last batch of an epoch is smaller.
         """
         size = nested.arrays_of(outputs)[0].shape[0]
         if size is None:
             return
-        # The first batch of all makes them, and is forgotten.
+        # The very first batch creates them and is reset afterwards.
         for variable, old in zip(self._trackers, before, strict=False):
             variable.assign(old + (variable.value - old) / size)
 
     def count(self, examples: Examples, outputs: Any, loss: tf.Tensor) -> None:
-        """Updates the metrics in scope by a batch, as `train_step` does."""
-        _, parts = replica_context.part()
+        """Adds a batch to the metrics in scope, as `train_step` does.
+
+        Args:
+            examples: The batch.
+            outputs: The model's outputs.
+            loss: What `self.loss` returned.
+        """
+        _, replicas = replica_context.replica_index()
         first = nested.arrays_of(examples.x)[0]
         tracker = self._keras.metrics[0]
-        tracker.update_state(loss * parts, sample_weight=tf.shape(first)[0])
+        tracker.update_state(loss * replicas, sample_weight=tf.shape(first)[0])
         self._keras.compute_metrics(
             examples.x, examples.y, outputs, examples.sample_weight
         )
 
     def results(self, totals: Sequence[Any]) -> dict[str, Any]:
-        """Returns the metrics by name, as `keras.Model.evaluate` names them.
+        """Returns the metrics by their names in `keras.Model.evaluate`.
 
         Args:
             totals: Values of `variables`.
         """
-        found = self._compiled_results(
+        results = self._compiled_results(
             [tf.convert_to_tensor(t) for t in totals]
         )
-        # TensorFlow sorts the names.
-        return {name: number(found[name]) for name in self._result_names}
+        # A tf.function sorts the names; this restores Keras' order.
+        return {name: number(results[name]) for name in self._result_names}
 
     def _results(self, totals: Sequence[tf.Tensor]) -> dict[str, Any]:
         with self.scope(totals):
-            found = dict(self._keras.get_metrics_result())
-            found |= {metric.name: metric.result() for metric in self._own}
-        for name, value in list(found.items()):
+            results = dict(self._keras.get_metrics_result())
+            results |= {m.name: m.result() for m in self._layer_metrics}
+        for name, value in list(results.items()):
             if isinstance(value, Mapping):  # a metric of several values
-                found |= found.pop(name)
-        self._result_names = list(found)
-        return found
+                results |= results.pop(name)
+        self._result_names = list(results)
+        return results
 
     def result(self, totals: Sequence[tf.Tensor], name: str) -> tf.Tensor:
         """Returns one metric.
 
         Args:
             totals: Values of `variables`.
-            name: As `results` names it.
+            name: A key of what `results` returns.
         """
         return self._results(totals)[name]
 
     def scope(self, totals: Sequence[Any]) -> keras.StatelessScope:
-        """Returns a scope in which `variables` have values."""
+        """Returns a Keras scope in which `variables` have given values.
+
+        Args:
+            totals: Values of `variables`.
+        """
         pairs = zip(self.variables, totals, strict=True)
         return keras.StatelessScope(
             state_mapping=[(v, tf.convert_to_tensor(t)) for v, t in pairs]
         )
 
     def per_example(self, examples: Examples, outputs: Any) -> tf.Tensor:
-        """Returns the deciding metric of each example alone, `[examples]`.
+        """Returns the deciding metric of each example, float32 `[examples]`.
 
         Args:
             examples: A batch.
-            outputs: What the model returns for it, with Keras' masks.
+            outputs: The model's outputs, with Keras' masks.
         """
         masks = nested.map_arrays(mask_of, outputs)
-        _, parts = replica_context.part()
+        _, replicas = replica_context.replica_index()
 
         def one(example: Any) -> tf.Tensor:
             y, weight, output, mask = nested.map_arrays(
                 lambda array: array[tf.newaxis], example
             )
             put_masks(output, mask)
-            alone = Examples(None, y, weight)
+            single = Examples(None, y, weight)
             with self.scope(self.zeros()):
                 if self.deciding == LOSS:
-                    value = self.loss(alone, output, (), False) * parts
+                    value = self.loss(single, output, (), False) * replicas
                 else:
                     results = self._keras.compute_metrics(
                         None, y, output, weight
@@ -351,11 +361,11 @@ class Objective:
 
 
 def adds_losses(model: keras.Model, penalties: Sequence[Any]) -> bool:
-    """Returns whether a layer adds a loss for what it sees.
+    """Returns whether a layer adds a loss besides penalties on weights.
 
     Args:
         model: The model.
-        penalties: Its `losses` after a call, penalties on weights among them.
+        penalties: Its `losses` after a call.
     """
     on_weights = sum(
         weight.regularizer is not None for weight in model.trainable_weights
@@ -364,18 +374,35 @@ def adds_losses(model: keras.Model, penalties: Sequence[Any]) -> bool:
 
 
 def as_decisions(values: np.ndarray) -> np.ndarray:
-    """Returns values of examples, as bool if each is right or wrong."""
+    """Returns values as bool if all of them are 0 or 1.
+
+    Args:
+        values: The deciding metric of each example, `[examples]`.
+    """
     is_decision = np.isin(values, (0, 1)).all()
     return values.astype(bool) if is_decision else values
 
 
 def mode(model: keras.Model, training: bool) -> dict[str, bool]:
-    """Returns the argument `training`, if the model's call takes it."""
+    """Returns `{"training": training}` if the model's `call` takes it.
+
+    Args:
+        model: The model.
+        training: Whether to call it in training mode.
+    """
     return {"training": training} if model._call_has_training_arg else {}
 
 
 def called(model: keras.Model, x: Any) -> tuple[Any, list[Any]]:
-    """Returns outputs and penalties of a model, which stays as it is."""
+    """Returns outputs and losses of a model without changing variables.
+
+    Args:
+        model: The model.
+        x: Inputs, nested as the model takes them.
+
+    Raises:
+        UserError: The inputs do not fit the model.
+    """
     pairs = [(v, v.value) for v in model.variables]
     with keras.StatelessScope(state_mapping=pairs, collect_losses=True):
         try:
@@ -388,7 +415,7 @@ def called(model: keras.Model, x: Any) -> tuple[Any, list[Any]]:
 
 
 def _mapped(function: Callable[[Any], tf.Tensor], parts: Any) -> tf.Tensor:
-    """Returns a function's results for each entry of nested arrays."""
+    """Returns a function's results for each entry along the first axis."""
     flat = nested.arrays_of(parts)
 
     def one(entries: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -397,21 +424,25 @@ def _mapped(function: Callable[[Any], tf.Tensor], parts: Any) -> tf.Tensor:
 
     try:
         return tf.vectorized_map(one, flat)
-    except Exception:  # noqa: BLE001 - TensorFlow cannot vectorise all it has
+    except Exception:  # noqa: BLE001 - some operations cannot be vectorized
         return tf.map_fn(one, flat, fn_output_signature=tf.float32)
 
 
 def mask_of(tensor: Any) -> Any:
-    """Returns which entries of a tensor count, as Keras keeps it, or None."""
+    """Returns the Keras mask of a tensor (which entries count), or None.
+
+    Args:
+        tensor: An output of a model.
+    """
     return getattr(tensor, "_keras_mask", None)
 
 
 def put_masks(outputs: Any, masks: Any) -> None:
-    """Marks entries of outputs as counting or not, as Keras does.
+    """Attaches Keras masks to outputs.
 
     Args:
-        outputs: What a model returns.
-        masks: As `mask_of` returns, nested alike.
+        outputs: Tensors, nested as the model's outputs.
+        masks: What `mask_of` returned for each, nested in the same way.
     """
     pairs = zip(
         keras.tree.flatten(outputs), keras.tree.flatten(masks), strict=True
@@ -426,36 +457,40 @@ def _listed(metrics: Any) -> Any:
 
 
 def _are_means(recipe: Recipe) -> bool:
-    """Returns whether loss and metrics are Keras' own means over examples."""
-    given = keras.tree.flatten(
+    """Returns whether loss and metrics are means over examples, by Keras."""
+    functions = keras.tree.flatten(
         (recipe.loss, recipe.metrics, recipe.weighted_metrics)
     )
-    return all(_is_mean(each) for each in given if each is not None)
+    return all(_is_mean(each) for each in functions if each is not None)
 
 
-def _is_mean(given: Any) -> bool:
-    if isinstance(given, str):
-        return given.lower() not in _OF_BATCHES
-    cls = (
-        given if callable(given) and hasattr(given, "__name__") else type(given)
-    )
-    reduction = getattr(given, "reduction", "sum_over_batch_size")
+def _is_mean(function: Any) -> bool:
+    """Returns whether a loss or metric (or its name) is such a mean."""
+    if isinstance(function, str):
+        return function.lower() not in _BATCH_LOSSES
+    has_name = callable(function) and hasattr(function, "__name__")
+    cls = function if has_name else type(function)
+    reduction = getattr(function, "reduction", "sum_over_batch_size")
     return (
         str(getattr(cls, "__module__", "")).startswith("keras.src.")
-        and cls.__name__.lower() not in _OF_BATCHES
+        and cls.__name__.lower() not in _BATCH_LOSSES
         and reduction in ("sum_over_batch_size", "mean")
-        and getattr(given, "ignore_class", None) is None
-        and _is_mean_inside(given)
+        and getattr(function, "ignore_class", None) is None
+        and _wraps_mean(function)
     )
 
 
-def _is_mean_inside(given: Any) -> bool:
-    """Looks into Keras' objects that wrap a function of the user's."""
-    inside = [getattr(given, name, None) for name in ("fn", "_fn")]
+def _wraps_mean(wrapper: Any) -> bool:
+    """Checks the function inside wrappers such as `MeanMetricWrapper`."""
+    inside = [getattr(wrapper, name, None) for name in ("fn", "_fn")]
     return all(each is None or _is_mean(each) for each in inside)
 
 
 def number(value: Any) -> Any:
-    """Returns a metric's value as JSON holds it."""
+    """Returns a metric's value as a float or a nested list, for JSON.
+
+    Args:
+        value: A scalar, array or tensor.
+    """
     array = np.asarray(value)
     return float(array) if array.size == 1 else array.tolist()

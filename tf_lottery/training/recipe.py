@@ -12,30 +12,30 @@ class Recipe:
     """How every network of a run is trained.
 
     Attributes:
-        optimizer: As `keras.Model.compile` takes it; its learning rate may be
-            a schedule of the step. Never used itself, only its configuration.
-        loss: As `keras.Model.compile` takes it. None: that of the model's
-            layers or of its class.
-        loss_weights: As `keras.Model.compile` takes them.
-        metrics: As `keras.Model.compile` takes them.
-        weighted_metrics: As `keras.Model.compile` takes them.
-        batch_size: Examples a step.
-        length: How long each network trains, counted from step 0.
+        optimizer: A Keras optimizer, its name or configuration; its learning
+            rate may be a schedule of the step. Only its configuration is used.
+        loss: A Keras loss, its name, a function, or these nested as the
+            model's outputs. None: `add_loss` of layers, or the model's class.
+        metrics: List (or dict by output) of Keras metrics, names, functions.
+        batch_size: Examples per step, >= 1.
+        length: Duration of each training, counted from step 0.
         evaluate_every: Steps between evaluations (Frankle & Carbin 2019, G.1:
-            100); at most an epoch.
-        validation_batch_size: Examples in a batch of an evaluation, where that
-            makes a difference to loss or metrics. None: `batch_size`.
-        shuffle: Whether each epoch is shuffled.
-        keeps_remainder: Whether examples that do not fill a batch at the end
-            of an epoch are a smaller batch, as in Keras. If not, they sit that
-            epoch out.
-        jit_compile: Whether XLA compiles training: `True`, `False`, or
-            `"auto"`, where it is the faster choice.
-        auto_scale_loss: As `keras.Model.compile` takes it.
+            100), >= 1; at most an epoch is used.
         test_curve: Whether test data is evaluated as often as validation
             data, for learning curves (the paper's Figure 3), and not only at
             the early-stop step and the end. It changes no other number, and
             costs an LeNet on MNIST a third of its speed.
+        loss_weights: Weight of each output's loss, list or dict; None: 1.
+        weighted_metrics: Like `metrics`, weighted by the sample weights.
+        validation_batch_size: Examples per evaluation batch, where it affects
+            loss or metrics. None: `batch_size`.
+        shuffle: Whether each epoch is shuffled.
+        keeps_remainder: Whether the last examples of an epoch, too few for a
+            batch, form a smaller batch, as in Keras. If not, that epoch skips
+            them.
+        jit_compile: Whether XLA compiles training: `True`, `False`, or
+            `"auto"` where it is faster.
+        auto_scale_loss: Whether float16 training gets loss scaling.
     """
 
     optimizer: Any

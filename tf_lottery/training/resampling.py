@@ -1,4 +1,4 @@
-"""A Keras metric of a network on examples, and its error by bootstrap."""
+"""A Keras metric of a network, and its standard error by bootstrap."""
 
 import dataclasses
 from typing import Any
@@ -14,28 +14,28 @@ from tf_lottery.training.objective import LOSS, Objective
 from tf_lottery.training.recipe import Recipe
 
 RESAMPLES = 400
-"""Bootstrap samples of the examples: the standard error is known to 4 %."""
+"""Bootstrap samples; the standard error is then accurate to 4 %."""
 
 
 class ResampledMetric:
     """One metric of a model's outputs on a split, as Keras computes it.
 
-    It serves metrics that are no mean over examples too: AUC, F1, IoU.
+    Metrics need not be means over examples: AUC, F1 and IoU work too.
 
     Args:
         model: A built model.
         recipe: Loss and metrics of its training.
         split: The examples.
-        metric: Name of a metric that `recipe` has, `"loss"`, or whatever
-            `keras.metrics.get` takes.
+        metric: Name of a metric of `recipe`, `"loss"`, or a Keras metric, its
+            name, or a function.
 
     Raises:
-        ValueError: There is no such metric, or Keras knows no direction of
-            it.
+        UserError: There is no such metric, or Keras does not know whether
+            higher is better.
 
     Attributes:
-        name: Its name, as `keras.Model.evaluate` names it.
-        sign: 1 if higher is better, -1 if lower is.
+        name: Its name in the results of `keras.Model.evaluate`.
+        sign: 1 if higher is better, -1 if lower is better.
     """
 
     def __init__(
@@ -44,30 +44,30 @@ class ResampledMetric:
         sample = input_pipeline.examples_of(
             split.rows(slice(0, min(4, len(split))))
         )
-        built = Objective(model, recipe, sample)
-        names = [LOSS, *built.compiled_metrics]
+        compiled = Objective(model, recipe, sample)
+        names = [LOSS, *compiled.compiled_metrics]
         if isinstance(metric, str) and metric in names:
             self.name = metric
         else:
-            found = _found(metric, names)
-            more = dataclasses.replace(
-                recipe, metrics=[found], weighted_metrics=None
+            metrics = [_get_metric(metric, names)]
+            only = dataclasses.replace(
+                recipe, metrics=metrics, weighted_metrics=None
             )
-            built = Objective(model, more, sample)
-            (self.name,) = built.compiled_metrics
+            compiled = Objective(model, only, sample)
+            (self.name,) = compiled.compiled_metrics
         self.sign = -1
         if self.name != LOSS:
-            self.sign = _direction(built.compiled_metrics[self.name], names)
-        self._objective, self._split = built, split
+            self.sign = _direction(compiled.compiled_metrics[self.name], names)
+        self._objective, self._split = compiled, split
         self._size = recipe.validation_batch_size or recipe.batch_size
         self._examples = input_pipeline.examples_of(split)
         self._compiled = tf.function(self._value, autograph=False)
 
     def outputs(self, model: keras.Model) -> Any:
-        """Returns a model's outputs for the split, and Keras' masks of them.
+        """Returns a model's outputs for the split, and their Keras masks.
 
         Args:
-            model: A model of the same outputs.
+            model: A model with outputs of the same shapes.
         """
         parts = []
         for start in range(0, len(self._split), self._size):
@@ -78,35 +78,33 @@ class ResampledMetric:
         return nested.map_arrays(lambda *each: tf.concat(each, 0), *parts)
 
     def value(self, outputs: Any, rows: np.ndarray | None = None) -> float:
-        """Returns the metric of some examples.
+        """Returns the metric on some examples.
 
         Args:
-            outputs: As `outputs` returns.
-            rows: Which examples, int `[rows]`; an example may be there more
-                than once. None: all.
+            outputs: What `self.outputs` returns.
+            rows: Indices of examples, int `[rows]`; repeats are allowed.
+                None: all examples.
         """
         if rows is None:
             rows = np.arange(len(self._split))
-        found = self._compiled(outputs, tf.constant(rows, tf.int64)).numpy()
-        if found.size != 1:
+        value = self._compiled(outputs, tf.constant(rows, tf.int64)).numpy()
+        if value.size != 1:
             raise UserError(
-                f"Metric {self.name!r} has {found.size} values, and one has to "
-                "decide: give it an average, such as average='macro'."
+                f"Metric {self.name!r} has {value.size} values, but one number "
+                "is needed: give it an average, such as average='macro'."
             )
-        return float(found)
+        return float(value)
 
     def _value(self, outputs: Any, rows: tf.Tensor) -> tf.Tensor:
-        def taken(array: Any) -> tf.Tensor:
+        def take(array: Any) -> tf.Tensor:
             return tf.gather(array, rows)
 
-        out, masks = nested.map_arrays(taken, outputs)
+        out, masks = nested.map_arrays(take, outputs)
         objective.put_masks(out, masks)
-        some = input_pipeline.Examples(
-            *nested.map_arrays(taken, tuple(self._examples))
-        )
+        examples = input_pipeline.gather(self._examples, rows)
         with self._objective.scope(self._objective.zeros()) as scope:
-            loss = self._objective.loss(some, out, (), training=False)
-            self._objective.count(some, out, loss)
+            loss = self._objective.loss(examples, out, (), training=False)
+            self._objective.count(examples, out, loss)
             totals = [
                 scope.get_current_value(v) for v in self._objective.variables
             ]
@@ -118,21 +116,26 @@ class ResampledMetric:
         """Returns standard errors of differences of the metric, by bootstrap.
 
         Args:
-            outputs: Of one model.
-            others: Of others; the difference of each to the one is taken on
-                the same examples.
-            seed: Seed of the draws.
+            outputs: Outputs of the reference model.
+            others: Outputs of other models; each is compared with the
+                reference on the same resampled examples.
+            seed: Seed of the resampling, >= 0.
+
+        Returns:
+            One standard error per entry of `others`.
         """
-        count, draw = len(self._split), np.random.default_rng(seed)
-        found = []
+        count, generator = len(self._split), np.random.default_rng(seed)
+        differences = []
         for _ in range(RESAMPLES):
-            rows = draw.integers(count, size=count)
-            first = self.value(outputs, rows)
-            found.append([self.value(each, rows) - first for each in others])
-        return np.std(found, axis=0, ddof=1).tolist()
+            rows = generator.integers(count, size=count)
+            reference = self.value(outputs, rows)
+            differences.append(
+                [self.value(each, rows) - reference for each in others]
+            )
+        return np.std(differences, axis=0, ddof=1).tolist()
 
 
-def _found(metric: Any, names: list[str]) -> Any:
+def _get_metric(metric: Any, names: list[str]) -> Any:
     try:
         return keras.metrics.get(metric)
     except (ValueError, TypeError):
@@ -148,7 +151,7 @@ def _direction(metric: keras.metrics.Metric, names: list[str]) -> int:
     if direction not in ("up", "down"):
         raise UserError(
             f"Keras does not know whether more or less of metric "
-            f"{metric.name!r} is better, so nothing can be decided by it. Give "
-            f"another one, such as {names[0]!r}."
+            f"{metric.name!r} is better, so networks cannot be compared by it. "
+            f"Use another one, such as {names[0]!r}."
         )
     return 1 if direction == "up" else -1

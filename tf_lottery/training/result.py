@@ -1,4 +1,4 @@
-"""What training one network gave: a record, or that it diverged."""
+"""The outcome of training one network: a result, or divergence."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,23 +13,23 @@ Row = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """The record of one trained network.
+    """The result of training one network.
 
     Attributes:
         trained: Path to value of every variable of the model at the end.
         best: The same at the early-stop step; None without validation data.
-        metrics: Metrics of the run, as Keras names them, with the split before
-            them. `steps`, `seconds` and `deciding_metric` always;
-            `early_stop_step`, the step of minimum validation loss over the
-            whole run, found afterwards (Frankle & Carbin 2019, App. C), and
-            what was measured there where there is validation data.
-        curve: One row for each evaluation, with its `step`; training metrics
-            are those over the steps since the row before.
+        metrics: Metrics by Keras' names, with the split as prefix, and
+            `steps`, `seconds` and `deciding_metric`. With validation data
+            also `early_stop_step`, the step of minimum validation loss over
+            the complete run, determined afterwards (Frankle & Carbin 2019,
+            App. C), and the metrics at that step.
+        curve: One row per evaluation, with its `step`; training metrics cover
+            the steps since the row before.
         per_example: `"validation"` and `"test"` to the deciding metric of each
             example at the early-stop step, bool or float32 `[examples]`.
-        slots: Name to value of every variable of the optimizer at the end, if
-            they were to be kept.
-        captured: The states at the steps that were to be captured, in order.
+        slots: Name to value of every variable of the optimizer at the end;
+            empty unless the job has `keeps_slots`.
+        captured: The states at the job's `capture` steps, in order.
     """
 
     trained: Arrays
@@ -46,10 +46,10 @@ class Diverged:
     """The end of a training that diverged.
 
     Attributes:
-        first: The last step at which the training loss was known to be finite.
-        last: The first step at which it was seen not to be.
-        loss: What it was there: nan or infinite. Also nan if the last step
-            left weights that are nan or infinite, so that no loss showed it.
+        first: The last step known to have a finite training loss.
+        last: The first step known to have a loss that is not finite.
+        loss: The loss at step `last`: nan or infinite. Also nan if the last
+            step made weights nan or infinite, which no loss shows.
     """
 
     first: int
@@ -64,4 +64,4 @@ class Diverged:
 
 
 Outcome = TrainingResult | Diverged
-"""What training one network gave."""
+"""The outcome of training one network."""

@@ -1,7 +1,7 @@
-"""This module knows how a training that is under way is kept.
+"""Checkpoints of a training in progress.
 
-A process may be killed at any moment; the next one goes on from the file that
-was whole last, and comes to the same bytes.
+A process may be killed at any moment. The next process continues from the
+last complete file, and its results have the same bytes.
 """
 
 import dataclasses
@@ -15,27 +15,28 @@ import numpy as np
 from tf_lottery.core.storage import array_file
 from tf_lottery.training.state import State
 
-_KEPT = 2  # files: should the newest be damaged, there is one before it
+_MAX_FILES = 2  # if the newest is damaged, the one before it is used
 _KIND = "training under way"
-_DIGITS = 12  # of a job's digest, in the name of its files
+_DIGEST_DIGITS = 12  # of a job's digest, in the names of its files
 _HEADER = ("job", "curve", "seconds")
-_TOTALS = "totals/"  # and the number
-_CAPTURED = "captured/"  # and the step
+_TOTALS = "totals/"  # followed by an index
+_CAPTURED = "captured/"  # followed by the step
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InProgressCheckpoint:
-    """A training under way.
+    """All that a training in progress continues from.
 
     Attributes:
-        job: Digest of what is trained; only the same job goes on from it.
-        state: Where it is.
-        best: The state at the early-stop step so far, without slots, or None.
-        captured: The states captured so far, in order.
-        curve: The evaluations so far.
-        totals: What metrics counted since the last evaluation.
-        seconds: How long it has trained.
+        job: Digest of the job; other jobs do not continue from it.
+        state: The current state.
+        best: The state of lowest validation loss so far, without slots; None
+            before the first evaluation or without validation data.
+        captured: The states captured so far, in order of steps.
+        curve: The rows of the learning curve so far.
+        totals: Values of the metrics variables since the last evaluation.
+        seconds: Duration of the training so far.
     """
 
     job: str
@@ -47,62 +48,71 @@ class InProgressCheckpoint:
     seconds: float
 
 
-def save(folder: pathlib.Path, interim: InProgressCheckpoint) -> None:
-    """Writes a file of its own, and removes all but the one before it."""
-    header: dict[str, Any] = {name: getattr(interim, name) for name in _HEADER}
+def save(folder: pathlib.Path, checkpoint: InProgressCheckpoint) -> None:
+    """Writes a new file and keeps one older file of the job.
+
+    Args:
+        folder: Folder of the job; created if missing.
+        checkpoint: What to write.
+    """
+    header: dict[str, Any] = {
+        name: getattr(checkpoint, name) for name in _HEADER
+    }
     arrays: dict[str, np.ndarray] = {}
-    states = {"state": interim.state}
-    if interim.best is not None:
-        states["best"] = interim.best
-    states |= {f"{_CAPTURED}{s.step}": s for s in interim.captured}
+    states = {"state": checkpoint.state}
+    if checkpoint.best is not None:
+        states["best"] = checkpoint.best
+    states |= {f"{_CAPTURED}{s.step}": s for s in checkpoint.captured}
     header["states"] = {name: state.step for name, state in states.items()}
     for name, state in states.items():
         for part in ("weights", "slots"):
             values = getattr(state, part).items()
             arrays |= {f"{name}/{part}/{key}": v for key, v in values}
-    arrays |= {f"{_TOTALS}{i}": t for i, t in enumerate(interim.totals)}
+    arrays |= {f"{_TOTALS}{i}": t for i, t in enumerate(checkpoint.totals)}
     folder.mkdir(parents=True, exist_ok=True)
-    path = _path(folder, interim.job, interim.state.step)
+    path = _path(folder, checkpoint.job, checkpoint.state.step)
     array_file.write(path, _KIND, header, arrays, compress=False)
-    for step in sorted(_steps(folder, interim.job))[:-_KEPT]:
-        _path(folder, interim.job, step).unlink(missing_ok=True)
+    for step in sorted(_steps(folder, checkpoint.job))[:-_MAX_FILES]:
+        _path(folder, checkpoint.job, step).unlink(missing_ok=True)
 
 
-def found(
+def load_latest(
     jobs: Sequence[tuple[pathlib.Path | None, str]],
 ) -> list[InProgressCheckpoint]:
-    """Returns where an earlier process left jobs that train side by side.
+    """Returns the newest checkpoints of jobs that train together.
+
+    Damaged files and files of other jobs are not deleted; a warning names
+    them.
 
     Args:
-        jobs: Of each its folder, and its digest.
+        jobs: Folder (or None) and digest of each job.
 
     Returns:
-        Of each the newest whole file at a step they all have; empty if there
-        is no such step. What is damaged, or of another job, stays, and a
-        warning names it.
+        One checkpoint per job, all at the newest step of which every job has
+        an undamaged file; empty if there is no such step.
     """
-    places = [(folder, job) for folder, job in jobs if folder is not None]
-    if len(places) < len(jobs):
+    keys = [(folder, job) for folder, job in jobs if folder is not None]
+    if len(keys) < len(jobs):
         return []
-    for folder, job in places:
+    for folder, job in keys:
         for path in sorted(folder.glob("*")):
-            if not path.name.startswith((f"{job[:_DIGITS]}_", ".")):
-                _log.warning("Left out, for it is of another job: %s", path)
-    common = set.intersection(*(_steps(*place) for place in places))
+            if not path.name.startswith((f"{job[:_DIGEST_DIGITS]}_", ".")):
+                _log.warning("Ignored, as it belongs to another job: %s", path)
+    common = set.intersection(*(_steps(*key) for key in keys))
     for step in sorted(common, reverse=True):
-        loaded = [_load(_path(*place, step)) for place in places]
-        whole = [each for each in loaded if each is not None]
-        if len(whole) == len(jobs):
-            return whole
+        loaded = [_load(_path(*key, step)) for key in keys]
+        undamaged = [each for each in loaded if each is not None]
+        if len(undamaged) == len(jobs):
+            return undamaged
     return []
 
 
 def is_begun(folder: pathlib.Path | None, job: str) -> bool:
-    """Returns whether an earlier process left files of a job.
+    """Returns whether a job has checkpoints.
 
     Args:
-        folder: The job's folder.
-        job: The job's digest.
+        folder: Folder of the job, or None.
+        job: Digest of the job.
     """
     return folder is not None and bool(_steps(folder, job))
 
@@ -111,7 +121,7 @@ def _load(path: pathlib.Path) -> InProgressCheckpoint | None:
     try:
         header, arrays = array_file.read(path, _KIND)
     except (OSError, ValueError) as error:
-        _log.warning("Left out, for it is damaged: %s", error)
+        _log.warning("Ignored, as it is damaged: %s", error)
         return None
     states = {
         name: State(
@@ -135,11 +145,11 @@ def _load(path: pathlib.Path) -> InProgressCheckpoint | None:
 
 
 def _path(folder: pathlib.Path, job: str, step: int) -> pathlib.Path:
-    return folder / f"{job[:_DIGITS]}_{step}"
+    return folder / f"{job[:_DIGEST_DIGITS]}_{step}"
 
 
 def _steps(folder: pathlib.Path, job: str) -> set[int]:
-    names = [path.name for path in folder.glob(f"{job[:_DIGITS]}_*")]
+    names = [path.name for path in folder.glob(f"{job[:_DIGEST_DIGITS]}_*")]
     return {int(name.partition("_")[2]) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""This module knows the state that a network in training is in."""
+"""The state of a network in training, as arrays."""
 
 import dataclasses
 import hashlib
@@ -12,15 +12,15 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """All that training continues from, as values.
+    """All that training continues from, as arrays.
 
     Attributes:
         step: Optimizer updates so far.
         weights: Path to value of every variable of the model: weights, moving
             statistics, states of seed generators.
-        slots: Name to value of every variable of the optimizer. The slots of
-            a weight are named after it: `"fc1/kernel/momentum"`. Empty at
-            step 0, where they are a fresh optimizer's.
+        slots: Name to value of every variable of the optimizer. Slots of a
+            weight start with its path: `"fc1/kernel/momentum"`. Empty at
+            step 0, which stands for a new optimizer.
     """
 
     step: int
@@ -29,7 +29,7 @@ class State:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over step, names and values; equal states, equal digest."""
+        """SHA-256 over step, names and values."""
         hasher = hashlib.sha256(str(self.step).encode())
         for arrays in (self.weights, self.slots):
             hasher.update(digest(arrays).encode())
@@ -37,7 +37,11 @@ class State:
 
 
 def digest(arrays: Arrays) -> str:
-    """Returns SHA-256 over names, shapes, dtypes and values."""
+    """Returns the SHA-256 of names, shapes, dtypes and values.
+
+    Args:
+        arrays: Name to array; the order of names does not matter.
+    """
     hasher = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -47,13 +51,22 @@ def digest(arrays: Arrays) -> str:
 
 
 def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
-    """Returns the values of variables, by the same names."""
+    """Returns copies of the values of variables, by the same names.
+
+    Args:
+        variables: Name to variable.
+    """
     return {
         name: np.array(variable.numpy()) for name, variable in variables.items()
     }
 
 
 def assign(variables: Mapping[str, keras.Variable], arrays: Arrays) -> None:
-    """Gives variables the values of the same names."""
+    """Sets variables to the arrays of the same names.
+
+    Args:
+        variables: Name to variable.
+        arrays: Name to value; it may hold more names.
+    """
     for name, variable in variables.items():
         variable.assign(arrays[name])

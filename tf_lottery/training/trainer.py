@@ -80,7 +80,7 @@ class Trainer:
         self.model, self.recipe, self.data = model, recipe, data
         self.strategy = strategy
         self._other: tuple[str, Trainer] | None = None
-        self._feed = input_pipeline.feed(
+        self._feed = input_pipeline.create(
             data.train,
             Batching(recipe.batch_size, recipe.shuffle, recipe.keeps_remainder),
         )
@@ -94,7 +94,7 @@ class Trainer:
             )
         self._own: CustomStep | None = None
         objective = None
-        if custom_step.own_methods(model):
+        if custom_step.overridden_methods(model):
             self._own = CustomStep(model, recipe, kernels, augment, data.train)
             self._deciding = self._own.objective.deciding
         else:
@@ -112,7 +112,7 @@ class Trainer:
         self._programs = DensePrograms(self.network, augment, bool(self._jit))
         self._split: Any = None  # DataParallelPrograms, with a strategy
         if strategy is not None:
-            compatibility.require_parts(model, recipe, objective, strategy)
+            compatibility.require_shardable(model, recipe, objective, strategy)
             self._split = self._split_programs(objective, augment)
         self._splits = {
             name: input_pipeline.evaluation_batches(
@@ -132,9 +132,9 @@ class Trainer:
         """Returns programs whose batches the strategy's replicas share."""
         strategy: Any = self.strategy
         recipe = self.recipe
-        model = replica_context.prepared(self.model)
+        model = replica_context.synchronized_copy(self.model)
         if strategy.num_replicas_in_sync > 1:
-            compatibility.require_mean(
+            compatibility.require_mean_loss(
                 self.model, recipe, objective, self.data.train
             )
         network = FunctionalModel(
@@ -268,7 +268,7 @@ class Trainer:
             ValueError: A state does not obey its masks.
         """
         for job in jobs:
-            job.require_obedience()
+            job.require_pruned_zero()
         kinds: dict[tuple[str | None, int, bool], dict[int, Job]] = {}
         for i, job in enumerate(jobs):
             # Beside one that begins, one that is under way would begin again.
@@ -296,9 +296,9 @@ class Trainer:
 
     def _follow(self, state: State) -> None:
         """Makes constants of the compiled programs those of a state."""
-        self.network.follow(state)
+        self.network.update_constants(state)
         if self._split is not None:
-            self._split.network.follow(state)
+            self._split.network.update_constants(state)
 
     def errors(
         self,
@@ -334,7 +334,9 @@ class Trainer:
         return {
             name: 1 - result.metrics[self._deciding]
             for name in splits or self._splits
-            for result in networks.evaluate(networks.values, self._splits[name])
+            for result in networks.evaluate(
+                networks.device_state, self._splits[name]
+            )
         }
 
     @property
@@ -384,7 +386,7 @@ class Trainer:
         names: Sequence[int],
         progress: Progress | None,
     ) -> Iterator[tuple[int, Outcome]]:
-        kept = resume.found([(job.folder, job.digest) for job in jobs])
+        kept = resume.load_latest([(job.folder, job.digest) for job in jobs])
         states = [k.state for k in kept] or [job.start for job in jobs]
         networks = self._backend(jobs, states)
         often = (
@@ -455,7 +457,7 @@ class Trainer:
         """
         every = (self.evaluate_every, self._max_steps_per_execution)
         captures = {step for job in jobs for step in job.capture}
-        for window in self._feed.windows([job.seed for job in jobs], step):
+        for window in self._feed.buffers([job.seed for job in jobs], step):
             while step < window.stop:
                 stops = [window.stop, self.steps]
                 stops += [step - step % n + n for n in every]

@@ -466,14 +466,14 @@ def test_a_killed_run_goes_on_from_an_empty_disk(
     process.process.kill()
     process.process.wait()
     is_dead.set()
-    real, steps = resume.found, []
+    real, steps = resume.load_latest, []
 
-    def found(jobs):
+    def load_latest(jobs):
         kept = real(jobs)
         steps.extend(each.state.step for each in kept)
         return kept
 
-    monkeypatch.setattr(resume, "found", found)
+    monkeypatch.setattr(resume, "load_latest", load_latest)
     server.before = lambda method, name: None
     config = experiment.Config().replace(SMALL)
     experiment.run_experiment(config, at, "lenet_mnist", verbose=False)

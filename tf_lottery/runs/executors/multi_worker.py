@@ -83,7 +83,7 @@ class MultiWorkerExecutor:
     def wait(self, progress: Progress) -> list[tuple[Job, Outcome]]:
         """Trains it."""
         (job,), self._taken = self._taken, []
-        kept = resume.found([(job.folder, job.digest)])
+        kept = resume.load_latest([(job.folder, job.digest)])
         self._tell(("job", dataclasses.replace(job, folder=None), kept))
 
         def tell(_: int, step: int, figures: Mapping[str, float]) -> None:

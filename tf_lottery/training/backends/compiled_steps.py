@@ -1,12 +1,13 @@
-"""The compiled programs that train and evaluate networks.
+"""The compiled functions that train and evaluate networks.
 
-Many steps run inside one compiled function over data that lies on the device.
-XLA compiles it, except where convolutions run on a CPU: inside loops XLA's are
-slower by orders of magnitude there than oneDNN's, which the plain graph uses.
+Many steps run inside one compiled function, over examples on the device. XLA
+compiles it, except for convolutions on a CPU: inside loops XLA's convolutions
+are slower there by orders of magnitude than oneDNN's, which the plain graph
+uses.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -17,7 +18,7 @@ from tf_lottery.training.backends.functional_model import (
     Values,
 )
 from tf_lottery.training.backends.stacking import Stacking
-from tf_lottery.training.input_pipeline import Examples, gathered
+from tf_lottery.training.input_pipeline import Examples, gather
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -31,25 +32,51 @@ _CONVOLUTIONS = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
-# XLA refuses the gradients of Keras' loops over time inside a loop of ours.
+# XLA refuses gradients of a loop (over time) inside the loop over steps.
 _RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
-# It does not find the size of Keras' counts inside a loop either.
-_COUNTING = ("multi_hot", "count")
+# XLA cannot infer the output size of these preprocessing modes in a loop.
+_COUNT_MODES = ("multi_hot", "count")
 
 
 def compiles_with_xla(model: keras.Model) -> bool:
-    """Returns whether XLA can compile this model, and is the faster choice."""
+    """Returns whether XLA can compile a model and is the faster choice.
+
+    Args:
+        model: A built Keras model.
+    """
     layers = list(model._flatten_layers())
     if not all(layer.supports_jit for layer in layers):
         return False
-    if any(getattr(layer, "output_mode", "") in _COUNTING for layer in layers):
+    modes = [getattr(layer, "output_mode", "") for layer in layers]
+    if any(mode in _COUNT_MODES for mode in modes):
         return False
     if any(isinstance(layer, _RECURRENT) for layer in layers):
         return False
-    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+    on_gpu = devices.has_gpu()
     return on_gpu or not any(
         isinstance(layer, _CONVOLUTIONS) for layer in layers
     )
+
+
+class StepInputs(NamedTuple):
+    """What training steps read and do not change.
+
+    Masks, keys and orders are packed by a `Stacking`, one per network.
+
+    Attributes:
+        masks: Per network, a list of bool tensors, one per masked kernel.
+        keys: Per network, the key of its augmentation, int32 scalar.
+        orders: Per network, the examples of each batch, int32
+            `[steps, batch]`.
+        examples: The examples that `orders` indexes.
+        first: The training step of row 0 of `orders`, int32 scalar.
+    """
+
+    masks: Any
+    keys: Any
+    orders: Any
+    examples: Examples
+    first: tf.Tensor
 
 
 def training_steps(
@@ -60,12 +87,17 @@ def training_steps(
 ) -> Callable[..., tuple[Any, Any]]:
     """Returns a compiled function that takes many training steps.
 
-    It takes, packed as the arrangement does, each network's values, what its
-    metrics have counted, masks, key of augmentation (int32 scalar) and order
-    (int32 `[steps, batch]`, which examples make up each batch); then
-    `examples` (all at hand), `first` (the step that row 0 of `order` belongs
-    to), `start` and `stop` (rows of `order`). It returns the new values and
-    counts, both packed.
+    Args:
+        network: The architecture, its optimizer and its objective.
+        stacking: How networks are packed.
+        augment: Augmentation of training inputs, or None.
+        jit_compile: Whether XLA compiles the function.
+
+    Returns:
+        A function of `values` and `totals` (packed: each network's `Values`
+        and metrics variables), `inputs` (`StepInputs`), `start` and `stop`
+        (int32 scalars: rows of `inputs.orders`). It returns new `values` and
+        `totals`.
     """
 
     # AutoGraph needs the source; an explicit loop does not.
@@ -73,11 +105,7 @@ def training_steps(
     def run(
         values: Any,
         totals: Any,
-        masks: Any,
-        keys: Any,
-        orders: Any,
-        examples: Examples,
-        first: tf.Tensor,
+        inputs: StepInputs,
         start: tf.Tensor,
         stop: tf.Tensor,
     ) -> tuple[Any, Any]:
@@ -85,14 +113,14 @@ def training_steps(
             def one(
                 values: Values, totals: Any, masks: Any, key: Any, order: Any
             ) -> tuple[Values, Any]:
-                batch = gathered(examples, order[i])
+                batch = gather(inputs.examples, order[i])
                 if augment is not None:
-                    seed = tf.stack([key, first + i])
+                    seed = tf.stack([key, inputs.first + i])
                     batch = batch._replace(x=augment(batch.x, seed))
                 return network.step(values, totals, masks, batch)
 
             return i + 1, *stacking.map(
-                one, values, totals, masks, keys, orders
+                one, values, totals, inputs.masks, inputs.keys, inputs.orders
             )
 
         _, values, totals = tf.while_loop(
@@ -108,9 +136,15 @@ def evaluation(
 ) -> Callable[..., tuple[Any, Any]]:
     """Returns a compiled function that evaluates networks on one batch.
 
-    It takes, packed, each network's values and what its metrics have counted,
-    and the examples. It returns, packed, the values for the next batch and
-    the new counts.
+    Args:
+        network: The architecture and its objective.
+        stacking: How networks are packed.
+        jit_compile: Whether XLA compiles the function.
+
+    Returns:
+        A function of `values`, `totals` (both packed) and `examples`. It
+        returns the values for the next batch, None if they do not change,
+        and the new totals.
     """
 
     @tf.function(jit_compile=jit_compile, autograph=False)
@@ -118,7 +152,7 @@ def evaluation(
         after, totals = stacking.map(
             lambda v, t: network.evaluated(v, t, examples), values, totals
         )
-        # Without states to pass on, not all weights need come out again.
+        # Returning all weights would copy them for nothing.
         return (after if network.has_states else None), totals
 
     return run
@@ -127,10 +161,16 @@ def evaluation(
 def per_example(
     network: FunctionalModel, stacking: Stacking, jit_compile: bool = False
 ) -> Callable[..., Any]:
-    """Returns a compiled function that evaluates each example alone.
+    """Returns a compiled function that evaluates each example separately.
 
-    It takes, packed, each network's values, and the examples. It returns,
-    packed, the deciding metric of every example, float32 `[examples]`.
+    Args:
+        network: The architecture and its objective.
+        stacking: How networks are packed.
+        jit_compile: Whether XLA compiles the function.
+
+    Returns:
+        A function of packed `values` and `examples`. It returns, packed, the
+        deciding metric of every example, float32 `[examples]`.
     """
 
     @tf.function(jit_compile=jit_compile, autograph=False)

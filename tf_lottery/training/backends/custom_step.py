@@ -1,8 +1,7 @@
-"""Networks that train as their own class says.
+"""Training with a model's custom `train_step`, `test_step` or `compute_loss`.
 
-A `train_step`, `test_step` or `compute_loss` of the user's reads and writes
-variables, and is no function of values. So the model is copied once, and the
-networks take turns in the copy's variables.
+Such a method reads and writes variables; it is not a function of values. So
+the model is copied once, and the networks take turns in the copy's variables.
 """
 
 import dataclasses
@@ -18,13 +17,16 @@ from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.data import Split
 from tf_lottery.masking.masked_optimizer import bind, slots_by_name
-from tf_lottery.training.backends.functional_model import Augment, scaled
+from tf_lottery.training.backends.functional_model import (
+    Augment,
+    with_loss_scaling,
+)
 from tf_lottery.training.input_pipeline import (
     Batch,
     Buffer,
     Examples,
     examples_of,
-    gathered,
+    gather,
 )
 from tf_lottery.training.objective import (
     LOSS,
@@ -39,43 +41,50 @@ from tf_lottery.training.objective import (
 from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.state import State, assign, values
 
-_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics")
-_OTHERWISE = "or mask the model, and prune it between fits: mask_model."
+_OVERRIDABLE = ("train_step", "test_step", "compute_loss", "compute_metrics")
+_ALTERNATIVE = "or mask the model, and prune it between fits: mask_model."
 
 
-def own_methods(model: keras.Model) -> tuple[str, ...]:
-    """Returns which of Keras' steps a model's class has its own of."""
+def overridden_methods(model: keras.Model) -> tuple[str, ...]:
+    """Returns the names of Keras' step methods that a model's class overrides.
+
+    Args:
+        model: A Keras model.
+    """
     return tuple(
         name
-        for name in _METHODS
+        for name in _OVERRIDABLE
         if getattr(type(model), name) is not getattr(keras.Model, name)
     )
 
 
 def needs_loss(model: keras.Model) -> bool:
-    """Returns whether it trains, or is evaluated, on the loss of `compile`."""
-    own = own_methods(model)
-    has_both = "train_step" in own and "test_step" in own
-    return "compute_loss" not in own and not has_both
+    """Returns whether training or evaluation uses the loss of `compile`.
+
+    Args:
+        model: A Keras model.
+    """
+    overridden = overridden_methods(model)
+    has_both = "train_step" in overridden and "test_step" in overridden
+    return "compute_loss" not in overridden and not has_both
 
 
 class CustomStep:
-    """A model whose class says how it trains, and its compiled steps.
+    """A copy of a model with custom steps, and those steps compiled.
 
-    The copy's layers are masked, so that all that a step looks at, gradients
-    too, is the sparse network's; and so is its optimizer, for the averages
-    that it keeps of pruned weights. What its steps report is what Keras' `fit`
-    and `evaluate` would report.
+    The layers of the copy are masked, so a step sees the sparse network and
+    its gradients. Its optimizer is masked too, because it may keep moving
+    averages of pruned weights. Logs are those of Keras' `fit` and `evaluate`.
 
     Args:
-        model: A built model, which stays as it is.
+        model: A built model; it is not changed.
         recipe: How networks are trained.
         kernels: Paths of the kernels that carry masks.
-        augment: What happens to training inputs, or None.
-        train: Examples to try a step on.
+        augment: Augmentation of training inputs, or None.
+        train: Training examples; one batch of them is used to test the step.
 
     Raises:
-        ValueError: The model cannot be copied, or masked, or its step is no
+        UserError: The model cannot be copied or masked, or its step is not a
             function of its variables and those of `self.optimizer`.
     """
 
@@ -99,7 +108,7 @@ class CustomStep:
         self._optimizer = self.model.optimizer
         self._optimizer.build(self.model.trainable_variables)
         self._slots = slots_by_name(self._optimizer, self._variables)
-        self._fresh = values(self._slots)
+        self._initial_slots = values(self._slots)
         sample = examples_of(train.rows(slice(0, recipe.batch_size)))
         if (
             recipe.loss is None
@@ -107,8 +116,8 @@ class CustomStep:
             and not adds_losses(self.model, called(self.model, sample.x)[1])
         ):
             raise UserError(
-                f"A loss is needed, for {self._name} has no `compute_loss` of "
-                "its own: compile(optimizer=..., loss=...)."
+                f"A loss is needed, because {self._name} does not override "
+                "`compute_loss`: compile(optimizer=..., loss=...)."
             )
         self._require_function_of_state(_packed(sample))
         self.objective = Objective(self.model, recipe, sample, needs_loss=False)
@@ -120,20 +129,20 @@ class CustomStep:
         )
 
     def _compile(self, recipe: Recipe) -> None:
-        found = scaled(recipe.optimizer, self.model)
-        fresh = type(found).from_config(found.get_config())
-        # Metrics keep what they count: these are not the user's own.
+        optimizer = with_loss_scaling(recipe.optimizer, self.model)
+        # Optimizer and metrics have state, so the user's objects are copied.
+        optimizer = type(optimizer).from_config(optimizer.get_config())
         try:
             self.model.compile(
-                optimizer=fresh,
+                optimizer=optimizer,
                 loss=recipe.loss,
-                metrics=_fresh(recipe.metrics),
-                **_given(recipe),
+                metrics=_copy_metrics(recipe.metrics),
+                **_compile_options(recipe),
             )
         except TypeError as error:
             raise UserError(
                 f"{self._name}.compile does not take optimizer, loss and "
-                f"metrics ({error}): let it, {_OTHERWISE}"
+                f"metrics ({error}): add these parameters, {_ALTERNATIVE}"
             ) from None
         others = [
             name
@@ -143,20 +152,20 @@ class CustomStep:
         ]
         if others or self.model.optimizer is None:
             raise UserError(
-                f"{self._name} trains with an optimizer of its own "
-                f"({', '.join(others) or 'compile sets none'}), which the "
-                "search cannot rewind: train with self.optimizer alone, "
-                f"{_OTHERWISE}"
+                f"{self._name} does not train with self.optimizer alone "
+                f"({', '.join(others) or 'compile sets none'}), and the "
+                "search can rewind no other: use self.optimizer, "
+                f"{_ALTERNATIVE}"
             )
 
     def _require_function_of_state(self, batch: Any) -> None:
-        """Raises unless a step, taken twice from one state, is one step."""
+        """Raises if two steps from one state on one batch differ."""
         start = self._state(1)
         seen = set()
         for _ in range(2):
             self._assign(start)
             self.model.reset_metrics()
-            with tf.device("CPU:0"):  # where sums have one order
+            with tf.device("CPU:0"):  # GPUs may sum in another order
                 losses = [
                     float(self._loss_of(name, getattr(self.model, name)(batch)))
                     for name in ("train_step", "test_step")
@@ -166,17 +175,17 @@ class CustomStep:
         if len(seen) > 1:
             raise UserError(
                 f"Two steps of {self._name} from one state on one batch "
-                "differ, so that no ticket of it could be found again. Draw "
-                "at random with a keras.random.SeedGenerator that the model "
-                "holds, and keep what steps remember in weights (add_weight), "
-                f"{_OTHERWISE}"
+                "differ, so no training could be repeated. Draw random "
+                "numbers with a keras.random.SeedGenerator that the model "
+                "holds, keep what steps remember in weights (add_weight), "
+                f"{_ALTERNATIVE}"
             )
 
     def _loss_of(self, method: str, logs: Any) -> tf.Tensor:
         if not isinstance(logs, Mapping) or "loss" not in logs:
             raise UserError(
-                f"{self._name}.{method} reports no 'loss', by which training "
-                "is watched: return {'loss': loss}, and what else you like."
+                f"{self._name}.{method} reports no 'loss', which the search "
+                "needs: return {'loss': loss} and any other logs."
             )
         return tf.reduce_mean(tf.cast(logs["loss"], tf.float32))
 
@@ -189,10 +198,10 @@ class CustomStep:
         start: tf.Tensor,
         stop: tf.Tensor,
     ) -> Any:
-        """Takes steps as `program.training_steps` does; returns last logs."""
+        """Takes training steps; returns the logs of the last one."""
 
         def step(i: tf.Tensor) -> Any:
-            batch = gathered(examples, order[i])
+            batch = gather(examples, order[i])
             if self._augment is not None:
                 seed = tf.stack([key, first + i])
                 batch = batch._replace(x=self._augment(batch.x, seed))
@@ -219,38 +228,52 @@ class CustomStep:
         outputs = self.model(examples.x, **mode(self.model, training=False))
         return self.objective.per_example(examples, outputs)
 
-    def counts(self) -> list[np.ndarray]:
-        """Returns what metrics count before any example."""
+    def zeros(self) -> list[np.ndarray]:
+        """Returns the metrics variables before any example."""
         self.model.reset_metrics()
-        return self._counted()
+        return self._metric_totals()
 
-    def _counted(self) -> list[np.ndarray]:
+    def _metric_totals(self) -> list[np.ndarray]:
         return [np.array(v.numpy()) for v in self.model.metrics_variables]
 
     def run(
         self,
         state: State,
         masks: Mapping[str, np.ndarray],
-        counts: Sequence[np.ndarray],
+        totals: Sequence[np.ndarray],
         key: int,
         order: np.ndarray,
-        window: Buffer,
+        buffer: Buffer,
         start: int,
         stop: int,
     ) -> tuple[State, list[np.ndarray], dict[str, Any]]:
-        """Returns state, counts and logs after rows of an order."""
+        """Trains one network on some batches of a buffer.
+
+        Args:
+            state: The network before the steps.
+            masks: Kernel path to bool array of the kernel's shape.
+            totals: Values of the metrics variables before the steps.
+            key: Key of its augmentation, int32.
+            order: The examples of each batch, int32 `[steps, batch]`.
+            buffer: The examples.
+            start: Index of the first batch in `order`.
+            stop: Index after the last batch.
+
+        Returns:
+            State, metric totals and the logs of the last step.
+        """
         self._load(state, masks)
-        pairs = zip(self.model.metrics_variables, counts, strict=True)
-        for variable, count in pairs:
-            variable.assign(count)
+        pairs = zip(self.model.metrics_variables, totals, strict=True)
+        for variable, total in pairs:
+            variable.assign(total)
         logs = self._steps(
             tf.constant(key, tf.int32),
             tf.constant(order, tf.int32),
-            window.examples,
-            *map(tf.constant, (window.first, start, stop)),
+            buffer.examples,
+            *map(tf.constant, (buffer.first, start, stop)),
         )
-        after = self._state(window.first + stop)
-        return after, self._counted(), _floats(logs)
+        after = self._state(buffer.first + stop)
+        return after, self._metric_totals(), _floats(logs)
 
     def evaluate(
         self,
@@ -259,7 +282,15 @@ class CustomStep:
         batches: Iterable[Batch],
         per_example: bool,
     ) -> EvalResult:
-        """Returns what `test_step` reports of a split."""
+        """Returns what `test_step` reports on a split.
+
+        Args:
+            state: The network.
+            masks: Kernel path to bool array of the kernel's shape.
+            batches: All batches of the split.
+            per_example: Whether to also return the deciding metric of each
+                single example.
+        """
         self._load(state, masks)
         self.model.reset_metrics()
         logs: Any = {}
@@ -271,13 +302,13 @@ class CustomStep:
             values = np.concatenate(
                 [self._decide(batch.examples).numpy() for batch in batches]
             )
-            # A `test_step` of one's own may report less than `compile` asks.
+            # A custom `test_step` may leave out metrics of `compile`.
             metrics.setdefault(deciding, float(values.mean()))
             return EvalResult(metrics, as_decisions(values))
         if not per_example:
             return EvalResult(metrics)
         losses = []
-        for batch in batches:  # of a loss of one's own, batches are known
+        for batch in batches:  # a custom loss may be defined by batch only
             self.model.reset_metrics()
             losses.append(_floats(self._test(batch.examples))[LOSS])
         return EvalResult(metrics, np.array(losses, np.float32))
@@ -291,7 +322,7 @@ class CustomStep:
 
     def _assign(self, state: State) -> None:
         assign(self._variables, state.weights)
-        assign(self._slots, state.slots or self._fresh)
+        assign(self._slots, state.slots or self._initial_slots)
         masking.derive(self.model)
 
     def _state(self, step: int) -> State:
@@ -299,22 +330,22 @@ class CustomStep:
 
 
 def _packed(examples: Examples) -> Any:
-    """Returns a batch as Keras gives it to `train_step`."""
+    """Returns a batch in the form that Keras passes to `train_step`."""
     return keras.utils.pack_x_y_sample_weight(*examples)
 
 
 def _floats(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns logs as Keras tells them: nested ones in their parent's place."""
-    found: dict[str, Any] = {}
+    """Returns logs as numbers, with nested logs flattened as Keras does."""
+    flat: dict[str, Any] = {}
     for name, value in logs.items():
         if isinstance(value, Mapping):
-            found |= _floats(value)
+            flat |= _floats(value)
         else:
-            found[name] = number(value)
-    return found
+            flat[name] = number(value)
+    return flat
 
 
-def _fresh(metrics: Any) -> Any:
+def _copy_metrics(metrics: Any) -> Any:
     def one(metric: Any) -> Any:
         if isinstance(metric, keras.metrics.Metric):
             return type(metric).from_config(metric.get_config())
@@ -323,91 +354,94 @@ def _fresh(metrics: Any) -> Any:
     return keras.tree.map_structure(one, metrics)
 
 
-def _given(recipe: Recipe) -> dict[str, Any]:
-    """Returns what a `compile` of the class' own need not take."""
-    given = {
+def _compile_options(recipe: Recipe) -> dict[str, Any]:
+    """Returns options that were set; a custom `compile` may lack the others."""
+    options = {
         "loss_weights": recipe.loss_weights,
-        "weighted_metrics": _fresh(recipe.weighted_metrics),
+        "weighted_metrics": _copy_metrics(recipe.weighted_metrics),
         "auto_scale_loss": None if recipe.auto_scale_loss else False,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class CustomStepBackend:
-    """Networks in training whose class says how, one after the other.
+    """Trains networks with custom steps, one after the other.
 
     Args:
-        own: The model and its steps.
-        states: Where each network starts.
-        masks: Of each, kernel path to bool array.
-        keys: Of each, the key of its augmentation.
+        custom: The model and its compiled steps.
+        states: Start of each network.
+        masks: Per network, kernel path to bool array of the kernel's shape.
+        keys: Augmentation key of each network, int32.
     """
 
     def __init__(
         self,
-        own: CustomStep,
+        custom: CustomStep,
         states: Sequence[State],
         masks: Sequence[Mapping[str, np.ndarray]],
         keys: Sequence[int],
     ) -> None:
-        self._own = own
-        self.values: Any = self.pack_states(states)
+        self._custom = custom
+        self.device_state: Any = self.pack_states(states)
         self._masks, self._keys = masks, keys
         self._logs: list[dict[str, Any]] = []
-        self._counts: list[Any] = []
-        self.count_from(None)
+        self._totals: list[Any] = []
+        self.set_metric_totals(None)
 
-    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
-        """Takes steps; returns the loss that each reports, `[networks]`."""
+    def run(self, buffer: Buffer, start: int, stop: int) -> np.ndarray:
+        """Takes steps; returns each network's reported loss, `[networks]`."""
         each = zip(
-            self.values,
+            self.device_state,
             self._masks,
-            self._counts,
+            self._totals,
             self._keys,
-            window.orders,
+            buffer.orders,
             strict=True,
         )
-        done = [self._own.run(*one, window, start, stop) for one in each]
-        self.values = tuple(state for state, _, _ in done)
-        self._counts = [counts for _, counts, _ in done]
-        self._logs = [logs for *_, logs in done]
+        results = [self._custom.run(*one, buffer, start, stop) for one in each]
+        self.device_state = tuple(state for state, _, _ in results)
+        self._totals = [totals for _, totals, _ in results]
+        self._logs = [logs for *_, logs in results]
         return np.array([np.mean(logs[LOSS]) for logs in self._logs])
 
-    def counted(self) -> list[list[np.ndarray]]:
-        """Returns of each network what its metrics counted so far."""
-        return self._counts
+    def metric_totals(self) -> list[list[np.ndarray]]:
+        """Returns, per network, the values of Keras' metrics variables."""
+        return self._totals
 
-    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
-        """Has metrics count on from earlier counts; None: from nothing."""
-        zeros = self._own.counts()
-        self._counts = list(totals or [zeros] * len(self.values))
+    def set_metric_totals(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Sets what `metric_totals` returned earlier; None resets metrics."""
+        zeros = self._custom.zeros()
+        self._totals = list(totals or [zeros] * len(self.device_state))
 
     def training_metrics(self) -> list[dict[str, Any]]:
-        """Returns what the last step of each network reported."""
+        """Returns, per network, the logs of its last step."""
         return self._logs
 
     def evaluate(
-        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+        self,
+        device_state: Any,
+        batches: Iterable[Batch],
+        per_example: bool = False,
     ) -> list[EvalResult]:
-        """Returns what each network comes to on a split."""
+        """Returns, per network, its loss and metrics on a split."""
         return [
-            self._own.evaluate(state, masks, batches, per_example)
-            for state, masks in zip(values, self._masks, strict=True)
+            self._custom.evaluate(state, masks, batches, per_example)
+            for state, masks in zip(device_state, self._masks, strict=True)
         ]
 
-    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
-        """Returns `values` of the networks that improved, else those before."""
-        old = self.values if before is None else before
-        pairs = zip(self.values, old, improved, strict=True)
+    def keep_best(self, improved: Sequence[bool], best: Any) -> Any:
+        """Returns current states where improved, else the best so far."""
+        old = self.device_state if best is None else best
+        pairs = zip(self.device_state, old, improved, strict=True)
         return tuple(n if is_better else o for n, o, is_better in pairs)
 
-    def states(self, values: Any, step: int) -> list[State]:
-        """Returns values as states."""
+    def unpack_states(self, device_state: Any, step: int) -> list[State]:
+        """Returns one `State` per network, labeled with `step`."""
         return [
             dataclasses.replace(s, step=step, slots=s.slots if step else {})
-            for s in values
+            for s in device_state
         ]
 
     def pack_states(self, states: Sequence[State]) -> Any:
-        """Returns states as values: they are."""
+        """Returns a device state of one `State` per network."""
         return tuple(states)

@@ -1,18 +1,19 @@
-"""Programs whose batches are split over replicas.
+"""Training steps of one network whose batches are divided among replicas.
 
-Each replica of a `tf.distribute.Strategy` holds all of the network and sees
-its part of each batch; gradients are summed before they are clipped and
-applied, so all replicas take the same step, which is that of one device with
-the whole batch.
+Each replica of a `tf.distribute.Strategy` holds the complete network and
+computes on its shard of every batch. Gradients are summed over the replicas
+before they are clipped and applied, so all replicas take the same step: the
+step of one device with the complete batch.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from tf_lottery.core.errors import UserError
 from tf_lottery.data import nested
+from tf_lottery.training.backends.compiled_steps import StepInputs
 from tf_lottery.training.backends.dense import DensePrograms
 from tf_lottery.training.backends.functional_model import (
     Augment,
@@ -21,22 +22,22 @@ from tf_lottery.training.backends.functional_model import (
 )
 from tf_lottery.training.backends.stacking import Stacking
 from tf_lottery.training.distribution import replica_context
-from tf_lottery.training.input_pipeline import Examples, gathered
+from tf_lottery.training.input_pipeline import Examples, gather
 
 
 class DataParallelPrograms(DensePrograms):
-    """The programs of one network, each batch split over replicas.
+    """The compiled functions of one network on all replicas of a strategy.
 
     Args:
-        network: What is trained, its model as `replicas.prepared` makes it.
-        augment: What happens to training inputs, or None.
-        strategy: Whose replicas they are.
-        jit_compile: Whether XLA may compile them.
+        network: The network; its model is a `synchronized_copy`.
+        augment: Augmentation of training inputs, or None.
+        strategy: Strategy whose replicas train.
+        jit_compile: Whether XLA may compile the functions.
 
     Attributes:
         devices: Names of this host's devices, one for each replica.
-        trains_apart: Whether each device can train a network of its own,
-            without the others.
+        trains_apart: Whether each device can train a different network,
+            independently of the others.
     """
 
     def __init__(
@@ -57,74 +58,86 @@ class DataParallelPrograms(DensePrograms):
         )
         self.trains_apart = isinstance(strategy, kinds)
 
-    def train(self, stacking: Stacking, *given: Any) -> Any:
-        """Returns what `program.training_steps` returns, for one network.
+    def train(
+        self,
+        stacking: Stacking,
+        values: Values,
+        totals: Any,
+        inputs: StepInputs,
+        start: tf.Tensor,
+        stop: tf.Tensor,
+    ) -> Any:
+        """Returns values and metric totals after training steps.
+
+        Args:
+            stacking: `Single()`.
+            values: The network before the steps.
+            totals: Values of the metrics variables before the steps.
+            inputs: Masks, batches and augmentation key.
+            start: Index of the first batch in `inputs.orders`, int32 scalar.
+            stop: Index after the last batch, int32 scalar.
 
         Raises:
-            ValueError: Replicas come to disagree.
+            UserError: Replicas hold different values.
         """
-        values, totals, masks, key, order, *more = given
         zeros = self.objective.zeros()
-        values, counted, agree = super().train(
-            stacking, values, zeros, masks, key, order, *more
+        values, sums, equal = super().train(
+            stacking, values, zeros, inputs, start, stop
         )
-        for name, same in zip(self._names, agree.numpy(), strict=True):
-            if not same:
+        for name, is_equal in zip(self._names, equal.numpy(), strict=True):
+            if not is_equal:
                 raise UserError(
                     f"Replicas disagree on {name!r}, which must be the "
-                    "same on all of them: a layer keeps a state of its "
-                    "own on each, or a device is at fault."
+                    "same on all of them: a layer keeps a different state on "
+                    "each replica, or a device is faulty."
                 )
-        count = self._strategy.num_replicas_in_sync
-        return values, _added(totals, counted, zeros, count)
+        replicas = self._strategy.num_replicas_in_sync
+        return values, _add_totals(totals, sums, zeros, replicas)
 
-    def _compiled(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
+    def _compile(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
         if kind == "training":
             return _training_steps(
                 self.network, self._augment, self._strategy, self._jit
             )
-        made = super()._compiled(kind, stacking)
+        on_one_device = super()._compile(kind, stacking)
         if kind == "evaluation" and self.objective.is_mean_of_examples:
-            return _evaluation(self.network, self._strategy, made)
-        return made
+            return _evaluation(self.network, self._strategy, on_one_device)
+        return on_one_device
 
 
-def _holds_loops(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether a loop may lie within what a replica runs.
+def _loops_inside_replica(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether each replica runs the loop over steps itself.
 
-    It must on a TPU, where the host would else be asked at every step; it
-    cannot where TensorFlow joins the replicas' threads to sum.
+    On a TPU the loop must run on the device, or every step would return to
+    the host. With MirroredStrategy it cannot, because all-reduce joins the
+    replica threads.
     """
     kinds = (tf.distribute.TPUStrategy, tf.distribute.OneDeviceStrategy)
     return isinstance(strategy, kinds)
 
 
-class Given(NamedTuple):
-    """What steps take and do not change, as `program.training_steps` has it."""
-
-    masks: Any
-    key: tf.Tensor
-    order: tf.Tensor
-    examples: Examples
-    first: tf.Tensor
+Step = Callable[[tf.Tensor, Values, Any, StepInputs], tuple[Any, Any]]
 
 
-Step = Callable[[tf.Tensor, Values, Any, Given], tuple[Any, Any]]
+def replica_step(network: FunctionalModel, augment: Augment | None) -> Step:
+    """Returns a function that takes one step on this replica's shard.
 
-
-def step_of(network: FunctionalModel, augment: Augment | None) -> Step:
-    """Returns a function that takes one step on this replica's part."""
+    Args:
+        network: The network.
+        augment: Augmentation of training inputs, or None.
+    """
 
     def step(
-        i: tf.Tensor, values: Values, totals: Any, given: Given
+        i: tf.Tensor, values: Values, totals: Any, inputs: StepInputs
     ) -> tuple[Values, Any]:
-        number, count = replica_context.part()
-        batch = gathered(given.examples, replica_context.own(given.order[i]))
+        index, count = replica_context.replica_index()
+        rows = replica_context.local_shard(inputs.orders[i])
+        batch = gather(inputs.examples, rows)
         if augment is not None:
-            seed = tf.stack([given.key, given.first + i])
-            x = augment(batch.x, seed, part=number, parts=count)
+            seed = tf.stack([inputs.keys, inputs.first + i])
+            x = augment(batch.x, seed, part=index, parts=count)
             batch = batch._replace(x=x)
-        return network.step(values, totals, given.masks, batch)
+        return network.step(values, totals, inputs.masks, batch)
 
     return step
 
@@ -137,150 +150,170 @@ def _training_steps(
 ) -> Callable[..., tuple[Any, Any, Any]]:
     """Returns a compiled function that takes many training steps.
 
-    As `program.training_steps`; it sums what replicas count, and returns also
-    whether all replicas have the same, bool `[variables and masks]`.
+    Arguments are those of `compiled_steps.training_steps`. It returns values,
+    metric totals summed over the replicas, and whether all replicas hold the
+    same bits, bool `[variables and masks]`.
     """
-    step = step_of(network, augment)
-    steps = loop_inside if _holds_loops(strategy) else _loop_outside
+    step = replica_step(network, augment)
+    loop = (
+        loop_inside_replica
+        if _loops_inside_replica(strategy)
+        else _loop_outside_replica
+    )
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def run(
         values: Any,
         totals: Any,
-        masks: Any,
-        key: tf.Tensor,
-        order: tf.Tensor,
-        examples: Examples,
-        first: tf.Tensor,
+        inputs: StepInputs,
         start: tf.Tensor,
         stop: tf.Tensor,
     ) -> tuple[Any, Any, Any]:
-        given = Given(masks, key, order, examples, first)
-        return steps(strategy, step, values, totals, given, start, stop)
+        return loop(strategy, step, values, totals, inputs, start, stop)
 
     return run
 
 
-def loop_inside(
+def loop_inside_replica(
     strategy: tf.distribute.Strategy,
     step: Step,
     values: Values,
     totals: Any,
-    given: Given,
+    inputs: StepInputs,
     start: tf.Tensor,
     stop: tf.Tensor,
 ) -> Any:
-    """Returns what each replica comes to that runs the whole loop itself."""
+    """Runs the loop over steps on every replica.
 
-    def run(values: Any, totals: Any, given: Any, start: Any, stop: Any) -> Any:
+    Args:
+        strategy: Strategy whose replicas train.
+        step: What `replica_step` returns.
+        values: The network before the steps.
+        totals: Values of the metrics variables before the steps.
+        inputs: Masks, batches and augmentation key.
+        start: Index of the first batch, int32 scalar.
+        stop: Index after the last batch, int32 scalar.
+
+    Returns:
+        Values, summed totals, and which arrays are equal on all replicas.
+    """
+
+    def run(
+        values: Any, totals: Any, inputs: Any, start: Any, stop: Any
+    ) -> Any:
         _, values, totals = tf.while_loop(
             lambda i, *_: i < stop,
-            lambda i, values, totals: (i + 1, *step(i, values, totals, given)),
+            lambda i, values, totals: (
+                i + 1,
+                *step(i, values, totals, inputs),
+            ),
             (start, values, totals),
         )
-        return _ended(values, totals, given)
+        return _reduce(values, totals, inputs)
 
-    results = strategy.run(run, args=(values, totals, given, start, stop))
-    return _parts(strategy, results)[0]
+    results = strategy.run(run, args=(values, totals, inputs, start, stop))
+    return _local_results(strategy, results)[0]
 
 
-def _loop_outside(
+def _loop_outside_replica(
     strategy: tf.distribute.Strategy,
     step: Step,
     values: Values,
     totals: Any,
-    given: Given,
+    inputs: StepInputs,
     start: tf.Tensor,
     stop: tf.Tensor,
 ) -> Any:
-    """Returns what the replicas come to, one step after the other."""
-    held = _on_each(strategy, given)
-    states = _on_each(strategy, (values, totals))
+    """Runs one loop, each step of which runs on all replicas."""
+    local_inputs = _copy_to_devices(strategy, inputs)
+    states = _copy_to_devices(strategy, (values, totals))
 
     def body(i: tf.Tensor, states: Any) -> tuple[tf.Tensor, Any]:
         def one() -> Any:
-            j = _place(strategy)
+            j = _local_index(strategy)
             values, totals = states[j]
-            return step(i, values, totals, held[j])
+            return step(i, values, totals, local_inputs[j])
 
-        return i + 1, _parts(strategy, strategy.run(one))
+        return i + 1, _local_results(strategy, strategy.run(one))
 
     _, states = tf.while_loop(lambda i, _: i < stop, body, (start, states))
 
     def last() -> Any:
-        j = _place(strategy)
+        j = _local_index(strategy)
         values, totals = states[j]
-        return _ended(values, totals, held[j])
+        return _reduce(values, totals, local_inputs[j])
 
-    return _parts(strategy, strategy.run(last))[0]
+    return _local_results(strategy, strategy.run(last))[0]
 
 
-def _ended(values: Values, totals: Any, given: Given) -> Any:
-    same = replica_context.agree(
-        [*values.weights, *values.others, *given.masks]
+def _reduce(values: Values, totals: Any, inputs: StepInputs) -> Any:
+    equal = replica_context.equal_on_all(
+        [*values.weights, *values.others, *inputs.masks]
     )
-    # One by one: TensorFlow does not sum integers and floats in one go.
-    totals = [replica_context.summed([total])[0] for total in totals]
-    return values, totals, same
+    # One by one: TensorFlow cannot sum integers and floats in one call.
+    totals = [replica_context.all_reduce_sum([total])[0] for total in totals]
+    return values, totals, equal
 
 
 def _evaluation(
     network: FunctionalModel,
     strategy: tf.distribute.Strategy,
-    whole: Callable[..., Any],
+    on_one_device: Callable[..., Any],
 ) -> Callable[..., tuple[Any, Any]]:
-    """Returns a compiled function as `program.evaluation` does.
+    """Returns a function like that of `compiled_steps.evaluation`.
 
     Args:
-        network: What is evaluated.
-        strategy: Whose replicas evaluate a part of each batch.
-        whole: Evaluates a batch that they cannot share evenly.
+        network: The network.
+        strategy: Strategy whose replicas evaluate a shard of each batch.
+        on_one_device: Evaluates batches that cannot be divided evenly.
     """
     count = strategy.num_replicas_in_sync
     zeros = network.objective.zeros()
 
     def one(values: Values, examples: Examples) -> list[tf.Tensor]:
         size = nested.arrays_of(examples.x)[0].shape[0]
-        mine = gathered(examples, replica_context.own(tf.range(size)))
-        _, counted = network.evaluated(values, zeros, mine)
-        return [replica_context.summed([total])[0] for total in counted]
+        rows = replica_context.local_shard(tf.range(size))
+        _, totals = network.evaluated(values, zeros, gather(examples, rows))
+        return [replica_context.all_reduce_sum([t])[0] for t in totals]
 
     @tf.function(autograph=False)
-    def run(values: Values, totals: Any, examples: Examples) -> Any:
-        if _holds_loops(strategy):
-            out = strategy.run(one, args=(values, examples))
+    def on_replicas(values: Values, totals: Any, examples: Examples) -> Any:
+        if _loops_inside_replica(strategy):
+            results = strategy.run(one, args=(values, examples))
         else:
-            held = _on_each(strategy, (values, examples))
-            out = strategy.run(lambda: one(*held[_place(strategy)]))
-        return None, _added(totals, _parts(strategy, out)[0], zeros, count)
+            local = _copy_to_devices(strategy, (values, examples))
+            results = strategy.run(lambda: one(*local[_local_index(strategy)]))
+        sums = _local_results(strategy, results)[0]
+        return None, _add_totals(totals, sums, zeros, count)
 
-    def divided(values: Values, totals: Any, examples: Examples) -> Any:
+    def run(values: Values, totals: Any, examples: Examples) -> Any:
         size = nested.arrays_of(examples.x)[0].shape[0]
         if count == 1 or size % count:
-            return whole(values, totals, examples)
-        return run(values, totals, examples)
+            return on_one_device(values, totals, examples)
+        return on_replicas(values, totals, examples)
 
-    return divided
+    return run
 
 
-def _added(
+def _add_totals(
     totals: Sequence[tf.Tensor],
-    counted: Sequence[tf.Tensor],
+    sums: Sequence[tf.Tensor],
     zeros: Sequence[tf.Tensor],
-    count: int,
+    replicas: int,
 ) -> list[tf.Tensor]:
-    """Returns what metrics counted before and on all replicas.
+    """Returns earlier totals plus sums over replicas.
 
-    Each replica began to count from the metrics' initial values.
+    Every replica starts to count from the metrics' initial values, `zeros`.
     """
     return [
-        before + sums - tf.cast(count, zero.dtype) * zero
-        for before, sums, zero in zip(totals, counted, zeros, strict=True)
+        before + total - tf.cast(replicas, zero.dtype) * zero
+        for before, total, zero in zip(totals, sums, zeros, strict=True)
     ]
 
 
-def _on_each(strategy: tf.distribute.Strategy, structure: Any) -> list[Any]:
-    """Returns tensors on each device of this host."""
+def _copy_to_devices(
+    strategy: tf.distribute.Strategy, structure: Any
+) -> list[Any]:
     copies = []
     for device in strategy.extended.worker_devices:
         with tf.device(device):
@@ -288,14 +321,14 @@ def _on_each(strategy: tf.distribute.Strategy, structure: Any) -> list[Any]:
     return copies
 
 
-def _place(strategy: tf.distribute.Strategy) -> int:
-    """Returns which of this host's replicas this one is."""
-    number, _ = replica_context.part()
-    return number % len(strategy.extended.worker_devices)
+def _local_index(strategy: tf.distribute.Strategy) -> int:
+    """Returns the index of this replica among those of this host."""
+    index, _ = replica_context.replica_index()
+    return index % len(strategy.extended.worker_devices)
 
 
-def _parts(strategy: tf.distribute.Strategy, results: Any) -> list[Any]:
-    """Returns what each replica of this host returned."""
+def _local_results(strategy: tf.distribute.Strategy, results: Any) -> list[Any]:
+    """Returns the result of each replica of this host."""
     flat = [
         strategy.experimental_local_results(each)
         for each in tf.nest.flatten(results)

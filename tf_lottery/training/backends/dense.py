@@ -1,4 +1,4 @@
-"""Networks that train densely, one or several in one program."""
+"""Dense training of one or several networks in one compiled function."""
 
 import logging
 import re
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_lottery.data import nested
 from tf_lottery.training.backends import compiled_steps
+from tf_lottery.training.backends.compiled_steps import StepInputs
 from tf_lottery.training.backends.functional_model import (
     Augment,
     FunctionalModel,
@@ -28,13 +29,13 @@ _log = logging.getLogger(__name__)
 
 
 class DensePrograms:
-    """The compiled programs of one network architecture, made when needed.
+    """The compiled functions of one architecture, built on first use.
 
     Args:
-        network: What is trained.
-        augment: What happens to training inputs, or None.
-        jit_compile: Whether XLA compiles them. What XLA cannot compile runs
-            without it, and a line in the log says so.
+        network: The architecture, its optimizer and its objective.
+        augment: Augmentation of training inputs, or None.
+        jit_compile: Whether XLA compiles them. If XLA cannot compile one, all
+            run without XLA from then on, with a warning in the log.
     """
 
     def __init__(
@@ -46,51 +47,87 @@ class DensePrograms:
         self.network = network
         self._augment = augment
         self._jit = jit_compile
-        self._tried: dict[str, str | None] = {}
-        self._made: dict[tuple[str, str, bool], Callable[..., Any]] = {}
+        self._not_vectorized: tuple[str | None] | None = None
+        self._functions: dict[tuple[str, str, bool], Callable[..., Any]] = {}
 
     @property
     def objective(self) -> Objective:
-        """What is minimised and measured."""
+        """The loss and the metrics."""
         return self.network.objective
 
-    def train(self, stacking: Stacking, *given: Any) -> Any:
-        """Returns what `program.training_steps` returns for these networks."""
-        return self._run("training", stacking, given)
+    def train(
+        self,
+        stacking: Stacking,
+        values: Any,
+        totals: Any,
+        inputs: StepInputs,
+        start: tf.Tensor,
+        stop: tf.Tensor,
+    ) -> Any:
+        """Returns packed values and metric totals after training steps.
 
-    def evaluate(self, stacking: Stacking, *given: Any) -> Any:
-        """Returns what `program.evaluation` returns for these networks."""
-        return self._run("evaluation", stacking, given)
+        Args:
+            stacking: How the networks are packed.
+            values: Packed `Values` before the steps.
+            totals: Packed values of the metrics variables before the steps.
+            inputs: Masks, batches and augmentation keys.
+            start: Index of the first batch in `inputs.orders`, int32 scalar.
+            stop: Index after the last batch, int32 scalar.
+        """
+        return self._run(
+            "training", stacking, values, totals, inputs, start, stop
+        )
 
-    def per_example(self, stacking: Stacking, *given: Any) -> Any:
-        """Returns what `program.per_example` returns for these networks."""
-        return self._run("per example", stacking, given)
+    def evaluate(
+        self, stacking: Stacking, values: Any, totals: Any, examples: Examples
+    ) -> Any:
+        """Returns values for the next batch (or None) and metric totals.
 
-    def _run(self, kind: str, stacking: Stacking, given: Sequence[Any]) -> Any:
+        Args:
+            stacking: How the networks are packed.
+            values: Packed `Values`.
+            totals: Packed values of the metrics variables so far.
+            examples: The batch.
+        """
+        return self._run("evaluation", stacking, values, totals, examples)
+
+    def per_example(
+        self, stacking: Stacking, values: Any, examples: Examples
+    ) -> Any:
+        """Returns, packed, the deciding metric of each example, `[examples]`.
+
+        Args:
+            stacking: How the networks are packed.
+            values: Packed `Values`.
+            examples: The batch.
+        """
+        return self._run("per example", stacking, values, examples)
+
+    def _run(self, kind: str, stacking: Stacking, *args: Any) -> Any:
         if not self._jit:
-            return self._program(kind, stacking)(*given)
+            return self._function(kind, stacking)(*args)
         try:
-            return self._program(kind, stacking)(*given)
+            return self._function(kind, stacking)(*args)
         except (
             tf.errors.InvalidArgumentError,
             tf.errors.UnimplementedError,
         ) as error:
-            # Without XLA a fault of another kind shows itself again.
+            # An error that is not XLA's is raised again by this second call.
             self._jit = False
-            result = self._program(kind, stacking)(*given)
+            result = self._function(kind, stacking)(*args)
             _log.warning(
                 "XLA cannot compile this network (%s): it trains without.",
                 _reason(str(error)),
             )
             return result
 
-    def _program(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
-        name = kind, stacking.name, self._jit
-        if name not in self._made:
-            self._made[name] = self._compiled(kind, stacking)
-        return self._made[name]
+    def _function(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
+        key = kind, stacking.name, self._jit
+        if key not in self._functions:
+            self._functions[key] = self._compile(kind, stacking)
+        return self._functions[key]
 
-    def _compiled(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
+    def _compile(self, kind: str, stacking: Stacking) -> Callable[..., Any]:
         network, jit = self.network, self._jit
         if kind == "training":
             return compiled_steps.training_steps(
@@ -101,11 +138,11 @@ class DensePrograms:
         return compiled_steps.per_example(network, stacking, jit)
 
     def stacking(self, networks: int, sample: Examples) -> tuple[Stacking, str]:
-        """Returns how so many networks lie side by side, and why so.
+        """Returns how to pack networks into one program, and the reason.
 
         Args:
-            networks: How many, >= 1.
-            sample: A batch of examples.
+            networks: Number of networks, >= 1.
+            sample: A batch of training examples.
         """
         if networks == 1:
             return Single(), "it is one network"
@@ -115,13 +152,17 @@ class DensePrograms:
         return Vmapped(networks), "all of the model can be vectorised"
 
     def unsupported_reason(self, sample: Examples) -> str | None:
-        """Returns why a step cannot be vectorised, or None if it can."""
-        if "reason" not in self._tried:
-            self._tried["reason"] = self._try(sample)
-        return self._tried["reason"]
+        """Returns why a step cannot be vectorized, or None if it can.
 
-    def _try(self, sample: Examples) -> str | None:
-        """Takes a step of two networks; nobody knows beforehand what works."""
+        Args:
+            sample: A batch of training examples.
+        """
+        if self._not_vectorized is None:
+            self._not_vectorized = (self._try_vectorized(sample),)
+        return self._not_vectorized[0]
+
+    def _try_vectorized(self, sample: Examples) -> str | None:
+        """Takes a step of two networks; returns what TensorFlow says."""
         network, two = self.network, Vmapped(2)
         values = network.values_of(network.state)
         totals = network.objective.zeros()
@@ -132,18 +173,20 @@ class DensePrograms:
         size = len(nested.arrays_of(sample.x)[0])
         orders = tf.zeros([1, size], tf.int32)
         key = tf.constant(0)
-        packed = [
+        values, totals, masks, key, orders = (
             two.pack([each, each])
             for each in (values, totals, masks, key, orders)
-        ]
-        steps = [tf.constant(step) for step in (0, 0, 1)]
-        # It reports at length what is no error here.
+        )
+        inputs = StepInputs(masks, key, orders, sample, tf.constant(0))
+        # TensorFlow logs pages about what is no error for us.
         logger = tf.get_logger()
         level = logger.level
         try:
             logger.setLevel(logging.CRITICAL)
-            self.train(two, *packed, sample, *steps)
-            self.evaluate(two, *packed[:2], sample)
+            self.train(
+                two, values, totals, inputs, tf.constant(0), tf.constant(1)
+            )
+            self.evaluate(two, values, totals, sample)
         except (ValueError, TypeError, tf.errors.OpError) as error:
             return _reason(str(error))
         finally:
@@ -152,14 +195,14 @@ class DensePrograms:
 
 
 class DenseBackend:
-    """Networks in training, whose pruned weights are zeros among the others.
+    """Trains networks as dense ones: pruned weights are stored as zeros.
 
     Args:
-        programs: The programs that train them.
-        arrangement: How they lie side by side.
-        states: Where each starts.
-        masks: Of each, kernel path to bool array.
-        keys: Of each, the key of its augmentation.
+        programs: The compiled functions of the architecture.
+        stacking: How the networks are batched into one program.
+        states: Start of each network.
+        masks: Per network, kernel path to bool array of the kernel's shape.
+        keys: Augmentation key of each network, int32.
     """
 
     def __init__(
@@ -172,86 +215,96 @@ class DenseBackend:
     ) -> None:
         self._programs, self._stacking = programs, stacking
         network, pack = programs.network, stacking.pack
-        self.values = self.pack_states(states)
+        self.device_state = self.pack_states(states)
         self._count = len(states)
-        self.totals = self._zeros()
+        self._totals = self._zeros()
         self._masks = pack([network.masks_of(m) for m in masks])
         self._keys = pack([tf.constant(key, tf.int32) for key in keys])
         self._orders: tuple[Any, Any] = (None, None)
 
-    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
-        """Trains on rows `start` to `stop` of the window's orders.
+    def run(self, buffer: Buffer, start: int, stop: int) -> np.ndarray:
+        """Trains on rows `start` to `stop` of the buffer's orders.
+
+        Args:
+            buffer: The batches, and the examples on the device.
+            start: Index of the first batch in the buffer.
+            stop: Index after the last batch.
 
         Returns:
-            Of each network the sum of the losses counted so far, float64
+            Per network, the sum of losses since metrics were reset, float64
             `[networks]`.
         """
-        if self._orders[0] is not window:
-            orders = [tf.constant(order, tf.int32) for order in window.orders]
-            self._orders = window, self._stacking.pack(orders)
-        self.values, self.totals = self._programs.train(
+        if self._orders[0] is not buffer:
+            orders = [tf.constant(order, tf.int32) for order in buffer.orders]
+            self._orders = buffer, self._stacking.pack(orders)
+        self.device_state, self._totals = self._programs.train(
             self._stacking,
-            self.values,
-            self.totals,
-            self._masks,
-            self._keys,
-            self._orders[1],
-            window.examples,
-            tf.constant(window.first),
+            self.device_state,
+            self._totals,
+            StepInputs(
+                self._masks,
+                self._keys,
+                self._orders[1],
+                buffer.examples,
+                tf.constant(buffer.first),
+            ),
             tf.constant(start),
             tf.constant(stop),
         )
-        each = self._stacking.unpack(self.totals)
+        each = self._stacking.unpack(self._totals)
         return np.array([float(total[0]) for total in each])
 
-    def counted(self) -> list[list[np.ndarray]]:
-        """Returns of each network what its metrics counted so far."""
-        each = self._stacking.unpack(self.totals)
+    def metric_totals(self) -> list[list[np.ndarray]]:
+        """Returns, per network, the values of Keras' metrics variables."""
+        each = self._stacking.unpack(self._totals)
         return [[total.numpy() for total in totals] for totals in each]
 
-    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
-        """Has metrics count on from earlier counts; None: from nothing."""
+    def set_metric_totals(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Sets what `metric_totals` returned earlier; None resets metrics."""
         if totals is None:
-            self.totals = self._zeros()
+            self._totals = self._zeros()
         else:
-            self.totals = self._stacking.pack(
+            self._totals = self._stacking.pack(
                 [[tf.constant(t) for t in each] for each in totals]
             )
 
     def training_metrics(self) -> list[dict[str, Any]]:
-        """Returns of each network its metrics over the steps counted."""
+        """Returns, per network, metrics of the steps since the last reset."""
         results = self._programs.objective.results
-        return [results(t) for t in self._stacking.unpack(self.totals)]
+        return [results(t) for t in self._stacking.unpack(self._totals)]
 
     def evaluate(
-        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+        self,
+        device_state: Any,
+        batches: Iterable[Batch],
+        per_example: bool = False,
     ) -> list[EvalResult]:
-        """Returns of each network what it comes to on a split."""
+        """Returns, per network, its loss and metrics on a split."""
         totals, programs = self._zeros(), self._programs
-        values_now = values
+        current = device_state
         for batch in batches:
             after, totals = programs.evaluate(
-                self._stacking, values_now, totals, batch.examples
+                self._stacking, current, totals, batch.examples
             )
-            values_now = values if after is None else after
-        found: list[np.ndarray | None] = [None] * self._count
+            current = device_state if after is None else after
+        examples: list[np.ndarray | None] = [None] * self._count
         if per_example:
-            found = self._per_example(values, batches)
+            examples = self._per_example(device_state, batches)
         results = programs.objective.results
         return [
             EvalResult(results(total), each)
             for total, each in zip(
-                self._stacking.unpack(totals), found, strict=True
+                self._stacking.unpack(totals), examples, strict=True
             )
         ]
 
     def _per_example(
-        self, values: Any, batches: Iterable[Batch]
+        self, device_state: Any, batches: Iterable[Batch]
     ) -> list[np.ndarray | None]:
         parts = [
             self._stacking.unpack(
                 self._programs.per_example(
-                    self._stacking, values, batch.examples
+                    self._stacking, device_state, batch.examples
                 )
             )
             for batch in batches
@@ -265,33 +318,33 @@ class DenseBackend:
         zeros = self._programs.objective.zeros()
         return self._stacking.pack([zeros] * self._count)
 
-    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
-        """Returns `values` of the networks that improved, else those before."""
-        if all(improved) or before is None:
-            return self.values
-        new, old = map(self._stacking.unpack, (self.values, before))
+    def keep_best(self, improved: Sequence[bool], best: Any) -> Any:
+        """Returns current states where improved, else the best so far."""
+        if all(improved) or best is None:
+            return self.device_state
+        new, old = map(self._stacking.unpack, (self.device_state, best))
         return self._stacking.pack(
             [
-                n if keep_best else o
-                for n, o, keep_best in zip(new, old, improved, strict=True)
+                n if is_better else o
+                for n, o, is_better in zip(new, old, improved, strict=True)
             ]
         )
 
     def pack_states(self, states: Sequence[State]) -> Any:
-        """Returns the states of the networks as values."""
+        """Returns a device state of one `State` per network."""
         values_of = self._programs.network.values_of
         return self._stacking.pack([values_of(state) for state in states])
 
-    def states(self, values: Any, step: int) -> list[State]:
-        """Returns values as the states of the networks."""
+    def unpack_states(self, device_state: Any, step: int) -> list[State]:
+        """Returns one `State` per network, labeled with `step`."""
         return [
             self._programs.network.state_of(each, step)
-            for each in self._stacking.unpack(values)
+            for each in self._stacking.unpack(device_state)
         ]
 
 
 def _reason(text: str) -> str:
-    """Returns what TensorFlow's pages of text say, in a line."""
+    """Returns the informative line of a long TensorFlow message."""
     for form in (
         r"No pfor vectorization defined for \w+",
         r"Input .* of op .*",

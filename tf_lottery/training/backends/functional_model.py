@@ -1,4 +1,4 @@
-"""A network's training step and its evaluation, as functions of values."""
+"""A network's training step and evaluation as functions of values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import masking
-from tf_lottery.core.errors import UserError
 from tf_lottery.masking.masked_optimizer import slots_by_name
 from tf_lottery.training.backends import stateless_optimizer
 from tf_lottery.training.distribution import replica_context
@@ -20,7 +19,14 @@ Augment = Callable[..., tf.Tensor]
 
 
 class Values(NamedTuple):
-    """All that a step changes: lists of tensors, in the variables' order."""
+    """All that a training step changes, as lists of tensors.
+
+    Attributes:
+        weights: Values of the model's trainable variables, in Keras' order.
+        others: Values of its non-trainable variables: moving statistics,
+            states of seed generators and of recurrent layers.
+        slots: Values of the optimizer's variables, in Keras' order.
+    """
 
     weights: list[tf.Tensor]
     others: list[tf.Tensor]
@@ -36,14 +42,18 @@ class FunctionalModel:
 
     Args:
         model: A built Keras model.
-        optimizer: As `keras.Model.compile` takes it.
-        objective: Its loss and metrics. None: no step is taken.
+        optimizer: An optimizer, or its name or configuration in Keras.
+        objective: Its loss and metrics. None: it can neither train nor be
+            evaluated.
         kernels: Paths of the kernels that carry masks.
-        auto_scale_loss: As `keras.Model.compile` takes it.
+        auto_scale_loss: Whether float16 training gets loss scaling.
 
     Attributes:
-        has_states: Whether evaluation, too, passes states from one batch to
-            the next, as those of stateful RNNs.
+        variables: Path to variable of the model.
+        slots: Name to variable of the optimizer.
+        masked: Path of each masked kernel to its index in `Values.weights`.
+        has_states: Whether evaluation passes states from one batch to the
+            next, as stateful RNNs do.
     """
 
     def __init__(
@@ -62,18 +72,18 @@ class FunctionalModel:
         listed = {id(variable) for variable in model.variables}
         self._others = [
             *model.non_trainable_variables,
-            # States of stateful RNNs, which Keras does not list.
+            # States of stateful RNNs, which Keras leaves out of `variables`.
             *(v for v in self.variables.values() if id(v) not in listed),
         ]
-        self.optimizer = stateless_optimizer.pure(
-            scaled(optimizer, model) if auto_scale_loss else optimizer
-        )
+        if auto_scale_loss:
+            optimizer = with_loss_scaling(optimizer, model)
+        self.optimizer = stateless_optimizer.from_keras(optimizer)
         self.optimizer.build(self._weights)
         self.slots = slots_by_name(self.optimizer, self.variables)
-        self._fresh = values(self.slots)
-        self._at = {id(weight): i for i, weight in enumerate(self._weights)}
+        self._initial_slots = values(self.slots)
+        index = {id(weight): i for i, weight in enumerate(self._weights)}
         self.masked = {
-            path: self._at[id(self.variables[path])] for path in kernels
+            path: index[id(self.variables[path])] for path in kernels
         }
         self.has_states = any(
             getattr(layer, "stateful", False)
@@ -84,7 +94,7 @@ class FunctionalModel:
     def objective(self) -> Objective:
         """The loss and the metrics."""
         if self._objective is None:
-            raise UserError("This network has no loss.")
+            raise ValueError("This network was built without an objective.")
         return self._objective
 
     @property
@@ -94,7 +104,7 @@ class FunctionalModel:
 
     @property
     def state(self) -> State:
-        """The state of model and optimizer as their variables stand."""
+        """The current values of the model's and the optimizer's variables."""
         slots = values(self.slots)
         step = int(self.optimizer.iterations)
         return State(step, values(self.variables), slots if step else {})
@@ -102,17 +112,17 @@ class FunctionalModel:
     @state.setter
     def state(self, state: State) -> None:
         assign(self.variables, state.weights)
-        assign(self.slots, state.slots or self._fresh)
+        assign(self.slots, state.slots or self._initial_slots)
         masking.derive(self.model)
 
-    def follow(self, state: State) -> None:
-        """Makes what layers compute from variables that of a state.
+    def update_constants(self, state: State) -> None:
+        """Updates constants that layers derive from their variables.
 
-        `Normalization` and its like read constants, which a compiled program
-        takes from the model, not from values. Variables stay as they are.
+        Layers such as `Normalization` read constants that a compiled program
+        takes from the model, not from values. Variables do not change.
 
         Args:
-            state: Where training starts.
+            state: The state that training starts from.
         """
         if masking.derives(self.model):
             before = values(self.variables)
@@ -121,8 +131,12 @@ class FunctionalModel:
             assign(self.variables, before)
 
     def values_of(self, state: State) -> Values:
-        """Returns a state as tensors."""
-        slots = state.slots or self._fresh
+        """Returns a state as tensors.
+
+        Args:
+            state: Arrays by path and name.
+        """
+        slots = state.slots or self._initial_slots
         slot_of = {id(v): slots[name] for name, v in self.slots.items()}
         weights, others = (
             [tf.constant(state.weights[self._path[id(v)]]) for v in group]
@@ -135,7 +149,12 @@ class FunctionalModel:
         )
 
     def state_of(self, values: Values, step: int) -> State:
-        """Returns tensors as a state."""
+        """Returns tensors as a state.
+
+        Args:
+            values: The tensors.
+            step: Optimizer updates so far; at 0, slots are left out.
+        """
         pairs = [
             *zip(self._weights, values.weights, strict=True),
             *zip(self._others, values.others, strict=True),
@@ -156,7 +175,11 @@ class FunctionalModel:
         )
 
     def masks_of(self, masks: Mapping[str, np.ndarray]) -> list[tf.Tensor]:
-        """Returns masks by path as tensors."""
+        """Returns the masks of all masked kernels, in the order of `masked`.
+
+        Args:
+            masks: Kernel path to bool array of the kernel's shape.
+        """
         return [tf.constant(masks[path], tf.bool) for path in self.masked]
 
     def step(
@@ -166,30 +189,33 @@ class FunctionalModel:
         masks: Sequence[tf.Tensor],
         examples: Examples,
     ) -> tuple[Values, list[tf.Tensor]]:
-        """Returns the values, and what metrics count, after a training step.
+        """Takes one training step.
 
-        On several replicas, each with a part of the batch, gradients are
-        summed first; the sums of what the replicas count are the counts.
+        On several replicas, each with a shard of the batch, gradients are
+        summed over the replicas; totals are not.
 
         Gradients are masked before clipping and slots, weights after the
-        update: with `where`, for 0 · inf is nan.
+        update: by `where`, because 0 · inf is nan.
 
         Args:
-            values: The values before it.
-            totals: Values of the objective's variables before it.
-            masks: Of each masked kernel, bool.
+            values: The network before the step.
+            totals: Values of the objective's variables before the step.
+            masks: Per masked kernel, bool of the kernel's shape.
             examples: The batch.
+
+        Returns:
+            The network and the totals after the step.
         """
         with tf.GradientTape() as tape:
             tape.watch(values.weights)
-            _, loss, others, totals = self._called(
+            _, loss, others, totals = self._forward(
                 values, totals, examples, training=True
             )
-            scaled = self._scale(loss, values.slots)
-        gradients = replica_context.summed(
+            scaled_loss = self._scale(loss, values.slots)
+        gradients = replica_context.all_reduce_sum(
             [
                 None if gradient is None else tf.convert_to_tensor(gradient)
-                for gradient in tape.gradient(scaled, values.weights)
+                for gradient in tape.gradient(scaled_loss, values.weights)
             ]
         )
         weights, slots = self._update(
@@ -200,33 +226,41 @@ class FunctionalModel:
     def evaluated(
         self, values: Values, totals: Sequence[tf.Tensor], examples: Examples
     ) -> tuple[Values, list[tf.Tensor]]:
-        """Returns states and counts after evaluating a batch.
+        """Adds a batch to the metrics, in inference mode.
 
         Args:
             values: The network.
-            totals: Values of the objective's variables before it.
+            totals: Values of the objective's variables before the batch.
             examples: The batch.
+
+        Returns:
+            The network, whose states may change, and the new totals.
         """
-        _, _, others, totals = self._called(
+        _, _, others, totals = self._forward(
             values, totals, examples, training=False
         )
         return values._replace(others=others), totals
 
     def per_example(self, values: Values, examples: Examples) -> tf.Tensor:
-        """Returns the deciding metric of each example, `[examples]`."""
-        outputs, *_ = self._called(
+        """Returns the deciding metric of each example, float32 `[examples]`.
+
+        Args:
+            values: The network.
+            examples: The examples.
+        """
+        outputs, *_ = self._forward(
             values, self.objective.zeros(), examples, training=False
         )
         return self.objective.per_example(examples, outputs)
 
-    def _called(
+    def _forward(
         self,
         values: Values,
         totals: Sequence[tf.Tensor],
         examples: Examples,
         training: bool,
     ) -> tuple[Any, tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Returns outputs, loss, non-trainable variables and counts."""
+        """Returns outputs, loss, new `others` and new totals."""
         counters = self.objective.variables
         pairs = [
             *zip(self._weights, values.weights, strict=True),
@@ -246,8 +280,8 @@ class FunctionalModel:
         return (
             outputs,
             loss,
-            _typed_as(values.others, others),
-            _typed_as(totals, after),
+            _cast_like(values.others, others),
+            _cast_like(totals, after),
         )
 
     # One pass over the weights, where XLA does not compile the whole step.
@@ -260,60 +294,71 @@ class FunctionalModel:
         masks: list[tf.Tensor],
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Returns weights and slots after an update."""
-        keep = dict(zip(self.masked.values(), masks, strict=True))
-        new, after = self.optimizer.stateless_apply(
-            slots, _kept(gradients, keep), weights
+        mask_of = dict(zip(self.masked.values(), masks, strict=True))
+        new_weights, new_slots = self.optimizer.stateless_apply(
+            slots, _apply_masks(gradients, mask_of), weights
         )
-        kept = self._kept_averages(after, keep)
-        return _kept(new, keep), _typed_as(slots, kept)
+        new_slots = self._mask_averages(new_slots, mask_of)
+        return _apply_masks(new_weights, mask_of), _cast_like(slots, new_slots)
 
     def _scale(self, loss: tf.Tensor, slots: Sequence[tf.Tensor]) -> tf.Tensor:
         pairs = list(zip(self.optimizer.variables, slots, strict=True))
         with keras.StatelessScope(state_mapping=pairs):
             return self.optimizer.scale_loss(loss)
 
-    def _kept_averages(
-        self, slots: Sequence[tf.Tensor], keep: Mapping[int, tf.Tensor]
+    def _mask_averages(
+        self, slots: Sequence[tf.Tensor], mask_of: Mapping[int, tf.Tensor]
     ) -> list[tf.Tensor]:
-        """Masks the moving averages: they were taken before the projection."""
+        """Masks moving averages, which were updated before weights were."""
         slots = list(slots)
-        at = {id(v): i for i, v in enumerate(self.optimizer.variables)}
+        index = {id(v): i for i, v in enumerate(self.optimizer.variables)}
         for i, average in enumerate(
             stateless_optimizer.averages(self.optimizer)
         ):
-            if i in keep:
-                j = at[id(average)]
-                slots[j] = _where(keep[i], slots[j])
+            if i in mask_of:
+                j = index[id(average)]
+                slots[j] = _apply_mask(mask_of[i], slots[j])
         return slots
 
 
-def _kept(arrays: Sequence[Any], keep: Mapping[int, tf.Tensor]) -> list[Any]:
+def _apply_masks(
+    arrays: Sequence[Any], mask_of: Mapping[int, tf.Tensor]
+) -> list[Any]:
     return [
-        _where(keep[i], array) if i in keep and array is not None else array
+        array
+        if array is None or i not in mask_of
+        else _apply_mask(mask_of[i], array)
         for i, array in enumerate(arrays)
     ]
 
 
-def _typed_as(
+def _cast_like(
     before: Sequence[tf.Tensor], after: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
-    """Casts what Keras widened: states of seed generators, counters."""
+    """Undoes Keras' promotion of seed generator states and counters."""
     pairs = zip(before, after, strict=True)
     return [tf.cast(new, old.dtype) for old, new in pairs]
 
 
-def _where(mask: tf.Tensor, array: tf.Tensor) -> tf.Tensor:
+def _apply_mask(mask: tf.Tensor, array: tf.Tensor) -> tf.Tensor:
     return tf.where(mask, array, tf.zeros_like(array))
 
 
-def scaled(optimizer: Any, model: keras.Model) -> keras.optimizers.Optimizer:
-    """Adds the loss scaling that float16 needs, as `compile` does."""
-    found = keras.optimizers.get(optimizer)
+def with_loss_scaling(
+    optimizer: Any, model: keras.Model
+) -> keras.optimizers.Optimizer:
+    """Returns an optimizer with loss scaling if the model computes in float16.
+
+    Args:
+        optimizer: An optimizer, or its name or configuration in Keras.
+        model: The model to train.
+    """
+    resolved = keras.optimizers.get(optimizer)
     is_half = model.dtype_policy.compute_dtype == "float16" or any(
         layer.dtype_policy.compute_dtype == "float16"
         for layer in model._flatten_layers()
     )
-    if is_half and not isinstance(found, keras.optimizers.LossScaleOptimizer):
-        fresh = type(found).from_config(found.get_config())
-        return keras.optimizers.LossScaleOptimizer(fresh)
-    return found
+    scale = keras.optimizers.LossScaleOptimizer
+    if is_half and not isinstance(resolved, scale):
+        return scale(type(resolved).from_config(resolved.get_config()))
+    return resolved

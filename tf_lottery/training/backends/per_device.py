@@ -1,7 +1,7 @@
-"""Networks that are spread over devices.
+"""Networks distributed over devices.
 
-Each device trains some of them, all at the same time, and none waits for
-another: nothing is communicated.
+Each device trains some of the networks. All devices work at the same time and
+do not communicate.
 """
 
 import concurrent.futures
@@ -22,13 +22,13 @@ Build = Callable[[slice], Backend]
 
 
 class PerDeviceBackend:
-    """Networks in training, spread over devices.
+    """Trains some networks on each device.
 
     Args:
-        build: Returns networks, of which the slice says which; called once
-            for each device, which then is the current one.
-        count: How many networks there are.
-        devices: Where they train.
+        build: Returns the backend of a slice of the networks; called once per
+            device, inside `tf.device`.
+        count: Number of networks, >= 1.
+        devices: Names of the devices to use.
     """
 
     def __init__(
@@ -42,98 +42,111 @@ class PerDeviceBackend:
         self._threads = concurrent.futures.ThreadPoolExecutor(
             len(self._devices)
         )
-        self._windows: tuple[Any, list[Buffer]] = (None, [])
-        self._parts = self._on_each(build, self._slices)
-        self.values: Any = [part.values for part in self._parts]
+        self._buffers: tuple[Any, list[Buffer]] = (None, [])
+        self._backends = self._on_each(build, self._slices)
+        self.device_state: Any = [part.device_state for part in self._backends]
 
-    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
-        """Takes steps; returns each network's losses so far, `[networks]`."""
-        if self._windows[0] is not window:
+    def run(self, buffer: Buffer, start: int, stop: int) -> np.ndarray:
+        """Takes steps; returns a loss per network, float64 `[networks]`."""
+        if self._buffers[0] is not buffer:
             parts = self._on_each(
-                lambda i, before: _part(window, self._slices[i], before),
-                range(len(self._parts)),
-                self._windows[1] or [None] * len(self._parts),
+                lambda i, previous: _slice(buffer, self._slices[i], previous),
+                range(len(self._backends)),
+                self._buffers[1] or [None] * len(self._backends),
             )
-            self._windows = window, parts
+            self._buffers = buffer, parts
         losses = self._on_each(
-            lambda part, window: part.run(window, start, stop),
-            self._parts,
-            self._windows[1],
+            lambda part, buffer: part.run(buffer, start, stop),
+            self._backends,
+            self._buffers[1],
         )
-        self.values = [part.values for part in self._parts]
+        self.device_state = [part.device_state for part in self._backends]
         return np.concatenate(losses)
 
-    def counted(self) -> list[list[np.ndarray]]:
-        """Returns of each network what its metrics counted so far."""
-        return [each for part in self._parts for each in part.counted()]
+    def metric_totals(self) -> list[list[np.ndarray]]:
+        """Returns, per network, the values of Keras' metrics variables."""
+        return [
+            each for part in self._backends for each in part.metric_totals()
+        ]
 
-    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
-        """Has metrics count on from earlier counts; None: from nothing."""
+    def set_metric_totals(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Sets what `metric_totals` returned earlier; None resets metrics."""
         self._on_each(
-            lambda part, at: part.count_from(
-                None if totals is None else totals[at]
+            lambda part, networks: part.set_metric_totals(
+                None if totals is None else totals[networks]
             ),
-            self._parts,
+            self._backends,
             self._slices,
         )
 
     def training_metrics(self) -> list[dict[str, Any]]:
-        """Returns of each network its metrics over the steps counted."""
-        return [m for part in self._parts for m in part.training_metrics()]
+        """Returns, per network, metrics of the steps since the last reset."""
+        return [m for part in self._backends for m in part.training_metrics()]
 
     def evaluate(
-        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+        self,
+        device_state: Any,
+        batches: Iterable[Batch],
+        per_example: bool = False,
     ) -> list[EvalResult]:
-        """Returns each network's results on a split."""
+        """Returns, per network, its loss and metrics on a split."""
         results = self._on_each(
-            lambda part, values: part.evaluate(values, batches, per_example),
-            self._parts,
-            values,
+            lambda part, part_state: part.evaluate(
+                part_state, batches, per_example
+            ),
+            self._backends,
+            device_state,
         )
         return [each for some in results for each in some]
 
-    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
-        """Returns `values` of the networks that improved, else those before."""
+    def keep_best(self, improved: Sequence[bool], best: Any) -> Any:
+        """Returns current states where improved, else the best so far."""
         return self._on_each(
-            lambda part, its, before: (
-                part.keep_best(its, before) if any(its) else before
+            lambda part, part_improved, part_best: (
+                part.keep_best(part_improved, part_best)
+                if any(part_improved)
+                else part_best
             ),
-            self._parts,
-            [improved[at] for at in self._slices],
-            before or [None] * len(self._parts),
+            self._backends,
+            [improved[networks] for networks in self._slices],
+            best or [None] * len(self._backends),
         )
 
-    def states(self, values: Any, step: int) -> list[State]:
-        """Returns values as states."""
-        pairs = zip(self._parts, values, strict=True)
-        return [s for part, each in pairs for s in part.states(each, step)]
+    def unpack_states(self, device_state: Any, step: int) -> list[State]:
+        """Returns one `State` per network, labeled with `step`."""
+        pairs = zip(self._backends, device_state, strict=True)
+        return [
+            state
+            for part, part_state in pairs
+            for state in part.unpack_states(part_state, step)
+        ]
 
     def pack_states(self, states: Sequence[State]) -> Any:
-        """Returns states as values."""
+        """Returns a device state of one `State` per network."""
         return self._on_each(
-            lambda part, at: part.pack_states(states[at]),
-            self._parts,
+            lambda part, networks: part.pack_states(states[networks]),
+            self._backends,
             self._slices,
         )
 
     def _on_each(
         self, function: Callable[..., Any], *each: Sequence[Any]
     ) -> list[Any]:
-        def there(device: str, *arguments: Any) -> Any:
+        def run_on(device: str, *arguments: Any) -> Any:
             with tf.device(device):
                 return function(*arguments)
 
-        return list(self._threads.map(there, self._devices, *each))
+        return list(self._threads.map(run_on, self._devices, *each))
 
 
-def _part(window: Buffer, at: slice, before: Buffer | None) -> Buffer:
-    """Returns a window of some networks, its examples on this device."""
-    if before is not None and before.split is window.split:
-        examples = before.examples
+def _slice(buffer: Buffer, networks: slice, previous: Buffer | None) -> Buffer:
+    """Returns the buffer of some networks, with its examples on this device."""
+    if previous is not None and previous.split is buffer.split:
+        examples = previous.examples
     else:
         examples = Examples(
-            *nested.map_arrays(tf.identity, tuple(window.examples))
+            *nested.map_arrays(tf.identity, tuple(buffer.examples))
         )
     return dataclasses.replace(
-        window, examples=examples, orders=window.orders[at]
+        buffer, examples=examples, orders=buffer.orders[networks]
     )

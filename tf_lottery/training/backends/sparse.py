@@ -1,4 +1,4 @@
-"""Networks that train on their surviving weights alone."""
+"""A network that trains on its surviving weights only, on one CPU thread."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,9 +16,9 @@ from tf_lottery.training.recipe import Recipe
 from tf_lottery.training.state import State
 
 BREAK_EVEN = 0.35
-"""The density below which one thread on survivors outruns the dense loop.
+"""Density below which one sparse thread is faster than the dense program.
 
-`benchmarks/sparse_training.py` measures it.
+Measured by `benchmarks/sparse_training.py`.
 """
 
 
@@ -49,9 +49,9 @@ def unsupported_reason(
 
 def _unsupported_data(data: Dataset) -> str | None:
     if data.augment is not None:
-        return "its inputs are varied at random"
+        return "its inputs are augmented"
     if input_pipeline.streams(data.train):
-        return "its data stream, and which inputs are always 0 is not known"
+        return "its data are streamed, so inputs that are always 0 are unknown"
     for split in (data.train, data.validation, data.test):
         if split is None:
             continue
@@ -62,24 +62,24 @@ def _unsupported_data(data: Dataset) -> str | None:
         if split.x.dtype != np.float32:
             return f"inputs are {split.x.dtype}, not float32"
         if not split.x.flags.c_contiguous:
-            return "inputs do not lie in memory one after the other"
+            return "inputs are not C-contiguous"
         if split.y.dtype.kind not in "iu" or split.y.shape[1:] not in (
             (),
             (1,),
         ):
-            return "targets are not one label an example"
+            return "targets are not one label per example"
     return None
 
 
 class SparseBackend:
-    """One network in training, whose pruned weights are not there at all.
+    """Trains one network without storing its pruned weights.
 
     Args:
-        model: What is trained.
-        optimizer: Its optimizer.
-        objective: What is minimised and measured.
-        state: Where it starts.
-        masks: Kernel path to bool array.
+        model: The built Keras model.
+        optimizer: Its optimizer; only settings are read.
+        objective: Its loss and metrics.
+        state: Start of the network.
+        masks: Kernel path to bool array of the kernel's shape.
     """
 
     def __init__(
@@ -94,61 +94,66 @@ class SparseBackend:
             model, masks, optimizer, state.weights, state.slots
         )
         self._objective = objective
-        self._others = state.weights
-        self.values: Any = self._build(state)
-        self.count_from(None)
+        self._paths = tuple(state.weights)
+        self.device_state: Any = self._build(state)
+        self.set_metric_totals(None)
 
-    def run(self, window: Buffer, start: int, stop: int) -> np.ndarray:
-        """Takes steps; returns the sum of losses so far, `[1]`."""
-        (order,) = window.orders
+    def run(self, buffer: Buffer, start: int, stop: int) -> np.ndarray:
+        """Takes steps; returns the sum of losses since the reset, `[1]`."""
+        (order,) = buffer.orders
         rows = order[start:stop]
-        loss = self.values.run(*_arrays(window.split), rows)
-        self._count(loss * rows.size, self.values.right, rows.size)
+        loss = self.device_state.run(*_arrays(buffer.split), rows)
+        self._count(loss * rows.size, self.device_state.right, rows.size)
         return self._totals[0][None]
 
-    def counted(self) -> list[list[np.ndarray]]:
-        """Returns what the metrics counted so far."""
+    def metric_totals(self) -> list[list[np.ndarray]]:
+        """Returns the values of Keras' metrics variables."""
         return [[np.array(total) for total in self._totals]]
 
-    def count_from(self, totals: Sequence[Sequence[Any]] | None) -> None:
-        """Has metrics count on from earlier counts; None: from nothing."""
+    def set_metric_totals(self, totals: Sequence[Sequence[Any]] | None) -> None:
+        """Sets what `metric_totals` returned earlier; None resets metrics."""
         (counts,) = totals or [self._zeros()]
         self._totals = np.array(counts, np.float64)
 
     def training_metrics(self) -> list[dict[str, Any]]:
-        """Returns the metrics over the steps counted."""
+        """Returns the metrics of the steps since the last reset."""
         return [self._results(self._totals)]
 
     def evaluate(
-        self, values: Any, batches: Iterable[Batch], per_example: bool = False
+        self,
+        device_state: Any,
+        batches: Iterable[Batch],
+        per_example: bool = False,
     ) -> list[EvalResult]:
-        """Returns what the network comes to on a split."""
-        pairs = [values.evaluate(*_arrays(batch.split)) for batch in batches]
+        """Returns the network's loss and metrics on a split."""
+        pairs = [
+            device_state.evaluate(*_arrays(batch.split)) for batch in batches
+        ]
         losses, right = (
             np.concatenate(each) for each in zip(*pairs, strict=True)
         )
         counts = self._counts(
             losses.sum(dtype=np.float64), right.sum(), len(right)
         )
-        found = None
+        deciding = None
         if per_example:
             has_accuracy = bool(self._objective.compiled_metrics)
-            found = right if has_accuracy else losses
-        return [EvalResult(self._results(counts), found)]
+            deciding = right if has_accuracy else losses
+        return [EvalResult(self._results(counts), deciding)]
 
-    def keep_best(self, improved: Sequence[bool], before: Any) -> Any:
-        """Returns the network as it is: asked for only if it improved."""
-        del improved, before
-        return self.values.copy()
+    def keep_best(self, improved: Sequence[bool], best: Any) -> Any:
+        """Returns a copy of the network; the loop asks only if it improved."""
+        del improved, best
+        return self.device_state.copy()
 
-    def states(self, values: Any, step: int) -> list[State]:
-        """Returns the network as a state."""
-        weights, slots = values.state()
-        weights = {path: weights[path] for path in self._others}
+    def unpack_states(self, device_state: Any, step: int) -> list[State]:
+        """Returns the network as one `State`."""
+        weights, slots = device_state.state()
+        weights = {path: weights[path] for path in self._paths}
         return [State(step, weights, slots if step else {})]
 
     def pack_states(self, states: Sequence[State]) -> Any:
-        """Returns a state as a network."""
+        """Returns a network of one `State`."""
         (state,) = states
         return self._build(state)
 
@@ -164,7 +169,7 @@ class SparseBackend:
         return np.array([loss, examples, *[right, examples] * accuracies])
 
     def _results(self, totals: np.ndarray) -> dict[str, Any]:
-        """Returns what Keras' metrics make of sums and counts, in float32."""
+        """Returns metrics by name, divided in float32 as Keras does."""
         sums, counts = totals.astype(np.float32).reshape(-1, 2).T
         names = LOSS, *self._objective.compiled_metrics
         means = sums / np.maximum(counts, 1)
@@ -172,5 +177,5 @@ class SparseBackend:
 
 
 def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Returns inputs `[examples, inputs]` and labels, where they lie."""
+    """Returns views: inputs `[examples, inputs]` and labels `[examples]`."""
     return split.x.reshape(len(split), -1), split.y.reshape(-1)

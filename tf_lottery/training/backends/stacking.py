@@ -1,8 +1,8 @@
-"""How several networks lie side by side in one program.
+"""Batching several networks into one compiled program.
 
-Each arrangement packs one value per network into one structure, unpacks it
-again, and maps a function of one network over all of them. What is trained is
-the same function in every arrangement.
+A stacking packs one value per network into one structure, unpacks it again,
+and maps a function of one network over all of them. The mapped function is the
+same in every stacking.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,64 +10,65 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-# Public by its effect only: what `tf.vectorized_map` can vectorise.
+# Private to TensorFlow: there is no public way to register a converter.
 from tensorflow.python.ops.parallel_for import pfor
-
-from tf_lottery.core.errors import UserError
 
 
 class Stacking(Protocol):
-    """How the values of several networks make one structure."""
+    """A way to keep the values of several networks in one structure."""
 
     name: str
 
     def pack(self, each: Sequence[Any]) -> Any:
-        """Returns one structure of the networks' structures of tensors."""
+        """Returns one structure for a structure of tensors per network."""
 
     def unpack(self, packed: Any) -> list[Any]:
-        """Returns the structure of each network."""
+        """Returns the structure of each network; undoes `pack`."""
 
     def map(self, function: Callable[..., Any], *packed: Any) -> Any:
-        """Returns the function's packed results over all networks.
+        """Calls a function for every network and packs the results.
 
-        Of a function that returns a tuple, each part is packed by itself.
+        Args:
+            function: From one network's arguments to a structure of tensors;
+                of a plain tuple, each item is packed separately.
+            *packed: The arguments, packed.
         """
 
 
 class Single:
-    """One network, as it is."""
+    """One network, without packing."""
 
     name = "alone"
 
     def pack(self, each: Sequence[Any]) -> Any:
-        """Returns the only one."""
+        """Returns the structure of the only network."""
         (only,) = each
         return only
 
     def unpack(self, packed: Any) -> list[Any]:
-        """Returns the only one."""
+        """Returns a list of the only structure."""
         return [packed]
 
     def map(self, function: Callable[..., Any], *packed: Any) -> Any:
-        """Returns the function's result."""
+        """Returns the result of the function."""
         return function(*packed)
 
 
 class Unrolled:
-    """Networks one after the other in one program, whatever they hold."""
+    """Networks one after the other in one program; works for any model."""
 
     name = "unrolled"
 
     def pack(self, each: Sequence[Any]) -> Any:
-        """Returns them as a tuple."""
+        """Returns a tuple of the structures."""
         return tuple(each)
 
     def unpack(self, packed: Any) -> list[Any]:
-        """Returns them as a list."""
+        """Returns a list of the structures."""
         return list(packed)
 
     def map(self, function: Callable[..., Any], *packed: Any) -> Any:
-        """Returns the function's results as a tuple, or as a tuple of them."""
+        """Returns a tuple of results, or of tuples of results."""
         results = [function(*each) for each in zip(*packed, strict=True)]
         if type(results[0]) is tuple:
             return tuple(zip(*results, strict=True))
@@ -78,7 +79,7 @@ class Vmapped:
     """Networks along a leading axis of every tensor, `[networks, ...]`.
 
     Args:
-        networks: How many.
+        networks: Number of networks.
     """
 
     name = "vectorised"
@@ -98,7 +99,7 @@ class Vmapped:
         ]
 
     def map(self, function: Callable[..., Any], *packed: Any) -> Any:
-        """Returns the function's results, computed for all at once."""
+        """Returns the stacked results, computed by `tf.vectorized_map`."""
         return tf.vectorized_map(
             lambda arguments: function(*arguments),
             packed,
@@ -107,23 +108,24 @@ class Vmapped:
 
 
 def _vectorize_bitcast() -> None:
-    """Teaches `tf.vectorized_map` TensorFlow's `bitcast`.
+    """Registers a converter for `tf.bitcast` with `tf.vectorized_map`.
 
-    Keras' `argmax`, and with it every accuracy, calls it; TensorFlow 2.21 has
-    no rule for it and would loop over the networks. Of types of one size it
-    acts on every entry alone, so a leading axis changes nothing.
+    Keras' `argmax`, and so every accuracy, calls `bitcast`. TensorFlow 2.21
+    has no converter for it and would loop over the networks. Between types of
+    one size it acts on each entry separately, so a leading axis changes
+    nothing.
     """
 
-    def converted(given: Any) -> Any:
-        dtype = given.get_attr("type")
-        stacked = given.stacked_input(0)
+    def convert(operation: Any) -> Any:
+        dtype = operation.get_attr("type")
+        stacked = operation.stacked_input(0)
         if stacked.dtype.size != dtype.size:
-            raise UserError("bitcast between types of two sizes")
+            raise ValueError("bitcast between types of different sizes")
         return pfor.wrap(tf.bitcast(stacked, dtype), True)
 
     try:
-        pfor.RegisterPFor("Bitcast")(converted)
-    except KeyError:  # a later TensorFlow has a rule of its own
+        pfor.RegisterPFor("Bitcast")(convert)
+    except KeyError:  # a later TensorFlow registers its own
         return
 
 

@@ -1,8 +1,4 @@
-"""This module knows the strategies of `tf.distribute` by name.
-
-What a strategy does to training is `training`'s business; here it is made from
-what the machine has.
-"""
+"""Strategies of `tf.distribute` by name, built from the machine's devices."""
 
 import json
 import os
@@ -15,22 +11,22 @@ from tf_lottery.core.errors import UserError, one_line
 
 
 def get(name: str) -> tf.distribute.Strategy | None:
-    """Returns a strategy by name, or None where none is needed.
+    """Returns a strategy by name, or None if none is needed.
 
-    Hosts are joined before TensorFlow computes anything: call it first.
+    Call it before TensorFlow computes anything, as it may connect hosts.
 
     Args:
-        name: A name of `STRATEGIES`.
+        name: A key of `STRATEGIES`.
 
     Raises:
-        ValueError: The name is unknown, or the machine has nothing of the
-            kind; the message says what is missing.
+        UserError: The name is unknown, or the machine lacks the devices; the
+            message says what is missing.
     """
     return registry.get(STRATEGIES, name, "strategy")()
 
 
 def _auto() -> tf.distribute.Strategy | None:
-    """Takes what there is: several hosts, a TPU, several GPUs, else None."""
+    """Uses several hosts, else a TPU, else several GPUs, else None."""
     if _tf_config_workers() > 1 or _slurm_tasks() > 1:
         return _multi_worker()
     if os.environ.get("TPU_NAME"):
@@ -49,8 +45,8 @@ def _mirrored() -> tf.distribute.Strategy:
     if tf.config.list_physical_devices("GPU"):
         return tf.distribute.MirroredStrategy()
     names = [device.name for device in tf.config.list_logical_devices("CPU")]
-    # TensorFlow's collectives between CPUs of one process remember shapes of
-    # the model before (tensorflow#62790).
+    # TensorFlow's collectives between CPUs of one process keep the shapes of
+    # the previous model (tensorflow#62790).
     return tf.distribute.MirroredStrategy(
         names, cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
@@ -70,14 +66,14 @@ def _multi_worker() -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise UserError(
-            f"The workers could not be joined: {one_line(error)}"
+            f"Could not connect the workers: {one_line(error)}"
         ) from None
 
 
 def slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
-    """Returns the workers that `srun` started.
+    """Returns a resolver for the workers that `srun` started.
 
-    Which GPUs each of them sees, Slurm says: `srun --gpus-per-task`.
+    Slurm assigns GPUs to them: `srun --gpus-per-task`.
     """
     return tf.distribute.cluster_resolver.SlurmClusterResolver(
         gpus_per_node=_slurm_tasks(), gpus_per_task=1, auto_set_gpu=False
@@ -93,7 +89,7 @@ def _tpu() -> tf.distribute.Strategy:
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise UserError(
             f"No TPU was found under the name {name!r}: {one_line(error)} "
-            "Set TPU_NAME, or take another strategy."
+            "Set TPU_NAME, or use another strategy."
         ) from None
     return tf.distribute.TPUStrategy(resolver)
 
@@ -105,11 +101,15 @@ STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy | None]] = {
     "multi_worker": _multi_worker,
     "tpu": _tpu,
 }
-"""Every strategy by name: how it is made from what the machine has."""
+"""Name to a function that builds the strategy from the devices."""
 
 
 def described(strategy: tf.distribute.Strategy | None) -> str:
-    """Returns a strategy in a few words, for records."""
+    """Returns a short description of a strategy.
+
+    Args:
+        strategy: A strategy, or None.
+    """
     if strategy is None:
         return "none"
     count = strategy.num_replicas_in_sync
@@ -147,12 +147,12 @@ def _tf_config_workers() -> int:
         ) from None
     if others := sorted(cluster.keys() - {"chief", "worker"}):
         raise UserError(
-            f"TF_CONFIG names {', '.join(others)}: networks are trained by "
-            "chief and worker alone."
+            f"TF_CONFIG names {', '.join(others)}; only chief and worker can "
+            "train networks."
         )
     return count
 
 
 def _slurm_tasks() -> int:
-    """Returns how many tasks `srun` started; 0 outside of it."""
+    """Returns the number of tasks that `srun` started; 0 without Slurm."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "0"))

@@ -1,7 +1,7 @@
-"""This package knows how a masked network is trained on its survivors alone.
+"""Training of a masked network on its surviving weights only, on a CPU.
 
-One thread of a CPU trains a sparse ticket faster this way than all of them
-train the dense network it is masked from.
+One thread trains a sparse ticket faster this way than all threads together
+train the dense network that it is masked from. See README.md in this folder.
 """
 
 from tf_lottery.training.backends.sparse_cpu.training import (

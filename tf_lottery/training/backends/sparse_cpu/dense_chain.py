@@ -1,4 +1,4 @@
-"""This module knows which Keras models are chains of dense layers."""
+"""Reading a Keras model as a chain of `Dense` layers."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from tf_lottery.core.errors import UserError
 Arrays = Mapping[str, np.ndarray]
 
 _ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU)
-_EXTRAS = (
+_UNSUPPORTED_OPTIONS = (
     "kernel_regularizer",
     "bias_regularizer",
     "activity_regularizer",
@@ -23,7 +23,7 @@ _EXTRAS = (
 
 
 class UnsupportedError(UserError):
-    """Says in one line why a network cannot be trained on survivors alone."""
+    """The network cannot train on its survivors only; says why in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,20 +34,23 @@ class Dense:
         kernel: Path of its kernel.
         bias: Path of its biases, or None.
         shape: Shape of its kernel, `(inputs, units)`.
-        rectified: Whether the next layer sees its outputs rectified.
+        relu: Whether ReLU is applied to its outputs.
     """
 
     kernel: str
     bias: str | None
     shape: tuple[int, int]
-    rectified: bool
+    relu: bool
 
 
 def read(model: keras.Model) -> tuple[Dense, ...]:
     """Returns the dense layers of a model, from the inputs to the logits.
 
+    Args:
+        model: A built Keras model.
+
     Raises:
-        UnsupportedError: It is something other than a chain of them.
+        UnsupportedError: The model is not a chain of dense layers.
     """
     paths = {
         id(v): path for path, v in masking.variables_by_path(model).items()
@@ -65,13 +68,13 @@ def read(model: keras.Model) -> tuple[Dense, ...]:
             _require_plain(layer, shape)
             dense.append(_dense(layer, paths))
         elif type(layer) in _ACTIVATIONS:
-            if _rectifies(layer) and not dense:
+            if _is_relu(layer) and not dense:
                 raise UnsupportedError(
-                    f"layer {layer.name!r} rectifies the inputs"
+                    f"layer {layer.name!r} applies ReLU to the inputs"
                 )
-            if _rectifies(layer):
-                dense[-1] = dataclasses.replace(dense[-1], rectified=True)
-        elif not _keeps_order(layer):
+            if _is_relu(layer):
+                dense[-1] = dataclasses.replace(dense[-1], relu=True)
+        elif not _only_reshapes(layer):
             raise UnsupportedError(
                 f"layer {layer.name!r} is a {type(layer).__qualname__}"
             )
@@ -84,11 +87,21 @@ def read(model: keras.Model) -> tuple[Dense, ...]:
 
 
 def require_masks(dense: Sequence[Dense], masks: Arrays) -> None:
-    """Raises unless every mask is that of a dense layer's kernel."""
+    """Raises unless every mask belongs to the kernel of a dense layer.
+
+    Args:
+        dense: The layers.
+        masks: Path to mask.
+
+    Raises:
+        UnsupportedError: A path, shape or dtype does not fit.
+    """
     shapes = {layer.kernel: layer.shape for layer in dense}
     for path, mask in masks.items():
         if path not in shapes:
-            raise UnsupportedError(f"{path!r} is no kernel of a dense layer")
+            raise UnsupportedError(
+                f"{path!r} is not the kernel of a dense layer"
+            )
         if mask.shape != shapes[path] or mask.dtype != bool:
             raise UnsupportedError(
                 f"the mask of {path!r} is {mask.dtype} {mask.shape}, not bool "
@@ -97,10 +110,10 @@ def require_masks(dense: Sequence[Dense], masks: Arrays) -> None:
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yields the layers of a chain, in its order."""
+    """Returns the layers of a chain, in order."""
     if not type(model).__module__.startswith("keras."):
         raise UnsupportedError(
-            f"{type(model).__qualname__} is a class of its own, neither "
+            f"{type(model).__qualname__} is a subclassed model, neither "
             "Sequential nor functional"
         )
     if not model.built or not getattr(model, "inputs", None):
@@ -118,7 +131,7 @@ def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             break
         tensor = layer.output
     if len(ends) != 2 or tensor is not ends[1]:
-        raise UnsupportedError(f"model {model.name!r} is no chain of layers")
+        raise UnsupportedError(f"model {model.name!r} is not a chain of layers")
     return iter(layers)
 
 
@@ -126,10 +139,10 @@ def _require_plain(
     layer: keras.layers.Dense, shape: tuple[int | None, ...]
 ) -> None:
     """Raises unless the layer is `activation(inputs @ kernel + bias)`."""
-    for extra in _EXTRAS:
-        if getattr(layer, extra) is not None:
-            raise UnsupportedError(f"layer {layer.name!r} has a {extra}")
-    _rectifies(layer)
+    for option in _UNSUPPORTED_OPTIONS:
+        if getattr(layer, option) is not None:
+            raise UnsupportedError(f"layer {layer.name!r} has a {option}")
+    _is_relu(layer)
     if len(layer.trainable_variables) != 1 + layer.use_bias or len(
         layer.variables
     ) != len(layer.trainable_variables):
@@ -149,19 +162,19 @@ def _dense(layer: keras.layers.Dense, paths: dict[int, str]) -> Dense:
         paths[id(kernel)],
         paths[id(bias[0])] if bias else None,
         tuple(kernel.shape),
-        _rectifies(layer),
+        _is_relu(layer),
     )
 
 
-def _rectifies(layer: Any) -> bool:
-    """Returns whether the layer's activation is ReLU; if not, it is none."""
+def _is_relu(layer: Any) -> bool:
+    """Returns whether the activation is ReLU (True) or linear (False)."""
     if isinstance(layer, keras.layers.ReLU):
         if (layer.max_value, layer.negative_slope, layer.threshold) != (
             None,
             0,
             0,
         ):
-            raise UnsupportedError(f"layer {layer.name!r} is no plain ReLU")
+            raise UnsupportedError(f"layer {layer.name!r} is not a plain ReLU")
         return True
     activation = layer.activation
     if activation not in (keras.activations.relu, keras.activations.linear):
@@ -170,8 +183,8 @@ def _rectifies(layer: Any) -> bool:
     return activation is keras.activations.relu
 
 
-def _keeps_order(layer: keras.layers.Layer) -> bool:
-    """Returns whether the layer only gives its inputs another shape."""
+def _only_reshapes(layer: keras.layers.Layer) -> bool:
+    """Returns whether the layer only reshapes its inputs."""
     if type(layer) is keras.layers.Flatten:
         return layer.data_format == "channels_last"
     return type(layer) is keras.layers.Reshape

@@ -1,32 +1,34 @@
-"""This module knows what the compiled kernel works on."""
+"""Arguments of the compiled kernel: network, weights, optimizer, batches."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 LANES = 64
-"""Examples side by side in a row: eight AVX2 registers, half of all there are.
+"""Examples per row: eight AVX2 registers, half of those a CPU has.
 
-Whole batches of it are the cheapest: 60 cost what 64 do, 65 what 128 do.
+A batch is processed in groups of this size, so 60 examples take as long as 64,
+and 65 as long as 128.
 """
 
 
 class Network(NamedTuple):
-    """What is connected to what.
+    """The surviving connections of a network, in a form like CSR.
 
-    Rows are numbered: the inputs, the row of ones, which biases read, and the
-    units layer by layer. A segment is a run of connections that lead to one
-    unit.
+    A row holds one input or one unit. Rows are numbered: first the inputs,
+    then a row of ones, which biases read, then the units layer by layer. A
+    segment is a run of connections into one unit.
 
     Attributes:
-        column: int32 `[connections]`, the row that each one reads.
-        start: int32 `[segments + 1]`, where each segment's connections start.
-        row: int32 `[segments]`, the unit that each segment leads to.
-        layer_segment: int32 `[layers + 1]`, where each layer's segments start.
-        layer_row: int32 `[layers + 1]`, where each layer's rows start.
-        rectified: bool `[layers]`, whether its units are rectified.
-        block: int32, the first of every eight inputs that are read together.
-        single: int32, the inputs that are read one by one.
+        column: int32 `[connections]`, the row that each connection reads.
+        start: int32 `[segments + 1]`, first connection of each segment.
+        row: int32 `[segments]`, the row of the unit that a segment adds to.
+        layer_segment: int32 `[layers + 1]`, first segment of each layer.
+        layer_row: int32 `[layers + 1]`, first row of each layer's units.
+        relu: bool `[layers]`, whether the layer's activation is ReLU.
+        octet: int32, first of each eight consecutive inputs that are copied
+            together.
+        single: int32, the inputs that are copied one by one.
     """
 
     column: np.ndarray
@@ -34,19 +36,20 @@ class Network(NamedTuple):
     row: np.ndarray
     layer_segment: np.ndarray
     layer_row: np.ndarray
-    rectified: np.ndarray
-    block: np.ndarray
+    relu: np.ndarray
+    octet: np.ndarray
     single: np.ndarray
 
 
 class Parameters(NamedTuple):
-    """What training changes, all float32 `[connections or more]`.
+    """What training changes; all float32 `[connections + idle weights]`.
 
-    Those beyond the connections have a gradient of zero.
+    Idle weights are survivors whose gradient is always zero; the optimizer
+    may still change them, by momentum.
 
     Attributes:
         weight: The weights.
-        gradient: Zeros, before and after.
+        gradient: Zeros before and after every step.
         first: Adam's first moments, or SGD's momentum.
         second: Adam's second moments.
     """
@@ -58,16 +61,16 @@ class Parameters(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """The optimizer's step.
+    """Settings of the optimizer's step.
 
     Attributes:
-        adam: Whether it is Adam's; else it is SGD's.
+        adam: True for Adam, False for SGD.
         decay: Adam's beta_1, or SGD's momentum.
         decay_2: Adam's beta_2.
-        rest: 1 - beta_1, rounded once.
-        rest_2: 1 - beta_2, rounded once.
-        epsilon: Adam's.
-        nesterov: Whether SGD's momentum is Nesterov's.
+        rest: 1 - beta_1, computed in float64 and rounded once.
+        rest_2: 1 - beta_2, likewise.
+        epsilon: Adam's epsilon, > 0.
+        nesterov: Whether SGD uses Nesterov momentum.
     """
 
     adam: bool
@@ -80,15 +83,15 @@ class Rule(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """What is trained or evaluated on. Arrays are read-only.
+    """The examples to train or evaluate on. Arrays are read-only.
 
     Attributes:
         x: float32 `[examples, inputs]`.
         y: int32 `[examples]`, labels.
         order: int32 `[steps, batch]`, the examples of each step.
-        rates: float32 `[steps]`, the learning rate of each step; of length 0,
-            nothing is learned.
-        iteration: Steps taken before.
+        rates: float32 `[steps]`, the learning rate of each step; `[0]` to
+            evaluate only.
+        iteration: Number of steps taken before.
     """
 
     x: np.ndarray
@@ -99,17 +102,18 @@ class Batches(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """Where intermediate results lie.
+    """Memory for intermediate results.
 
     Attributes:
         output: float32 `[rows, LANES]`; the row of ones holds ones.
-        delta: float32 `[rows, LANES]`, the loss's gradient by output.
+        delta: float32 `[rows, LANES]`, gradient of the loss with respect to
+            `output`.
         scratch: float32 `[3, LANES]`.
         example: int64 `[LANES]`, the example in each lane.
         losses: float32 `[batch]`, of the last step.
-        correct: bool `[batch]`, whether the last step's examples were
-            classified right.
-        right: int64 `[1]`, how many examples of all steps were.
+        correct: bool `[batch]`, whether each example of the last step was
+            classified correctly.
+        right: int64 `[1]`, number of correct examples in all steps.
     """
 
     output: np.ndarray
@@ -122,14 +126,19 @@ class Buffers(NamedTuple):
 
 
 def buffers(network: Network, batch: int) -> Buffers:
-    """Returns buffers for a network and a size of batch."""
+    """Returns new buffers.
+
+    Args:
+        network: The connections.
+        batch: Number of examples in a batch.
+    """
     rows = int(network.layer_row[-1])
-    output = _rows(rows)
+    output = _aligned_zeros(rows)
     output[network.layer_row[0] - 1] = 1
     return Buffers(
         output,
-        _rows(rows),
-        _rows(3),
+        _aligned_zeros(rows),
+        _aligned_zeros(3),
         np.zeros(LANES, np.int64),
         np.zeros(batch, np.float32),
         np.zeros(batch, bool),
@@ -137,10 +146,10 @@ def buffers(network: Network, batch: int) -> Buffers:
     )
 
 
-def _rows(count: int) -> np.ndarray:
-    """Returns zeros that begin where a cache line does."""
+def _aligned_zeros(rows: int) -> np.ndarray:
+    """Returns float32 zeros `[rows, LANES]`, aligned to a cache line."""
     line = 64
-    raw = np.zeros(count * LANES * 4 + line, np.uint8)
+    raw = np.zeros(rows * LANES * 4 + line, np.uint8)
     first = -raw.ctypes.data % line
-    usable = raw[first : first + count * LANES * 4]
-    return usable.view(np.float32).reshape(count, LANES)
+    usable = raw[first : first + rows * LANES * 4]
+    return usable.view(np.float32).reshape(rows, LANES)

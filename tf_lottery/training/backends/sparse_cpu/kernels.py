@@ -1,11 +1,11 @@
-"""This module knows how a sparse network trains, in one compiled function.
+"""Training steps of a sparse network, compiled by numba into one function.
 
-It knows nothing of Keras. LANES examples lie side by side in every row, which
-holds one input or the output of one unit.
+A row of an array `[rows, LANES]` holds one input, or the outputs of one unit,
+for LANES examples.
 
-The parts are inlined before anything is compiled, so that LLVM sees one
-function that calls none: what numba's cache returns is then, to the last bit,
-what a fresh compilation gives. One thread, without Python's lock.
+All parts are inlined before compilation, so LLVM sees one function without
+calls. Only then does numba's cache return code that gives the same bits as a
+fresh compilation. The function uses one thread and releases the GIL.
 """
 
 import hashlib
@@ -32,42 +32,43 @@ _TINY = np.float32(np.finfo(np.float32).tiny)
 # Rows of `Buffers.scratch`.
 _PEAK, _TOTAL, _SHARE = range(3)
 
-_part = numba.njit(inline="always", error_model="numpy")
+_inlined = numba.njit(inline="always", error_model="numpy")
 
 
-@_part
-def _read(
+@_inlined
+def _load_examples(
     network: Network, batches: Batches, step: int, first: int, buffers: Buffers
 ) -> None:
-    """Copies examples from `first` on into lanes; the last fills what is left.
+    """Copies a batch's examples into lanes, from number `first` on.
 
-    Filling in eights: lanes beyond keep older examples, whose gradient is 0.
+    Eight lanes are copied at a time: in the last group the last example is
+    repeated. Lanes after it keep old examples. Both have gradient 0.
     """
     batch = batches.order.shape[1]
-    here = min(LANES, batch - first)
+    filled = min(LANES, batch - first)
     for lane in range(LANES):
-        place = min(first + lane, batch - 1)
-        buffers.example[lane] = batches.order[step, place]
-    for lane in range(0, here, 8):
-        for i in range(len(network.block)):
-            simd.copy_turned(
+        i = min(first + lane, batch - 1)
+        buffers.example[lane] = batches.order[step, i]
+    for lane in range(0, filled, 8):
+        for i in range(len(network.octet)):
+            simd.copy_transposed(
                 batches.x,
                 buffers.example,
                 lane,
-                network.block[i],
+                network.octet[i],
                 buffers.output,
             )
     for i in range(len(network.single)):
         feature = network.single[i]
-        for lane in range(here):
+        for lane in range(filled):
             value = batches.x[buffers.example[lane], feature]
             buffers.output[feature, lane] = value
 
 
-@_part
+@_inlined
 def _forward(network: Network, weight: np.ndarray, output: np.ndarray) -> None:
-    """Computes the outputs of every unit."""
-    for layer in range(len(network.rectified)):
+    """Computes the outputs of all units."""
+    for layer in range(len(network.relu)):
         rows = network.layer_row[layer], network.layer_row[layer + 1]
         for row in range(rows[0], rows[1]):
             store(output, row, simd.zeros())
@@ -76,45 +77,45 @@ def _forward(network: Network, weight: np.ndarray, output: np.ndarray) -> None:
         ):
             total = load(output, network.row[s])
             for j in range(network.start[s], network.start[s + 1]):
-                total = simd.plus_scaled(
+                total = simd.add_scaled(
                     total, weight[j], load(output, network.column[j])
                 )
             store(output, network.row[s], total)
-        if network.rectified[layer]:
+        if network.relu[layer]:
             for row in range(rows[0], rows[1]):
-                store(output, row, simd.rectified(load(output, row)))
+                store(output, row, simd.relu(load(output, row)))
 
 
-@_part
+@_inlined
 def _losses(
     network: Network, batches: Batches, first: int, buffers: Buffers
 ) -> None:
-    """Computes softmax cross-entropy of examples and its gradient by logits.
+    """Computes softmax cross-entropy and its gradient by the logits.
 
-    The gradient is that of the mean over the batch; 0 in lanes of no example.
-    An example is classified right if the first of its largest logits is that
-    of its label.
+    The gradient is that of the mean over the batch, and 0 in lanes without an
+    example. An example is classified correctly if its label is the first of
+    its largest logits.
     """
     output, delta, scratch = buffers.output, buffers.delta, buffers.scratch
     logits, stop = network.layer_row[-2], network.layer_row[-1]
     batch = batches.order.shape[1]
-    here = min(LANES, batch - first)
+    filled = min(LANES, batch - first)
     share = np.float32(1) / np.float32(batch)
     for lane in range(LANES):
-        scratch[_SHARE, lane] = share if lane < here else np.float32(0)
+        scratch[_SHARE, lane] = share if lane < filled else np.float32(0)
     peak, total = load(output, logits), simd.zeros()
     for row in range(logits + 1, stop):
         peak = simd.maximum(peak, load(output, row))
     for row in range(logits, stop):
-        power = simd.exponential(simd.minus(load(output, row), peak))
-        total = simd.plus(total, power)
+        power = simd.exponential(simd.subtract(load(output, row), peak))
+        total = simd.add(total, power)
         store(delta, row, power)
     for row in range(logits, stop):
-        chance = simd.over(load(delta, row), total)
-        store(delta, row, simd.times(chance, load(scratch, _SHARE)))
+        probability = simd.divide(load(delta, row), total)
+        store(delta, row, simd.multiply(probability, load(scratch, _SHARE)))
     store(scratch, _PEAK, peak)
     store(scratch, _TOTAL, total)
-    for lane in range(here):
+    for lane in range(filled):
         row = logits + batches.y[buffers.example[lane]]
         value = output[row, lane] - scratch[_PEAK, lane]
         buffers.losses[first + lane] = math.log(scratch[_TOTAL, lane]) - value
@@ -127,18 +128,18 @@ def _losses(
         buffers.correct[first + lane] = is_right
 
 
-@_part
+@_inlined
 def _backward(
     network: Network, parameters: Parameters, buffers: Buffers
 ) -> None:
-    """Adds to the gradient of every connection's weight."""
+    """Adds to the gradients of all connections' weights."""
     weight, gradient = parameters.weight, parameters.gradient
     output, delta, column = buffers.output, buffers.delta, network.column
-    # From the row of ones on: what its connections add to it is never read.
+    # Biases also add to the row of ones, where nothing reads the sum.
     for row in range(network.layer_row[0] - 1, network.layer_row[-2]):
         store(delta, row, simd.zeros())
-    for layer in range(len(network.rectified) - 1, -1, -1):
-        if network.rectified[layer]:
+    for layer in range(len(network.relu) - 1, -1, -1):
+        if network.relu[layer]:
             for row in range(
                 network.layer_row[layer], network.layer_row[layer + 1]
             ):
@@ -165,18 +166,18 @@ def _backward(
             if layer > 0:
                 for j in range(start, stop):
                     total = load(delta, column[j])
-                    total = simd.plus_scaled(total, weight[j], slope)
+                    total = simd.add_scaled(total, weight[j], slope)
                     store(delta, column[j], total)
 
 
-@_part
+@_inlined
 def _adam(
     parameters: Parameters, rule: Rule, rate: np.float32, step: int
 ) -> None:
     """Takes Adam's step, as Keras does (Kingma & Ba 2015, before section 2.1).
 
-    Differs: moments too small for a normal float32 become 0, as XLA flushes
-    them; CPUs are slow with such numbers, and a moment would stay one for ever.
+    Differs: subnormal moments become 0, as XLA flushes them. CPUs are slow
+    with such numbers, and a moment would stay subnormal for ever.
     """
     weight, gradient, first, second = parameters
     one, zero = np.float32(1), np.float32(0)
@@ -195,9 +196,9 @@ def _adam(
         gradient[j] = zero
 
 
-@_part
+@_inlined
 def _sgd(parameters: Parameters, rule: Rule, rate: np.float32) -> None:
-    """Takes SGD's step, as Keras does; without momentum its decay is 0."""
+    """Takes SGD's step, as Keras does; without momentum, `decay` is 0."""
     weight, gradient, first = parameters[:3]
     for j in range(len(weight)):
         move = gradient[j] * rate
@@ -210,8 +211,8 @@ def _sgd(parameters: Parameters, rule: Rule, rate: np.float32) -> None:
 def _compiled(sources: str) -> Callable[..., float]:
     """Returns the kernel.
 
-    Numba's cache knows a function by its file and by what it encloses, so it
-    must enclose a digest of the other files that it is made of.
+    Numba's cache identifies a function by its file and its closure, so the
+    closure holds a digest of the other files that the kernel is made of.
     """
 
     @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -229,7 +230,7 @@ def _compiled(sources: str) -> Callable[..., float]:
         total = 0.0
         for step in range(steps):
             for first in range(0, batch, LANES):
-                _read(network, batches, step, first, buffers)
+                _load_examples(network, batches, step, first, buffers)
                 _forward(network, parameters.weight, buffers.output)
                 _losses(network, batches, first, buffers)
                 if learns:

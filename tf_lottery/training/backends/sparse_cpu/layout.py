@@ -1,4 +1,4 @@
-"""This module knows where a network's survivors stand in its dense arrays."""
+"""Conversion between dense arrays and one vector of surviving weights."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,14 +9,18 @@ from tf_lottery.training.backends.sparse_cpu.dense_chain import Dense
 
 
 class Layout:
-    """The survivors of a chain of dense layers, one after the other.
+    """The order of a network's survivors in one vector.
 
-    They stand layer by layer: a kernel's by flat index, then the biases.
+    Layer by layer: those of the kernel by flat index, then the biases.
 
     Args:
         dense: The layers.
         masks: Kernel path to bool array of the kernel's shape; kernels that
             are not named keep every weight.
+
+    Attributes:
+        masks: Path of every kernel and bias to its mask.
+        layers: The layers, without paths.
     """
 
     def __init__(
@@ -31,32 +35,38 @@ class Layout:
             self.masks[layer.kernel] = mask
             if layer.bias:
                 self.masks[layer.bias] = np.ones(layer.shape[1], bool)
-            self.layers.append(Layer(mask, bool(layer.bias), layer.rectified))
+            self.layers.append(Layer(mask, bool(layer.bias), layer.relu))
 
-    def gathered(
+    def gather(
         self, arrays: Mapping[str, np.ndarray], slot: str = ""
     ) -> np.ndarray:
         """Returns the survivors of dense arrays, float32 `[survivors]`.
 
         Args:
-            arrays: Arrays by path, or slots by path and name of the slot.
-            slot: What follows the path in its name: `"/momentum"`.
+            arrays: Path, followed by `slot`, to float32 array.
+            slot: Suffix of the names of slots: `"/momentum"`; empty for
+                weights.
 
         Raises:
-            ValueError: An array is missing, of another shape or type, or not
-                0 where pruned.
+            ValueError: An array is missing, has another shape or dtype, or is
+                not 0 where pruned.
         """
         return np.concatenate(
             [
-                _fitting(path + slot, arrays, mask)[mask]
+                _checked(path + slot, arrays, mask)[mask]
                 for path, mask in self.masks.items()
             ]
         )
 
-    def spread(
+    def scatter(
         self, survivors: np.ndarray, slot: str = ""
     ) -> dict[str, np.ndarray]:
-        """Returns dense arrays, 0 where pruned; undoes `gathered`."""
+        """Returns dense arrays, 0 where pruned; undoes `gather`.
+
+        Args:
+            survivors: float32 `[survivors]`.
+            slot: Suffix of the names of slots; empty for weights.
+        """
         arrays: dict[str, np.ndarray] = {}
         first = 0
         for path, mask in self.masks.items():
@@ -68,10 +78,10 @@ class Layout:
         return arrays
 
 
-def _fitting(
+def _checked(
     name: str, arrays: Mapping[str, np.ndarray], mask: np.ndarray
 ) -> np.ndarray:
-    """Returns one of the arrays, if it is what its mask asks for."""
+    """Returns an array after checking it against its mask."""
     if name not in arrays:
         raise ValueError(f"{name!r} is missing from the start.")
     array = arrays[name]

@@ -1,4 +1,4 @@
-"""This module knows how Keras' optimizers become rules of the kernel."""
+"""Reading a Keras optimizer and loss for the compiled kernel."""
 
 import functools
 import inspect
@@ -11,19 +11,22 @@ import tensorflow as tf
 from tf_lottery.training.backends.sparse_cpu.dense_chain import UnsupportedError
 from tf_lottery.training.backends.sparse_cpu.kernel_types import Rule
 
-# What each may be given; all else must be as Keras has it by default.
+# Settings that may differ from the default of Keras.
 _SETTINGS: dict[type, tuple[str, ...]] = {
     keras.optimizers.Adam: ("learning_rate", "beta_1", "beta_2", "epsilon"),
     keras.optimizers.SGD: ("learning_rate", "momentum", "nesterov"),
 }
-_STEPS_AT_ONCE = 1_024
+_STEPS_PER_CHUNK = 1_024
 
 
 def read(optimizer: keras.optimizers.Optimizer) -> Rule:
-    """Returns the step that an optimizer takes.
+    """Returns the settings of an optimizer.
+
+    Args:
+        optimizer: Adam or SGD of Keras; it may carry masks.
 
     Raises:
-        UnsupportedError: The kernel knows no such step.
+        UnsupportedError: The kernel does not implement this optimizer.
     """
     kind = _kind(optimizer)
     for name, setting in inspect.signature(kind).parameters.items():
@@ -39,7 +42,7 @@ def read(optimizer: keras.optimizers.Optimizer) -> Rule:
             False, optimizer.momentum, nesterov=bool(optimizer.nesterov)
         )
     if not optimizer.epsilon > 0:
-        # A weight that never had a gradient would become 0 / 0.
+        # A weight that never had a gradient would be 0 / 0.
         raise UnsupportedError(f"the optimizer has epsilon={optimizer.epsilon}")
     return _rule(True, optimizer.beta_1, optimizer.beta_2, optimizer.epsilon)
 
@@ -63,7 +66,14 @@ def _rule(
 
 
 def require_loss(loss: Any) -> None:
-    """Raises unless it is cross-entropy of integer labels and logits."""
+    """Raises unless a loss is cross-entropy of integer labels and logits.
+
+    Args:
+        loss: A Keras loss object.
+
+    Raises:
+        UnsupportedError: It is another loss, or has other settings.
+    """
     kind = keras.losses.SparseCategoricalCrossentropy
     if type(loss) is not kind or not loss.from_logits:
         raise UnsupportedError(
@@ -80,23 +90,29 @@ def require_loss(loss: Any) -> None:
 
 
 def slot_names(optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
-    """Returns what follows a weight's path in the names of its slots."""
+    """Returns the suffixes of the names of a weight's slots.
+
+    Args:
+        optimizer: Adam or SGD of Keras.
+    """
     if _kind(optimizer) is keras.optimizers.Adam:
         return "/momentum", "/velocity"
     return ("/momentum",) if optimizer.momentum else ()
 
 
 class Rates:
-    """The learning rates of an optimizer's steps.
+    """The learning rate of each step.
 
-    A step's rate depends on the step alone, not on what is asked for with it.
+    A rate depends on its step only: schedules are computed in fixed chunks of
+    steps, because another chunk size could round differently.
 
     Args:
-        optimizer: The optimizer.
-        constant: The rate in its state, which may have been set since.
+        optimizer: Adam or SGD of Keras.
+        constant: The learning rate in the saved state, which replaces that
+            of the optimizer; float32 scalar or None.
 
     Attributes:
-        constant: The one rate of all steps, or None if there is a schedule.
+        constant: The rate of all steps, or None if there is a schedule.
     """
 
     def __init__(
@@ -109,27 +125,32 @@ class Rates:
         if not isinstance(self._rate, _Schedule):
             value = self._rate.numpy() if constant is None else constant
             self.constant = np.float32(value)
-        self._stretch = functools.lru_cache(maxsize=2)(self._of_stretch)
-        # Compiled, as in the dense loop. AutoGraph needs the source.
-        self._of_steps = tf.function(
-            self._mapped, jit_compile=True, autograph=False
+        self._chunk = functools.lru_cache(maxsize=2)(self._compute_chunk)
+        # XLA, as in dense training. AutoGraph needs the source.
+        self._rates_of = tf.function(
+            self._map_rate, jit_compile=True, autograph=False
         )
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Returns float32 `[stop - start]`, the rates of steps from start."""
+        """Returns float32 `[stop - start]`, the rates of steps from `start` on.
+
+        Args:
+            start: The first step, >= 0.
+            stop: The step after the last one.
+        """
         if self.constant is not None:
             return np.full(stop - start, self.constant)
-        first, last = start // _STEPS_AT_ONCE, -(-stop // _STEPS_AT_ONCE)
-        found = np.concatenate([self._stretch(i) for i in range(first, last)])
-        start -= first * _STEPS_AT_ONCE
-        return found[start : stop - first * _STEPS_AT_ONCE]
+        first, last = start // _STEPS_PER_CHUNK, -(-stop // _STEPS_PER_CHUNK)
+        rates = np.concatenate([self._chunk(i) for i in range(first, last)])
+        start -= first * _STEPS_PER_CHUNK
+        return rates[start : stop - first * _STEPS_PER_CHUNK]
 
-    def _of_stretch(self, stretch: int) -> np.ndarray:
-        first = stretch * _STEPS_AT_ONCE
-        steps = np.arange(first, first + _STEPS_AT_ONCE, dtype=np.int64)
-        return self._of_steps(tf.constant(steps)).numpy()
+    def _compute_chunk(self, chunk: int) -> np.ndarray:
+        first = chunk * _STEPS_PER_CHUNK
+        steps = np.arange(first, first + _STEPS_PER_CHUNK, dtype=np.int64)
+        return self._rates_of(tf.constant(steps)).numpy()
 
-    def _mapped(self, steps: tf.Tensor) -> tf.Tensor:
+    def _map_rate(self, steps: tf.Tensor) -> tf.Tensor:
         return tf.map_fn(
             lambda step: tf.cast(self._rate(step), tf.float32),
             steps,
@@ -141,12 +162,12 @@ _Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 def _rate(optimizer: keras.optimizers.Optimizer) -> Any:
-    # Keras' public property is the rate of one step; tests pin this name.
+    # The public property is the current rate only; tests pin this name.
     return optimizer._learning_rate
 
 
 def _kind(optimizer: Any) -> type:
-    """Returns Adam or SGD; an optimizer that carries masks has their names."""
+    """Returns Adam or SGD, also for the subclass that carries masks."""
     cls = type(optimizer)
     for kind in _SETTINGS:
         if issubclass(cls, kind) and (cls.__module__, cls.__qualname__) == (

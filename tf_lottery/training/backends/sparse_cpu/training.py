@@ -1,4 +1,4 @@
-"""This module knows how a network is trained on its survivors alone."""
+"""Training and evaluation of one network on its surviving weights."""
 
 import copy
 from collections.abc import Mapping
@@ -25,17 +25,19 @@ def unsupported_reason(
     optimizer: keras.optimizers.Optimizer,
     masks: Arrays,
 ) -> str | None:
-    """Returns why a network cannot be trained here, or None if it can.
+    """Returns why `SparseTraining` cannot train a network, or None if it can.
+
+    It trains chains of `Dense` layers, ReLU or linear, by Adam or SGD, on
+    sparse categorical cross-entropy of logits.
 
     Args:
         model: A built Keras model.
-        loss: Its loss, as an object.
-        optimizer: Its optimizer, as an object; it may carry masks.
-        masks: Kernel path to mask.
+        loss: A Keras loss object.
+        optimizer: A Keras optimizer object; it may carry masks.
+        masks: Kernel path to bool array of the kernel's shape.
 
     Returns:
-        One line, or None for a chain of `Dense` layers, rectified or linear,
-        trained by Adam or SGD on sparse categorical cross-entropy of logits.
+        The reason in one line, or None.
     """
     try:
         dense_chain.require_masks(dense_chain.read(model), masks)
@@ -47,32 +49,33 @@ def unsupported_reason(
 
 
 class SparseTraining:
-    """Trains one masked network on its surviving weights alone.
+    """Trains one masked network on its surviving weights only.
 
-    The work shrinks with the ticket. It computes what Keras' dense loop does,
-    summed in another order; equal starts and equal steps give equal bits,
-    however the steps are cut into calls. It takes one thread and releases
-    Python's lock, so that networks train side by side, a thread each.
+    The work is proportional to the number of survivors. Results are those of
+    dense training by Keras but for the order of summation. Equal starts and
+    equal steps give equal bits, however the steps are divided into calls. It
+    uses one thread and releases the GIL, so several networks can train at the
+    same time, one thread each.
 
     Args:
         model: A Keras model that `unsupported_reason` accepts. Only its
-            architecture is read; it stays as it is.
-        masks: Kernel path to bool array of the kernel's shape, True for what
-            survives. A kernel that is not named keeps every weight.
-        optimizer: A Keras optimizer that `unsupported_reason` accepts. Only its
-            settings are read; it stays as it is.
+            architecture is read; it is not changed.
+        masks: Kernel path to bool array of the kernel's shape, True for
+            weights that survive. A kernel that is not named keeps all weights.
+        optimizer: A Keras optimizer that `unsupported_reason` accepts. Only
+            its settings are read; it is not changed.
         weights: Path to float32 array of every weight of the model, 0 where
             pruned: the start.
         slots: Name to array of every variable of the optimizer, named as in
-            `training.State`. None or empty: those of a fresh optimizer.
+            `training.State`. None or empty: those of a new optimizer.
 
     Attributes:
-        right: How many examples the last call of `run` classified right, each
-            before the step that it was trained in.
+        right: Number of examples that the last call of `run` classified
+            correctly, each before the update of its step.
 
     Raises:
-        ValueError: `unsupported_reason` says why, or weights or slots do not
-            fit.
+        UserError: `unsupported_reason` returns a reason.
+        ValueError: Weights or slots do not fit.
     """
 
     def __init__(
@@ -93,42 +96,42 @@ class SparseTraining:
         self._rates = optimizer_rules.Rates(
             optimizer, slots.get("learning_rate")
         )
-        self._weights = self._layout.gathered(weights)
+        self._weights = self._layout.gather(weights)
         self._slots = {
-            name: self._layout.gathered(slots, name)
+            name: self._layout.gather(slots, name)
             if slots
             else np.zeros_like(self._weights)
             for name in optimizer_rules.slot_names(optimizer)
         }
-        self._trained_on: np.ndarray | None = None
-        self._wired: connections.Wired
-        self._wired_whole: connections.Wired | None = None
+        self._inputs_seen: np.ndarray | None = None
+        self._training_connections: connections.Connections
+        self._all_connections: connections.Connections | None = None
         self.right = 0
 
     def run(self, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> float:
         """Takes training steps.
 
-        Inputs that are 0 in every example cost nothing. Which these are is
-        found out when an array is first seen: do not write to it afterwards.
+        Inputs that are 0 in every example cost nothing. They are determined
+        when an array `x` is first passed: do not write to it afterwards.
 
         Args:
             x: All training inputs, float32 `[examples, inputs]`, C-contiguous.
             y: Their labels, integers `[examples]`.
-            order: The examples of every batch, int32 `[steps, batch]`.
+            order: The examples of each batch, int32 `[steps, batch]`.
 
         Returns:
             The mean loss of the steps: nan or infinite if training diverged.
 
         Raises:
-            ValueError: Shape, type or range of an argument is not as above.
+            UserError: Shape, dtype or range of an argument is not as above.
         """
         y = self._labels(x, y)
         _require_order(order, len(x))
-        survivor, network = self._wired_for(x)
-        held = (self._weights, *self._slots.values())
-        parts = [array[survivor] for array in held]
-        nothing = np.zeros(len(survivor), np.float32)
-        weight, first, second = (*parts, nothing, nothing)[:3]
+        survivor, network = self._connections_for(x)
+        arrays = (self._weights, *self._slots.values())
+        parts = [array[survivor] for array in arrays]
+        unused = np.zeros(len(survivor), np.float32)
+        weight, first, second = (*parts, unused, unused)[:3]
         parameters = kernel_types.Parameters(
             weight, np.zeros_like(weight), first, second
         )
@@ -142,14 +145,14 @@ class SparseTraining:
         )
         buffers = kernel_types.buffers(network, order.shape[1])
         loss = _kernel()(network, parameters, self._rule, batches, buffers)
-        for array, values in zip(held, parts, strict=True):
+        for array, values in zip(arrays, parts, strict=True):
             array[survivor] = values
         self._iteration = stop
         self.right = int(buffers.right[0])
         return loss
 
     def copy(self) -> "SparseTraining":
-        """Returns the network as it stands; training leaves the copy alone."""
+        """Returns a copy, which training this network does not change."""
         other = copy.copy(self)
         other._weights = self._weights.copy()
         other._slots = {name: s.copy() for name, s in self._slots.items()}
@@ -161,56 +164,60 @@ class SparseTraining:
         if self._rates.constant is not None:
             slots["learning_rate"] = np.array(self._rates.constant)
         for name, values in self._slots.items():
-            slots |= self._layout.spread(values, name)
-        return self._layout.spread(self._weights), slots
+            slots |= self._layout.scatter(values, name)
+        return self._layout.scatter(self._weights), slots
 
     def evaluate(
         self, x: np.ndarray, y: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluates the network as it stands.
+        """Evaluates the network.
 
         Args:
             x: Inputs, float32 `[examples, inputs]`, C-contiguous.
             y: Their labels, integers `[examples]`.
 
         Returns:
-            The loss of every example, float32, and whether it was classified
-            right, bool, both `[examples]`.
+            The loss of each example, float32, and whether it is classified
+            correctly, bool; both `[examples]`.
 
         Raises:
-            ValueError: Shape, type or range of an argument is not as above.
+            UserError: Shape, dtype or range of an argument is not as above.
         """
         y = self._labels(x, y)
-        if self._wired_whole is None:
+        if self._all_connections is None:
             live = np.ones(self._inputs, bool)
-            self._wired_whole = connections.wire(self._layout.layers, live)
-        survivor, network = self._wired_whole
+            self._all_connections = connections.build_connections(
+                self._layout.layers, live
+            )
+        survivor, network = self._all_connections
         weight = self._weights[survivor[: len(network.column)]]
-        nothing = np.zeros(0, np.float32)
-        parameters = kernel_types.Parameters(weight, nothing, nothing, nothing)
-        every = _read_only(np.arange(len(x), dtype=np.int32)[None])
+        empty = np.zeros(0, np.float32)
+        parameters = kernel_types.Parameters(weight, empty, empty, empty)
+        order = _read_only(np.arange(len(x), dtype=np.int32)[None])
         batches = kernel_types.Batches(
-            _read_only(x), y, every, _read_only(nothing), iteration=0
+            _read_only(x), y, order, _read_only(empty), iteration=0
         )
         buffers = kernel_types.buffers(network, len(x))
         _kernel()(network, parameters, self._rule, batches, buffers)
         return buffers.losses, buffers.correct
 
-    def _wired_for(self, x: np.ndarray) -> connections.Wired:
-        """Returns the connections that these training inputs can change."""
-        if self._trained_on is None or not _same_memory(x, self._trained_on):
+    def _connections_for(self, x: np.ndarray) -> connections.Connections:
+        """Returns the connections that training on these inputs can change."""
+        if self._inputs_seen is None or not _same_memory(x, self._inputs_seen):
             live = np.asarray(x.any(axis=0))
-            self._wired = connections.wire(self._layout.layers, live)
-            self._trained_on = x
-        survivor, network = self._wired
-        # Without gradient and slots, neither Adam nor SGD changes a weight.
+            self._training_connections = connections.build_connections(
+                self._layout.layers, live
+            )
+            self._inputs_seen = x
+        survivor, network = self._training_connections
+        # If gradient and slots are 0, neither Adam nor SGD changes a weight.
         idle = survivor[len(network.column) :]
         if not any(slot[idle].any() for slot in self._slots.values()):
             survivor = survivor[: len(network.column)]
-        return connections.Wired(survivor, network)
+        return connections.Connections(survivor, network)
 
     def _labels(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Returns the labels as the kernel takes them; checks both."""
+        """Checks inputs and labels; returns the labels as read-only int32."""
         form = x.dtype, x.ndim, x.shape[-1], x.flags.c_contiguous
         if form != (np.float32, 2, self._inputs, True) or not len(x):
             raise UserError(
@@ -253,9 +260,9 @@ def _same_memory(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    """Returns a view; to numba, a read-only array is of another type.
+    """Returns a read-only view.
 
-    A second type would mean a second compilation.
+    Numba compiles again for a writable array, which has another type.
     """
     view = array.view()
     view.flags.writeable = False
@@ -263,7 +270,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def _kernel() -> Any:
-    # Importing numba, and loading what it compiled, takes most of a second.
+    # Importing numba and loading the compiled kernel takes most of a second.
     from tf_lottery.training.backends.sparse_cpu import kernels
 
     return kernels.run
