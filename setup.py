@@ -67,6 +67,7 @@ setuptools.setup(
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "pandas>=2.2",
+            "playwright>=1.49",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff==0.17.*",

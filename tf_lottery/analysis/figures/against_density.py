@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from tf_lottery.analysis import table
 from tf_lottery.analysis.figures import curves, legend, style
-from tf_lottery.analysis.figures.curves import Curve, Point
+from tf_lottery.analysis.figures.curves import Curve
 from tf_lottery.analysis.figures.quantities import Quantity
-from tf_lottery.analysis.figures.style import Drawing, Mark
+from tf_lottery.analysis.figures.style import Drawing
 from tf_lottery.analysis.published import Band
 from tf_lottery.analysis.records import Network
 
-_TOLD = 6  # An alternative text that names more curves is not listened to.
+_MAX_CURVES = (
+    6  # An alternative text with more curves is too long to listen to.
+)
 
 
 def draw(
@@ -49,16 +50,9 @@ def draw(
         b for b in bands if b.column == quantity.column and b.variant in names
     ]
     sparsest = min(n.row["density"] for n in networks)
-    for part, band in enumerate(shown):
-        band_drawn = _band(
-            axes, band, quantity.scale, sparsest, names, published
-        )
-        if band_drawn is not None:
-            number = names.index(band.variant)
-            band_drawn.set_gid(f"curve-{number}-band-{part}")
-    for name, artists in curves.draw(axes, found, names).items():
-        for part, artist in enumerate(artists):
-            artist.set_gid(f"curve-{names.index(name)}-{part}")
+    for band in shown:
+        _draw_band(axes, band, quantity.scale, sparsest, names, published)
+    curves.draw(axes, found, names)
     curves.draw_axis(axes, found, networks)
     axes.set_ylabel(quantity.label)
     if quantity.counts_steps:
@@ -67,13 +61,8 @@ def draw(
         # Nothing is above 100 %.
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     legend.draw(figure, axes, 2 if shown else 4)
-    marks = [
-        _mark(point, names.index(name), name, quantity)
-        for name, curve in found.items()
-        for point in curve
-    ]
     caption = _caption(quantity, found, bool(shown), published)
-    return style.finish(figure, caption, _alt(quantity, found), marks)
+    return style.finish(figure, caption, _alt(quantity, found))
 
 
 def _caption(
@@ -98,15 +87,15 @@ def _caption(
 
 
 def _alt(quantity: Quantity, found: Mapping[str, Curve]) -> str:
-    told = [
+    parts = [
         f"{name}: {_ends(curve, quantity)}"
-        for name, curve in list(found.items())[:_TOLD]
+        for name, curve in list(found.items())[:_MAX_CURVES]
     ]
-    if len(found) > _TOLD:
-        told.append(f"and {len(found) - _TOLD} curves more")
+    if len(found) > _MAX_CURVES:
+        parts.append(f"and {len(found) - _MAX_CURVES} more curves")
     return (
         f"Line chart of {quantity.label} against weights remaining (%). "
-        f"{'; '.join(told)}."
+        f"{'; '.join(parts)}."
     )
 
 
@@ -119,31 +108,20 @@ def _ends(curve: Curve, quantity: Quantity) -> str:
     )
 
 
-def _mark(point: Point, number: int, name: str, quantity: Quantity) -> Mark:
-    mean, low, high = map(quantity.text, (point.mean, point.low, point.high))
-    text = f"{mean}{quantity.unit}"
-    if point.replicates > 1:
-        text += f" [{low}–{high}], n = {point.replicates}"
-    lines = [f"{name} at {style.percent(point.percent)} %", text]
-    if point.bounds:
-        lines.append(f"never in {point.bounds} of {point.replicates}")
-    return Mark(point.x, point.mean, number, name, tuple(lines))
-
-
-def _band(
+def _draw_band(
     axes: Axes,
     band: Band,
     scale: float,
     sparsest: float,
     names: Sequence[str],
     published: bool,
-) -> Artist | None:
+) -> None:
     x = np.log(list(band.points))
     low, high = scale * np.array(list(band.points.values())).T
     # No further than the run: the rest would only squeeze its curves.
     end = max(x[-1], np.log(sparsest))
     if end > x[0]:
-        return None
+        return
     at = np.array([*x[x > end], end])
     low, high = (np.interp(-at, -x, y) for y in (low, high))
     percent = 100 * np.exp(at)
@@ -151,9 +129,10 @@ def _band(
     label = f"{band.variant}, Frankle & Carbin{whose}"
     color = style.look(band.variant, names)["color"]
     if len(percent) > 1:
-        return axes.fill_between(
+        axes.fill_between(
             percent, low, high, color=color, alpha=0.22, lw=0, label=label
         )
-    return axes.vlines(
-        percent, low, high, color=color, alpha=0.3, lw=7, label=label
-    )
+    else:
+        axes.vlines(
+            percent, low, high, color=color, alpha=0.3, lw=7, label=label
+        )

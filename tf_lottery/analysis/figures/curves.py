@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from tf_lottery.analysis import table
@@ -156,20 +155,16 @@ def _step(curves: Sequence[Sequence[float]]) -> float:
     return min(_STEP * span, _SPREAD * min(gaps, default=0) / (len(curves) - 1))
 
 
-def draw(
-    axes: Axes, curves: Mapping[str, Curve], names: Sequence[str]
-) -> dict[str, list[Artist]]:
+def draw(axes: Axes, curves: Mapping[str, Curve], names: Sequence[str]) -> None:
     """Draws curves; points that are lower bounds are hollow.
 
     Args:
         axes: Where.
         curves: Variant to its points.
         names: All variants of the run, which decide how each looks.
-
-    Returns:
-        What was drawn, by variant, its line first.
     """
-    return {n: _curve(axes, curve, n, names) for n, curve in curves.items()}
+    for name, curve in curves.items():
+        _draw_curve(axes, curve, name, names)
 
 
 def draw_axis(
@@ -192,14 +187,14 @@ def draw_axis(
     style.density_axis(axes, densities, ticks, room)
 
 
-def _curve(
+def _draw_curve(
     axes: Axes, points: Curve, name: str, names: Sequence[str]
-) -> list[Artist]:
+) -> None:
     look = style.look(name, names)
     x, mean, low, high = np.array(
         [(p.x, p.mean, p.low, p.high) for p in points]
     ).T
-    bars = axes.errorbar(
+    axes.errorbar(
         x,
         mean,
         # Rounding could make a bar shorter than nothing.
@@ -210,10 +205,9 @@ def _curve(
         capsize=1.8,
         **look,
     )
-    drawn = list(bars.get_children())
     hollow = [(p.x, p.mean) for p in points if p.bounds]
     if hollow:
-        drawn += axes.plot(
+        axes.plot(
             *zip(*hollow, strict=True),
             color=look["color"],
             marker=look["marker"],
@@ -222,4 +216,3 @@ def _curve(
             markerfacecolor="white",
             zorder=4,
         )
-    return drawn

@@ -43,26 +43,6 @@ APART = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Mark:
-    """A point of a curve that says what it stands for.
-
-    Attributes:
-        x: Where it is, in the units of the SVG file, from its left.
-        y: From its top.
-        curve: The number of its curve: what belongs to curve 2 has ids that
-            begin with `curve-2-` in the SVG file.
-        name: The curve's name.
-        text: What it stands for, in lines.
-    """
-
-    x: float
-    y: float
-    curve: int
-    name: str
-    text: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class Drawing:
     """One figure.
 
@@ -73,7 +53,6 @@ class Drawing:
         png: As PNG.
         svg: As SVG.
         width: Its width in CSS pixels, 96 an inch.
-        marks: The points of its curves, where a reader may ask for them.
         narrow: As PNG for a narrow screen, its panels below each other; empty
             if it has no panels side by side.
     """
@@ -83,7 +62,6 @@ class Drawing:
     png: bytes
     svg: bytes
     width: int
-    marks: tuple[Mark, ...] = ()
     narrow: bytes = b""
 
     @property
@@ -108,16 +86,13 @@ def grid(panels: int, most: int = 3) -> tuple[Figure, list[Axes]]:
     return drawn, axes[:panels]
 
 
-def finish(
-    drawn: Figure, caption: str, alt: str, marks: Sequence[Mark] = ()
-) -> Drawing:
+def finish(drawn: Figure, caption: str, alt: str) -> Drawing:
     """Returns a figure as files, equal for equal figures.
 
     Args:
         drawn: The figure.
         caption: What it shows.
         alt: What there is to see.
-        marks: Points of its only axes, where its data are.
     """
     svg = io.BytesIO()
     png = _png(drawn)
@@ -126,11 +101,8 @@ def finish(
         svg, metadata={"Date": None, "Creator": None}
     )
     width = round(96 * drawn.get_figwidth())
-    # Only now is it settled where things are.
-    placed = tuple(_placed(drawn, mark) for mark in marks)
-    is_stacked = narrow.stack(drawn)
-    stacked = _png(drawn) if is_stacked else b""
-    return Drawing(caption, alt, png, svg.getvalue(), width, placed, stacked)
+    stacked = _png(drawn) if narrow.stack(drawn) else b""
+    return Drawing(caption, alt, png, svg.getvalue(), width, stacked)
 
 
 def _png(drawn: Figure) -> bytes:
@@ -138,14 +110,6 @@ def _png(drawn: Figure) -> bytes:
     drawn.set_dpi(_DPI)
     FigureCanvasAgg(drawn).print_png(png, metadata={"Software": None})
     return png.getvalue()
-
-
-def _placed(drawn: Figure, mark: Mark) -> Mark:
-    """Returns a mark at its place in the SVG file: 72 units are an inch."""
-    (axes,) = drawn.axes
-    x, y = axes.transData.transform((mark.x, mark.y)) * 72 / drawn.dpi
-    y = 72 * drawn.get_figheight() - y
-    return dataclasses.replace(mark, x=round(x, 1), y=round(y, 1))
 
 
 def styled() -> Any:

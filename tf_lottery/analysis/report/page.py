@@ -5,13 +5,12 @@ import html
 from collections.abc import Mapping, Sequence
 
 from tf_lottery.analysis.figures import Drawing
-from tf_lottery.analysis.report import interactive
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; margin: 2rem auto;
        max-width: 72rem; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: .2rem; }
-h1, p, figcaption, label { overflow-wrap: anywhere; }
+h1, p, figcaption { overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin-top: 2.4rem; }
 p { max-width: 46rem; }
 .verdict { border-left: 4px solid #0072B2; padding: .4rem 1rem;
@@ -56,7 +55,7 @@ def page(title: str, sections: Sequence[str]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title>
-<style>{_STYLE}{interactive.STYLE}</style>
+<style>{_STYLE}</style>
 </head>
 <body>
 <h1>{html.escape(title)}</h1>
@@ -75,22 +74,17 @@ def figures(drawn: Mapping[str, Drawing]) -> str:
         for number, (name, drawing) in enumerate(drawn.items(), 1)
     ]
     return (
-        '<h2>Figures</h2>\n<p class="note">Curves can be hidden, and points '
-        "say what they stand for. Numbers in brackets are the figures of "
-        "Frankle &amp; Carbin 2019 (arXiv:1803.03635v5) that show the same. "
-        "As PNG and SVG files in the folder figures.</p>\n"
+        '<h2>Figures</h2>\n<p class="note">Numbers in brackets are the figures '
+        "of Frankle &amp; Carbin 2019 (arXiv:1803.03635v5) that show the same. "
+        "The folder figures has each as a PNG and an SVG file.</p>\n"
         f'<div class="figures">\n{chr(10).join(parts)}\n</div>'
     )
 
 
 def _figure(name: str, drawing: Drawing, number: int) -> str:
-    kinds = [("wide", drawing.wide), ("curves", bool(drawing.marks))]
-    kind = " ".join(name for name, holds in kinds if holds)
-    shown = _image(drawing)
-    if drawing.marks:
-        shown = interactive.figure(name, drawing)
     return (
-        f'<figure id="{html.escape(name)}" class="{kind}">{shown}'
+        f'<figure id="{html.escape(name)}" class="{"wide" * drawing.wide}">'
+        f"{_image(drawing)}"
         f"<figcaption><b>Figure {number}.</b> {html.escape(drawing.caption)}"
         "</figcaption></figure>"
     )
