@@ -11,7 +11,7 @@ import pytest
 import studies
 
 from tf_lottery.analysis import catch_up, figures, published, ticket_structure
-from tf_lottery.analysis.figures import Between, curves, style
+from tf_lottery.analysis.figures import InterpolatedErrors, curves, style
 
 FROM_RECORDS = {
     "early_stop_step",
@@ -218,8 +218,11 @@ def test_accuracy_after_a_third_is_of_the_last_evaluation_by_then():
     from tf_lottery.analysis.figures import fixed_steps
 
     column = "validation_accuracy"
-    found = [fixed_steps._at(network, column, part / 3) for part in (1, 2, 3)]
-    assert found == [(300, 0.3), (600, 0.6), (1_000, 1.0)]
+    evaluations = [
+        fixed_steps._last_evaluation(network, column, part / 3)
+        for part in (1, 2, 3)
+    ]
+    assert evaluations == [(300, 0.3), (600, 0.6), (1_000, 1.0)]
 
 
 def test_levels_nearest_to_the_papers_densities_are_chosen_once():
@@ -283,12 +286,18 @@ def test_every_caption_says_how_many_replicates_it_is_of(counts, said):
         for n in studies.with_losses(run(max(counts), 2, "reinit"))
         if n.replicate < counts[n.level > 1]
     ]
-    lines = [
-        Between(n.level, n.row["density"], [0, 0.5, 1], {"test": [0, 0.1, 0]})
+    paths = [
+        InterpolatedErrors(
+            n.level,
+            n.row["density"],
+            [0, 0.5, 1],
+            {"test": [0, 0.1, 0]},
+            {"test": 0.1},
+        )
         for n in networks
         if n.variant == "ticket"
     ]
-    drawn = figures.draw(networks, tickets=tickets(), lines=lines)
+    drawn = figures.draw(networks, tickets=tickets(), paths=paths)
     assert set(drawn) == {
         *FROM_RECORDS,
         *FROM_WEIGHTS,

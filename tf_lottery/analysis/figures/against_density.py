@@ -1,4 +1,4 @@
-"""Figures of one number of every network, against density."""
+"""Figures of one quantity against density."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,13 +9,12 @@ from tf_lottery.analysis import table
 from tf_lottery.analysis.figures import curves, legend, style
 from tf_lottery.analysis.figures.curves import Curve
 from tf_lottery.analysis.figures.quantities import Quantity
-from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.figures.style import RenderedFigure
 from tf_lottery.analysis.published import Band
 from tf_lottery.analysis.records import Network
 
-_MAX_CURVES = (
-    6  # An alternative text with more curves is too long to listen to.
-)
+_MAX_CURVES = 6
+"""Maximum number of curves in an alternative text, which is read aloud."""
 
 
 def draw(
@@ -23,25 +22,25 @@ def draw(
     networks: Sequence[Network],
     bands: Sequence[Band],
     published: bool,
-) -> Drawing | None:
-    """Returns the figure; None where nothing was measured.
+) -> RenderedFigure | None:
+    """Returns the figure of a quantity; `None` if it was not measured.
 
     Args:
-        quantity: What it shows.
-        networks: Records, draws pooled.
-        bands: The paper's curves.
+        quantity: Quantity on the y axis.
+        networks: Records, draws of controls averaged.
+        bands: The paper's curves, of any quantity and variant.
         published: Whether the run has the paper's settings.
     """
 
     def value(network: Network) -> float | None:
-        found = table.value(network, quantity.column)
-        return None if found is None else quantity.scale * found
+        y = table.value(network, quantity.column)
+        return None if y is None else quantity.scale * y
 
     def is_bound(network: Network) -> bool:
         return bool(table.value(network, quantity.bound))
 
-    found = curves.measured(networks, value, is_bound)
-    if not found:
+    measured = curves.measured(networks, value, is_bound)
+    if not measured:
         return None
     figure = style.figure()
     axes = figure.add_subplot()
@@ -52,47 +51,47 @@ def draw(
     sparsest = min(n.row["density"] for n in networks)
     for band in shown:
         _draw_band(axes, band, quantity.scale, sparsest, names, published)
-    curves.draw(axes, found, names)
-    curves.draw_axis(axes, found, networks)
+    curves.draw(axes, measured, names)
+    curves.draw_axis(axes, measured, networks)
     axes.set_ylabel(quantity.label)
     if quantity.counts_steps:
         style.thousands(axes.yaxis)
     if quantity.scale == 100:
-        # Nothing is above 100 %.
+        # No fraction is above 100 %.
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     legend.draw(figure, axes, 2 if shown else 4)
-    caption = _caption(quantity, found, bool(shown), published)
-    return style.finish(figure, caption, _alt(quantity, found))
+    caption = _caption(quantity, measured, bool(shown), published)
+    return style.finish(figure, caption, _alt(quantity, measured))
 
 
 def _caption(
     quantity: Quantity,
-    found: Mapping[str, Curve],
+    measured: Mapping[str, Curve],
     has_bands: bool,
     published: bool,
 ) -> str:
-    points = [point for curve in found.values() for point in curve]
+    points = [point for curve in measured.values() for point in curve]
     parts = [quantity.caption, style.over([p.replicates for p in points])]
-    if curves.is_apart(found):
+    if curves.is_apart(measured):
         parts.append(style.APART)
     if any(point.bounds for point in points):
         parts.append(quantity.bound_caption)
     if has_bands:
-        whose = "" if published else ", at its settings, not this run's"
+        suffix = "" if published else ", at its settings, not this run's"
         parts.append(
             "Shaded: the paper's means, as far as its figures can be "
-            f"read{whose}."
+            f"read{suffix}."
         )
     return " ".join(parts)
 
 
-def _alt(quantity: Quantity, found: Mapping[str, Curve]) -> str:
+def _alt(quantity: Quantity, measured: Mapping[str, Curve]) -> str:
     parts = [
         f"{name}: {_ends(curve, quantity)}"
-        for name, curve in list(found.items())[:_MAX_CURVES]
+        for name, curve in list(measured.items())[:_MAX_CURVES]
     ]
-    if len(found) > _MAX_CURVES:
-        parts.append(f"and {len(found) - _MAX_CURVES} more curves")
+    if len(measured) > _MAX_CURVES:
+        parts.append(f"and {len(measured) - _MAX_CURVES} more curves")
     return (
         f"Line chart of {quantity.label} against weights remaining (%). "
         f"{'; '.join(parts)}."
@@ -118,15 +117,15 @@ def _draw_band(
 ) -> None:
     x = np.log(list(band.points))
     low, high = scale * np.array(list(band.points.values())).T
-    # No further than the run: the rest would only squeeze its curves.
+    # A band that is longer than the run's curves would only compress them.
     end = max(x[-1], np.log(sparsest))
     if end > x[0]:
         return
-    at = np.array([*x[x > end], end])
-    low, high = (np.interp(-at, -x, y) for y in (low, high))
-    percent = 100 * np.exp(at)
-    whose = "" if published else ", other settings"
-    label = f"{band.variant}, Frankle & Carbin{whose}"
+    x_band = np.array([*x[x > end], end])
+    low, high = (np.interp(-x_band, -x, y) for y in (low, high))
+    percent = 100 * np.exp(x_band)
+    suffix = "" if published else ", other settings"
+    label = f"{band.variant}, Frankle & Carbin{suffix}"
     color = style.look(band.variant, names)["color"]
     if len(percent) > 1:
         axes.fill_between(

@@ -1,4 +1,4 @@
-"""Legends that name every curve within the figure's edges."""
+"""Legends below a figure, with every label inside its edges."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -11,25 +11,25 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 _INCH = 0.3
-"""So high is the legend of one row that figures have room for."""
+"""Height of a legend of one row, which figures have room for."""
 
 _FONT = 9
-_FITS = 0.97  # Files at another resolution round the width of letters anew.
+_FITS = 0.97  # At another resolution the width of letters is rounded again.
 _WRAPPED = (40, 30, 20, 12)  # characters a line
 
 
 def draw(drawn: Figure, axes: Axes, columns: int, title: str = "") -> None:
-    """Draws the legend of some axes below the figure, own curves first.
+    """Draws a legend below the figure, the run's curves before the bands.
 
-    As many columns as fit side by side; a label that is wider than the figure
-    is broken into lines. The figure grows by the rows, so its axes keep their
-    height.
+    It has as many columns as fit; a label wider than the figure is broken into
+    lines. The figure grows by the height of the legend, so its axes keep
+    theirs.
 
     Args:
         drawn: The figure.
-        axes: Whose curves are named.
-        columns: At most so many columns.
-        title: What the labels are.
+        axes: Axes with the labeled curves.
+        columns: Maximum number of columns, >= 1.
+        title: Title of the legend.
     """
     entries = sorted(
         zip(*axes.get_legend_handles_labels(), strict=True),
@@ -40,10 +40,10 @@ def draw(drawn: Figure, axes: Axes, columns: int, title: str = "") -> None:
 
 
 def refit(drawn: Figure) -> None:
-    """Draws the legend of a figure anew, after its size was set anew.
+    """Draws the legend of a figure again, after its size was changed.
 
     Args:
-        drawn: A figure whose legend, if it has one, is that of its first axes.
+        drawn: Figure; its legend, if any, is that of its first axes.
     """
     for legend in drawn.legends.copy():
         legend.remove()
@@ -81,7 +81,7 @@ def _fit(
 def _forms(
     labels: Sequence[str], columns: int
 ) -> Iterator[tuple[list[str], int]]:
-    """Returns labels and a number of columns, from wide to narrow."""
+    """Yields labels and a number of columns, from wide to narrow."""
     for count in range(min(columns, len(labels)), 0, -1):
         yield list(labels), count
     for width in _WRAPPED:
@@ -89,7 +89,7 @@ def _forms(
 
 
 def _wrapped(label: str, width: int) -> str:
-    """Returns a label in lines; those of a sweep break after their commas."""
+    """Returns a label in lines; labels of sweeps break after commas."""
     return textwrap.fill(label.replace(",", ", "), width)
 
 
