@@ -1,4 +1,4 @@
-"""Figures of a run: drawn of what was measured, alike for equal runs."""
+"""Figures of a run show the measured values; equal runs have equal figures."""
 
 import dataclasses
 import itertools
@@ -115,7 +115,7 @@ def test_the_pixels_that_a_ticket_reads_are_pictured():
 
 
 def watch(monkeypatch, name, key):
-    """Returns what an axes method is called with, by label."""
+    """Returns the arguments of calls of an axes method, by label."""
     seen, method = {}, getattr(style.Axes, name)
 
     def watched(self, *args, **look):
@@ -460,7 +460,7 @@ LABELS = {
 
 @pytest.fixture
 def finished(monkeypatch):
-    """The figures that were drawn, as they were left."""
+    """The matplotlib figures that were finished."""
     kept, finish = [], style.finish
 
     def keep(figure, *args):
@@ -521,7 +521,7 @@ def test_panels_lie_below_each_other_on_a_narrow_screen(finished):
 
 
 def regression(count=2):
-    """A run of `study` that was decided by a loss, and has no accuracy."""
+    """A run that is decided by a loss and has no accuracy."""
     networks = []
     for network in studies.with_losses(run(count, 3, "reinit")):
         row = {

@@ -1,4 +1,4 @@
-"""The report of a run: whole, honest, and alone."""
+"""The report of a run is complete, escaped, and a single file."""
 
 import dataclasses
 import html

@@ -37,7 +37,7 @@ from tf_lottery.analysis.looks import Looks
 from tf_lottery.analysis.records import Missing, Network
 
 ANCHOR = 0.211
-"""Density at which the sequence of levels begins: that of the paper's fastest
+"""Density at which the sequence of levels begins, that of the paper's fastest
 LeNet tickets (Frankle & Carbin 2019, Sec. 2)."""
 
 TOO_SHORT = 0.95
