@@ -33,7 +33,7 @@ def stable_run(tmp_path_factory):
     directory = experiment.run_experiment(config, folder, verbose=False)
     three = functools.partial(stability.interpolate, points=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stability, "connect", three)
+        patch.setattr(stability, "interpolate", three)
         lines = list(experiment.interpolate(directory))
     return directory, lines
 
