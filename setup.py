@@ -28,6 +28,7 @@ setuptools.setup(
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["tf_lottery", "tf_lottery.*"]),
     package_data={
+        "tf_lottery.analysis.report": ["report.html.jinja"],
         "tf_lottery.data": ["mnist.npz", "MNIST_LICENSE.md"],
         "tf_lottery": ["py.typed"],
     },
@@ -38,6 +39,7 @@ setuptools.setup(
         "cloudpickle>=3",
         # tensorflow-datasets 4.9.10 imports it and forgets to say so.
         "importlib_resources>=6.0",
+        "jinja2>=3.1",
         # Muon of 3.12 does not train on TensorFlow.
         "keras>=3.13,<4",
         "matplotlib>=3.8",
@@ -68,6 +70,7 @@ setuptools.setup(
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "pandas>=2.2",
+            "playwright>=1.49",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff==0.17.*",

@@ -1,9 +1,10 @@
 """Fixtures that several test files use."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
-from browser import page  # noqa: F401 - a fixture
 from hypothesis import settings
 from small_models import BUILDERS, IMAGE
 
@@ -50,3 +51,34 @@ def some_masks():
         return Masks({p: rng.random(s) < 0.5 for p, s in shapes.items()})
 
     return masks_of
+
+
+@pytest.fixture(scope="module")
+def open_page():
+    """A function that opens an address in Chromium.
+
+    It returns the page, and the lists of the addresses that the page requests
+    and of the messages on its console.
+    """
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no browser: chromium is not on the PATH")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            # Root may not use the sandbox.
+            args=["--headless", "--no-sandbox", "--disable-gpu"],
+        )
+
+        def open_page(address, width=1280):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            requests, errors = [], []
+            page.on("request", lambda request: requests.append(request.url))
+            page.on("console", lambda message: errors.append(message.text))
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.goto(address)
+            return page, requests, errors
+
+        yield open_page
+        browser.close()

@@ -1,4 +1,4 @@
-"""The catch-up step of a network, by hand."""
+"""The catch-up step of a network, computed by hand."""
 
 import math
 

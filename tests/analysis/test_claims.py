@@ -1,4 +1,4 @@
-"""The paper's claims and figures: what is asked, and of which networks."""
+"""The paper's claims and curves, and their check against a run."""
 
 import math
 

@@ -1,7 +1,7 @@
-"""Simulated studies whose truth is known: how often verdicts are wrong.
+"""Error rates of verdicts on simulated studies with known true effects.
 
-Figures are as coarse as a run's: accuracies of 5,000 examples, steps of an
-evaluation every 100.
+Values are as coarse as a run's: accuracies on 5,000 examples, and an evaluation
+every 100 steps.
 """
 
 import math
@@ -44,7 +44,7 @@ COUNTS = (3, 4, 5, 8, 10)
 
 
 def simulate(draw, count, gains, shares):
-    """A run whose tickets truly gain so much, and take such a share of steps.
+    """A run with a true gain, and a true share of steps, of its tickets.
 
     Args:
         draw: A generator.
@@ -87,7 +87,7 @@ def named(networks, looks=None):
 
 
 def at_most(rate, runs=RUNS):
-    """The rate, and three standard errors of counting it in so many runs."""
+    """The rate, plus three standard errors of counting it in simulated runs."""
     return rate + 3 * math.sqrt(rate * (1 - rate) / runs)
 
 
@@ -227,7 +227,7 @@ def test_the_same_holds_for_losses(examples):
 
 
 def findings(draw, count, truth, low, high, runs=1_000):
-    """What runs say of a number that truly is `truth`."""
+    """The outcomes of simulated runs for a number whose true value is known."""
     stated = claims.Claim(
         "", "", None, "dense", "dense", percent("x"), low, high, None
     )

@@ -1,10 +1,10 @@
 """The verdict on real trainings: ten runs of the first command's preset.
 
-`quick_lenet.npz` holds of `tf-lottery run lenet_mnist --replicates 5 --seed S`,
-S = 100 to 109, the validation loss at every evaluation, float32 `[run,
-replicate, network, 80]`, and the validation accuracy at early stop: of the
-dense network, of the tickets of levels 1 to 4, and of their reinitialised
-controls.
+`quick_lenet.npz` has results of `tf-lottery run lenet_mnist --replicates 5
+--seed S` for S = 100 to 109: the validation loss at every evaluation, float32
+`[run, replicate, network, 80]`, and the validation accuracy at early stop.
+Networks are the dense network, the tickets of levels 1 to 4, and their
+reinitialized controls.
 """
 
 import itertools
@@ -29,7 +29,7 @@ def runs():
 
 
 def network(runs, source, which, replicate, level):
-    """The network number `which` of a real replicate, in another place."""
+    """Network `which` of a real replicate, with other indices."""
     loss, accuracy = (part[source, which] for part in runs)
     row = {
         "density": DENSITIES[level],
@@ -42,7 +42,7 @@ def network(runs, source, which, replicate, level):
 
 
 def study(runs, sources, offset=1):
-    """Replicates, their dense network and tickets (or controls: offset 5)."""
+    """Replicates: dense networks with tickets, or with controls (offset 5)."""
     return [
         network(runs, source, level and offset + level - 1, replicate, level)
         for replicate, source in enumerate(sources)

@@ -1,4 +1,4 @@
-"""The rule by which tickets win, and what it says in words."""
+"""The verdict on tickets, and its sentences."""
 
 import dataclasses
 import math

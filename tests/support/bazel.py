@@ -20,6 +20,12 @@ Generated from the imports by `python tests/support/bazel.py`.
 package(default_visibility = ["//visibility:public"])
 '''
 
+DATA = {
+    "analysis": ["tf_lottery/analysis/report/report.html.jinja"],
+    "data": ["tf_lottery/data/mnist.npz"],
+}
+"""Files that a room reads at run time."""
+
 
 def imported_modules(file: pathlib.Path) -> Iterator[str]:
     """Yields the dotted names of the modules that a file imports."""
@@ -75,7 +81,7 @@ def build() -> str:
     main = library.pop("__main__")
     for room, files in library.items():
         deps = sorted(imported_rooms(files) - {room})
-        data = ["tf_lottery/data/mnist.npz"] if room == "data" else []
+        data = DATA.get(room, [])
         rules.append(
             _rule(
                 "py_library",

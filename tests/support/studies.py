@@ -1,4 +1,4 @@
-"""Records of networks that nobody trained, their truth known."""
+"""Simulated records of networks with known true effects."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ class Network:
 
 
 def study(draw, count, gain=0.0, share=1.0, levels=10, variant="ticket"):
-    """Replicates whose tickets truly gain so much and take such a share."""
+    """Replicates with a true gain, and a true share of steps, of tickets."""
     networks = []
     for replicate in range(count):
         common = draw.normal(0.98, 0.001)
@@ -52,7 +52,7 @@ def study(draw, count, gain=0.0, share=1.0, levels=10, variant="ticket"):
 
 
 def with_controls(draw, count, *names, levels=10, **settings):
-    """A study whose tickets are beside controls that are slower, and worse."""
+    """A study with controls that are slower and worse than the tickets."""
     networks = study(draw, count, levels=levels, **settings)
     for name in names:
         worse = study(draw, count, -0.005, 2.0, levels, name)
@@ -61,7 +61,7 @@ def with_controls(draw, count, *names, levels=10, **settings):
 
 
 def caught_up(networks):
-    """The networks, all but the dense ones as good as these soon before."""
+    """The networks with catch-up steps at 80 % of their early-stop steps."""
     for network in networks:
         soon = 0.8 if network.level else 1.0
         network.row["catch_up_step"] = soon * network.row["early_stop_step"]
@@ -69,7 +69,7 @@ def caught_up(networks):
 
 
 def drawn_again(networks, times):
-    """The networks, each control drawn so often, unlike each time."""
+    """The networks with several different draws of each control."""
     again = []
     for network in networks:
         if network.variant == "ticket":
@@ -93,8 +93,8 @@ def drawn_again(networks, times):
 def with_losses(networks, *never):
     """The networks with validation losses on their learning curves.
 
-    The loss of each is lowest at its early stop. That of tickets is as low as
-    the dense network's, that of the variants `never` is not.
+    The loss of a network is lowest at its early stop. Tickets reach the lowest
+    loss of the dense network; the variants `never` do not.
     """
     again = []
     for network in networks:

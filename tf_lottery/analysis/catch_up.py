@@ -1,4 +1,4 @@
-"""The catch-up step: when a network is as good as the dense one at its best."""
+"""The catch-up step: when a network reaches the dense one's lowest loss."""
 
 import dataclasses
 import math
@@ -13,33 +13,37 @@ _STEP, _LOSS = "step", "validation_loss"
 
 
 def is_measured(network: Network) -> bool:
-    """Returns whether a network was evaluated on validation data."""
+    """Returns whether a network was evaluated on validation data.
+
+    Args:
+        network: Record of the network.
+    """
     return bool(len(network.curve.get(_LOSS, ())))
 
 
 def catch_up_step(network: Network, dense: Network) -> float | None:
     """Returns the first step at which a network is as good as the dense one.
 
-    The first evaluation at which its validation loss is at or below the lowest
-    validation loss of the dense network. For the dense network itself that
-    is its early-stop step. The step is never 0, because verdicts take its
-    logarithm: a network as good before any training counts at its first
-    evaluation after step 0.
+    This is the first evaluation with a validation loss at or below the lowest
+    validation loss of the dense network. For the dense network it is the
+    early-stop step. The step is never 0, because verdicts take its logarithm:
+    a network that is as good before training counts at its first evaluation
+    after step 0.
 
-    Several draws of a control have one catch-up step each. Their mean is the
-    mean of these steps, not the step of their mean curve: a mean of curves is
-    smoother than each of them and reaches another minimum.
+    Each draw of a control has its catch-up step. Their mean is the mean of
+    these steps, not the step of the mean curve, which is smoother than each
+    curve and has another minimum.
 
     Args:
-        network: A network; its curve has `"step"` and `"validation_loss"`.
-        dense: The dense network of the same replicate, with the same columns.
+        network: Record whose curve has `"step"` and `"validation_loss"`.
+        dense: Dense network of the same replicate, with the same columns.
 
     Returns:
-        The step; None if the network never is as good. A loss that is not
-        finite is never a dense network's lowest.
+        The step; `None` if the network never catches up. Losses of the dense
+        network that are not finite are ignored.
 
     Raises:
-        ValueError: One of them was not evaluated on validation data.
+        UserError: A network was not evaluated on validation data.
     """
     for each in (network, dense):
         if not is_measured(each):
@@ -59,22 +63,20 @@ def catch_up_step(network: Network, dense: Network) -> float | None:
 
 
 def with_catch_up(networks: Sequence[Any], never: float = 2.0) -> list[Any]:
-    """Returns networks whose rows have the catch-up step.
-
-    Each draw of a control gets its own, before draws are pooled.
+    """Returns networks with the catch-up step in their rows.
 
     Args:
-        networks: Records, dataclasses with a field `row`; draws not pooled. In
-            a sweep, where the variant is the run, each run has its own dense
-            network.
-        never: A network that never catches up gets this many times the length
-            of its training: a comparison needs a number, and twice the length
-            does such a network no favour.
+        networks: Records, dataclasses with a field `row`; draws of controls
+            not averaged. In a sweep, where the variant is the run, each run
+            has a dense network.
+        never: Catch-up step of a network that never catches up, as a multiple
+            of the length of its training. A comparison needs a number, and
+            twice the length does not favor such a network.
 
     Returns:
         The networks in the same order, with `catch_up_step` and
-        `never_caught_up` (0 or 1) in their rows. Those without validation
-        loss, or without their dense network, stay as they are.
+        `never_caught_up` (0 or 1) in their rows. Networks without validation
+        loss, or without a dense network, are unchanged.
     """
     dense = {(n.replicate, n.variant): n for n in networks if not n.level}
     return [
@@ -92,6 +94,8 @@ def _with_catch_up(network: Any, dense: Any, never: float) -> Any:
     if dense is None or not all(map(is_measured, (network, dense))):
         return network
     step = catch_up_step(network, dense)
-    found = never * network.curve[_STEP][-1] if step is None else step
-    more = {CATCH_UP: found, NEVER: float(step is None)}
-    return dataclasses.replace(network, row={**network.row, **more})
+    columns = {
+        CATCH_UP: never * network.curve[_STEP][-1] if step is None else step,
+        NEVER: float(step is None),
+    }
+    return dataclasses.replace(network, row={**network.row, **columns})

@@ -22,19 +22,21 @@ class Comparison:
 
     Attributes:
         level: The level.
-        density: Density of the one.
-        gain: By how much its deciding metric is better at early stop, on
-            validation data, in the metric's unit.
-        speed: Natural logarithm of the other's catch-up step over its own:
-            above 0 if it catches up with the dense network sooner. The
-            catch-up step of the dense network is its early-stop step.
-        sooner: Natural logarithm of the other's early-stop step over its own.
-        replicates: The replicates in which both were trained.
-        never: In how many replicates the one never catches up with the dense
-            network.
-        examples: Standard error of the mean gain that comes from the choice
-            of validation examples, which all replicates share: more
-            replicates do not reduce it. nan where it is unknown.
+        density: Density of the first variant, in (0, 1].
+        gain: Improvement of the first variant's deciding metric at early stop,
+            on validation data, in the metric's unit.
+        speed: Natural logarithm of the second variant's catch-up step divided
+            by the first one's; above 0 if the first variant catches up with
+            the dense network sooner. The catch-up step of the dense network
+            is its early-stop step.
+        sooner: Natural logarithm of the second variant's early-stop step
+            divided by the first one's.
+        replicates: Replicates in which both were trained.
+        never: Number of replicates in which the first variant never catches
+            up with the dense network.
+        examples: Standard error of the mean gain from the choice of validation
+            examples, which all replicates share: more replicates do not
+            reduce it. nan if it is unknown.
     """
 
     level: int
@@ -50,39 +52,38 @@ class Comparison:
 def compare(
     networks: Sequence[Network], one: str, other: str
 ) -> list[Comparison]:
-    """Returns how two variants compare at each level from 1 on.
+    """Returns comparisons of two variants at each level from 1 on.
 
-    What two networks of a replicate share, such as the order of their data,
-    does not count: differences are taken within the replicate.
+    Differences are taken within a replicate, so effects that its networks
+    share, such as the order of their data, cancel.
 
     Args:
         networks: Records of all replicates. Draws of a control are averaged
             within their replicate.
-        one: `"ticket"`, or a control's name.
-        other: `"dense"`, `"ticket"`, or a control's name.
+        one: `"ticket"`, or the name of a control.
+        other: `"dense"`, `"ticket"`, or the name of a control.
 
     Returns:
-        A comparison of each level at which both were trained, with validation
-        data, in one replicate or more.
+        A comparison for each level at which both were trained, with validation
+        data, in at least one replicate.
     """
     networks = control_draws.pool(with_catch_up(networks))
     cells = {(n.replicate, n.level, n.variant): n for n in networks}
     metric = deciding([n.row for n in networks if n.level == 0])
     pairs: dict[int, list[tuple[Network, Network]]] = {}
     for (replicate, level, variant), network in sorted(cells.items()):
-        of_dense = other == "dense"
-        place = (0, "ticket") if of_dense else (level, other)
-        found = cells.get((replicate, *place))
-        if (
-            variant == one
-            and level
-            and found
-            and _comparable(network.row, found.row, metric)
-        ):
-            pairs.setdefault(level, []).append((network, found))
+        if variant != one or not level:
+            continue
+        partner = cells.get(
+            (replicate, 0, "ticket")
+            if other == "dense"
+            else (replicate, level, other)
+        )
+        if partner and _comparable(network.row, partner.row, metric):
+            pairs.setdefault(level, []).append((network, partner))
     return [
-        _comparison(level, found, metric)
-        for level, found in sorted(pairs.items())
+        _comparison(level, group, metric)
+        for level, group in sorted(pairs.items())
     ]
 
 
@@ -115,15 +116,15 @@ def _comparison(
 def _log_ratio(
     pairs: Sequence[tuple[Network, Network]], column: str
 ) -> Estimate:
-    """Returns the log of the other's step over the one's.
+    """Returns the log of the second step divided by the first one.
 
-    Logarithms, for a mean of ratios would be moved by their own noise.
+    The mean of ratios would be biased by noise; that of logarithms is not.
     """
     steps = np.array(
         [(one.row[column], other.row[column]) for one, other in pairs], float
     )
     every = _evaluated_every(pairs[0][0])
-    # A step is known to an evaluation; the error of a logarithm is relative.
+    # Steps are known up to one evaluation; a logarithm's error is relative.
     grain = every * float(np.linalg.norm(1 / steps.mean(axis=0)))
     return estimate(np.log(steps[:, 1] / steps[:, 0]).tolist(), grain)
 
@@ -136,7 +137,7 @@ def _evaluated_every(network: Network) -> float:
 def _of_examples(
     pairs: Sequence[tuple[Network, Network]], metric: Deciding
 ) -> tuple[float, float]:
-    """Returns the grain of a gain, and its error by choice of examples."""
+    """Returns a gain's grain, and its error from the choice of examples."""
     known = [[n.per_example.get("validation") for n in p] for p in pairs]
     differences = np.array(
         [

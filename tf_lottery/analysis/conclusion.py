@@ -1,4 +1,4 @@
-"""What a run shows, in sentences."""
+"""The verdict on a run, in sentences."""
 
 from collections.abc import Sequence
 
@@ -22,11 +22,11 @@ _LOWEST = "the dense network's lowest validation loss"
 
 
 def sentences(judgment: Judgment, networks: Sequence[Network]) -> list[str]:
-    """Returns what a run shows, the verdict first.
+    """Returns the results of a run as sentences, the verdict first.
 
     Args:
-        judgment: The verdicts, as `verdict.judge` returns.
-        networks: Records of all replicates, for what controls came to.
+        judgment: Verdicts on the run, as `verdict.judge` returns.
+        networks: Records of all replicates, for comparisons with controls.
     """
     if judgment.problem:
         lines = _without_verdict(judgment, networks)
@@ -42,10 +42,10 @@ def sentences(judgment: Judgment, networks: Sequence[Network]) -> list[str]:
 
 
 def refusal(judgment: Judgment) -> str:
-    """Returns in a line why no ticket is named.
+    """Returns the reason why no ticket is named, in one line.
 
     Args:
-        judgment: Of a run without a winner.
+        judgment: Verdicts on a run without a winner.
     """
     if judgment.problem:
         return f"No ticket is shown to win: {judgment.problem}."
@@ -60,36 +60,36 @@ def _level(comparison: Comparison) -> str:
 def _named(
     judgment: Judgment, winner: Verdict, networks: Sequence[Network]
 ) -> str:
-    found = winner.comparison
+    comparison = winner.comparison
     return (
-        f"{_level(found)} is a winning ticket over {judgment.replicates} "
-        f"replicates: {_effects(found, judgment)}"
-        f"{_controls(found, judgment, networks)}."
+        f"{_level(comparison)} is a winning ticket over {judgment.replicates} "
+        f"replicates: {_effects(comparison, judgment)}"
+        f"{_controls(comparison, judgment, networks)}."
     )
 
 
-def _effects(found: Comparison, judgment: Judgment) -> str:
-    reaches = f"reaches {_LOWEST} {wording.steps_share(found.speed)}"
-    count = len(found.replicates)
-    if found.never == count:
+def _effects(comparison: Comparison, judgment: Judgment) -> str:
+    reaches = f"reaches {_LOWEST} {wording.steps_share(comparison.speed)}"
+    count = len(comparison.replicates)
+    if comparison.never == count:
         reaches = f"never reaches {_LOWEST}"
-    elif found.never:
-        reaches += f" (never in {found.never} of {count} replicates)"
+    elif comparison.never:
+        reaches += f" (never in {comparison.never} of {count} replicates)"
     return (
-        f"it {reaches}, {wording.stops(found.sooner)}, "
-        f"and is {wording.gain(found, judgment.metric)}"
+        f"it {reaches}, {wording.stops(comparison.sooner)}, "
+        f"and is {wording.gain(comparison, judgment.metric)}"
     )
 
 
 def _controls(
-    found: Comparison, judgment: Judgment, networks: Sequence[Network]
+    comparison: Comparison, judgment: Judgment, networks: Sequence[Network]
 ) -> str:
-    """Says how the controls of a level compare with its tickets."""
+    """Returns how the controls of a level compare with its tickets."""
     names = sorted(
         {
             control_draws.control(n.variant)
             for n in networks
-            if n.level == found.level and n.variant != "ticket"
+            if n.level == comparison.level and n.variant != "ticket"
         }
     )
     parts = []
@@ -98,13 +98,13 @@ def _controls(
         parts += [
             wording.against(pair, name, judgment.metric)
             for pair in pairs
-            if pair.level == found.level
+            if pair.level == comparison.level
         ]
     return "".join(f"; {part}" for part in parts)
 
 
 def _other_levels(judgment: Judgment) -> list[str]:
-    """Says what the other levels came to, if there are any."""
+    """Returns the outcomes of the other levels, if there are any."""
     parts = []
     for outcome in (WINNING, LOSING, UNDECIDED, NOT_TESTED):
         numbers = [
@@ -135,9 +135,9 @@ def _none_named(judgment: Judgment) -> list[str]:
     return lines
 
 
-def _more(judgment: Judgment, found: Comparison) -> str:
-    """Says how many replicates another run needs."""
-    effects = power.Effects.measured(found, judgment.metric.margin)
+def _more(judgment: Judgment, comparison: Comparison) -> str:
+    """Returns how many replicates another run needs."""
+    effects = power.Effects.measured(comparison, judgment.metric.margin)
     needed = power.replicates(effects)
     if needed is None:
         return (
@@ -159,10 +159,11 @@ def _without_verdict(
     named = f"{count} replicate{'s'[: count != 1]}"
     lines = [f"No verdict on {named}: {judgment.problem}."]
     if judgment.comparisons and judgment.looks.last < FEWEST:
-        found = sequence(judgment.comparisons)[0]
+        comparison = sequence(judgment.comparisons)[0]
         lines.append(
-            f"{_level(found)} as measured: {_effects(found, judgment)}"
-            f"{_controls(found, judgment, networks)}."
+            f"{_level(comparison)} as measured: "
+            f"{_effects(comparison, judgment)}"
+            f"{_controls(comparison, judgment, networks)}."
         )
         lines.append(
             f"For a verdict, train {_ADVICE} replicates: --replicates "

@@ -1,9 +1,9 @@
-"""This module knows how several draws of one control count as one.
+"""Averages over several draws of one control.
 
 Draws of a control (`reinit`, `reinit.2`, `reinit.3`) share their ticket, so
-they are no replicates of each other. Their mean stands for the control in its
-replicate; statistics are over replicates. (Frankle & Carbin 2019, Fig. 5,
-plot all 15 draws of five trials alike; here n stays five.)
+they are not independent replicates. Each replicate has one mean over its draws,
+and statistics are over replicates. Differs: Frankle & Carbin 2019, Fig. 5, plot
+all 15 draws of five trials; n is five here.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class AveragedDraws:
-    """The mean of a control's draws, as if one network had been trained.
+    """The mean of a control's draws in one replicate, as one record.
 
     Attributes:
-        replicate: Its replicate.
-        level: Its level.
-        variant: The control's name, without a number.
+        replicate: Replicate of the draws.
+        level: Level of the draws.
+        variant: Name of the control, without a number.
         row: Means of the columns that all draws have.
         curve: Means of the learning curves.
-        per_example: Empty: what one network classified right has no mean.
+        per_example: Empty, because results per example are not averaged.
     """
 
     replicate: int
@@ -38,9 +38,11 @@ class AveragedDraws:
 
 
 def control(variant: str) -> str:
-    """Returns the name of what a variant is a draw of.
+    """Returns the name of the control that a variant is a draw of.
 
-    The name of a run in a sweep, such as `"rate=0.2"`, is no draw.
+    Args:
+        variant: Name of a variant. The name of a run in a sweep, such as
+            `"rate=0.2"`, is returned unchanged.
 
     Example:
         >>> control("reinit.2"), control("reinit")
@@ -50,10 +52,10 @@ def control(variant: str) -> str:
 
 
 def pool(networks: Sequence[Any]) -> list[Any]:
-    """Returns networks of which each variant stands once in a replicate.
+    """Returns records with one record per replicate, level and control.
 
     Args:
-        networks: Records. A variant of one draw passes as it is.
+        networks: Records. A control with one draw is returned unchanged.
     """
     cells: dict[tuple[int, int, str], list[Any]] = {}
     for network in networks:

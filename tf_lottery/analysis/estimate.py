@@ -37,12 +37,12 @@ class Estimate:
 
     @property
     def low(self) -> float:
-        """The truth is above it with 97.5 % confidence; -inf if n is small."""
+        """Lower bound of the true mean at 97.5 %; -inf if n < `FEWEST`."""
         return self.mean - self.half_width()
 
     @property
     def high(self) -> float:
-        """The truth is below it with 97.5 % confidence; inf if n is small."""
+        """Upper bound of the true mean at 97.5 %; inf if n < `FEWEST`."""
         return self.mean + self.half_width()
 
     def half_width(self, alpha: float = ALPHA) -> float:
@@ -56,25 +56,25 @@ class Estimate:
         return quantile(self.n, alpha) * self.sd / math.sqrt(self.n)
 
     def is_above(self, value: float, alpha: float = ALPHA) -> bool:
-        """Returns whether a one-sided t test shows the truth to be above.
+        """Returns whether a one-sided t test shows a true mean above a value.
 
         Args:
-            value: The null hypothesis is a truth of at most this.
+            value: The null hypothesis is a true mean of at most this.
             alpha: Error rate of the test, in (0, 0.5).
         """
         return self.mean - self.half_width(alpha) > value
 
     def is_below(self, value: float, alpha: float = ALPHA) -> bool:
-        """Returns whether a one-sided t test shows the truth to be below.
+        """Returns whether a one-sided t test shows a true mean below a value.
 
         Args:
-            value: The null hypothesis is a truth of at least this.
+            value: The null hypothesis is a true mean of at least this.
             alpha: Error rate of the test, in (0, 0.5).
         """
         return self.mean + self.half_width(alpha) < value
 
     def prediction(self, trials: int) -> tuple[float, float]:
-        """Returns where the mean of so many new replicates lies, at 95 %.
+        """Returns the 95 % prediction interval of the mean of new replicates.
 
         Args:
             trials: Number of new replicates, >= 1.
@@ -92,9 +92,9 @@ def estimate(values: Sequence[float], grain: float = 0.0) -> Estimate:
     Args:
         values: One value per replicate.
         grain: Smallest difference that the measurement can show, such as one
-            example of the validation data. Values that agree by rounding have
-            at least the standard deviation of rounding, grain / sqrt(12): a
-            t test would take their agreement for certainty.
+            example of the validation data. The standard deviation is at least
+            that of rounding, grain / sqrt(12): otherwise a t test would be
+            certain of values that agree by rounding.
 
     Example:
         >>> estimate([1.0, 2.0, 3.0])
@@ -111,6 +111,6 @@ def quantile(n: int, alpha: float) -> float:
 
     Args:
         n: Number of replicates, >= 2.
-        alpha: Probability above it.
+        alpha: Probability above the quantile, in (0, 1).
     """
     return float(stats.t.ppf(1 - alpha, n - 1))

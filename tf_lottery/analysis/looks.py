@@ -1,4 +1,4 @@
-"""Replicates of a run, and when the verdict looks at them."""
+"""Numbers of replicates at which a run is judged."""
 
 import dataclasses
 import re
@@ -7,21 +7,22 @@ from tf_lottery.analysis.estimate import ALPHA, FEWEST
 from tf_lottery.core.errors import UserError
 
 TWO_LOOKS = 0.0147
-"""Error rate of each of two looks that err in 2.5 % of runs together.
+"""Error rate of each of two looks that together err in 2.5 % of runs.
 
 Pocock's bound (1977, Biometrika 64:191). It is exact for normal data and a
-first look at half of them; t tests need a first look at `_SHARE` of `_FIRST`
-replicates or more (tests/analysis/test_error_rates.py)."""
+first look at half of them. With t tests the first look needs at least `_SHARE`
+of the replicates, and at least `_FIRST` replicates
+(tests/analysis/test_error_rates.py)."""
 
 _FIRST, _SHARE = 5, 5 / 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Looks:
-    """At how many replicates a run is judged.
+    """Numbers of replicates at which a run is judged.
 
-    It is fixed before anything is trained: to look, train more and look again
-    would name a losing ticket in up to 7 % of runs in place of 2.5 %.
+    They are fixed before training. To look, train more and look again would
+    name a losing ticket in up to 7 % of runs in place of 2.5 %.
 
     Attributes:
         first: Replicates at the first look, >= 1.
@@ -33,11 +34,14 @@ class Looks:
 
     @classmethod
     def parse(cls, value: "int | str | Looks") -> "Looks":
-        """Returns looks from a number (`5`, `"5"`) or two (`"5:8"`).
+        """Returns looks from one number (`5`, `"5"`) or two (`"5:8"`).
+
+        Args:
+            value: Number of replicates, >= 1, or `"A:B"` with 5 <= A < B and
+                B at most 1.6 times A, which keeps the error rate.
 
         Raises:
-            ValueError: It is neither, or a verdict could not keep to its
-                error rate.
+            UserError: The value is neither.
 
         Example:
             >>> Looks.parse("5:8")
@@ -45,15 +49,15 @@ class Looks:
         """
         if isinstance(value, Looks):
             return value
-        found = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
-        if isinstance(value, bool) or not found or int(found[1]) < 1:
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
+        if isinstance(value, bool) or not match or int(match[1]) < 1:
             raise UserError(
                 "`replicates` must be a whole number of 1 or more, or two: "
                 '"5:8" trains 5, and 8 if these do not decide; got '
                 f"{value!r}."
             )
-        first = int(found[1])
-        looks = cls(first, int(found[2] or first))
+        first = int(match[1])
+        looks = cls(first, int(match[2] or first))
         if looks.is_sequential and not (
             _FIRST <= first < looks.last <= first / _SHARE
         ):
@@ -74,21 +78,24 @@ class Looks:
         return TWO_LOOKS if self.is_sequential else ALPHA
 
     def at(self, replicates: int) -> int:
-        """Returns how many replicates the look takes that is due.
+        """Returns the number of replicates of the next or current look.
 
         Args:
-            replicates: How many have been begun.
+            replicates: Number of replicates that have started.
         """
         return self.first if replicates <= self.first else self.last
 
     def require_continues(self, begun: "int | str | Looks", run: str) -> None:
-        """Raises a ValueError if a run was planned for other replicates.
+        """Raises an error if a run was planned for other replicates.
 
-        Fewer than three have no verdict, so such a run may grow.
+        A run of fewer than three has no verdict, so it may grow.
 
         Args:
-            begun: What the run was planned for.
-            run: Its address.
+            begun: Planned replicates of the run.
+            run: Address of the run directory.
+
+        Raises:
+            UserError: The run was planned for other replicates.
         """
         planned = Looks.parse(begun)
         if planned.last >= FEWEST and planned != self:
@@ -100,8 +107,6 @@ class Looks:
             )
 
     def __str__(self) -> str:
-        return (
-            f"{self.first}:{self.last}"
-            if self.is_sequential
-            else (f"{self.last}")
-        )
+        if self.is_sequential:
+            return f"{self.first}:{self.last}"
+        return f"{self.last}"

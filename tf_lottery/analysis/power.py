@@ -1,4 +1,4 @@
-"""How many replicates a verdict needs."""
+"""Power of the verdict, and the number of replicates it needs."""
 
 import dataclasses
 import math
@@ -9,23 +9,23 @@ from tf_lottery.analysis.comparison import Comparison
 from tf_lottery.analysis.estimate import ALPHA, FEWEST, quantile
 
 POWER = 0.9
-"""The probability with which a true effect is to be shown."""
+"""Desired probability that a true effect is shown."""
 
 MOST = 1_000
-"""Nobody trains more replicates."""
+"""Maximum number of replicates that is considered."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Effects:
-    """What tickets of a level are supposed to do in truth.
+    """Assumed true effects of the tickets of a level.
 
     Attributes:
         speed: Mean over trainings of log(dense early-stop step / ticket's
             catch-up step); log(1 / 0.5) if tickets take half the steps.
-        speed_sd: Its standard deviation, > 0.
+        speed_sd: Standard deviation of the speed, > 0.
         gain: Mean gain of the deciding metric, in its unit.
-        gain_sd: Its standard deviation, > 0.
-        margin: How much worse counts as no worse, >= 0.
+        gain_sd: Standard deviation of the gain, > 0.
+        margin: Loss of the metric that still counts as no worse, >= 0.
     """
 
     speed: float
@@ -39,9 +39,9 @@ class Effects:
         """Returns the effects that a run measured.
 
         Args:
-            comparison: Tickets against dense networks, of three replicates
-                or more.
-            margin: Margin of the deciding metric.
+            comparison: Tickets against dense networks over at least three
+                replicates.
+            margin: Margin of the deciding metric, >= 0.
         """
         speed, gain = comparison.speed, comparison.gain
         return cls(speed.mean, speed.sd, gain.mean, gain.sd, margin)
@@ -50,13 +50,13 @@ class Effects:
 def power(effects: Effects, replicates: int, alpha: float = ALPHA) -> float:
     """Returns the probability that the verdict names the ticket.
 
-    Both t tests have to succeed; they are taken as independent. It is the
-    power of the level that is tested first: no other one has to win before.
+    Both t tests have to succeed; they are assumed to be independent. This is
+    the power for the level tested first, which depends on no other level.
 
     Args:
-        effects: What is supposed to be true.
+        effects: Assumed true effects.
         replicates: Number of replicates, >= 3.
-        alpha: Error rate of each one-sided test.
+        alpha: Error rate of each one-sided test, in (0, 0.5).
 
     Returns:
         A probability in [0, 1].
@@ -75,19 +75,21 @@ def _t_power(distance: float, sd: float, n: int, alpha: float) -> float:
     shift = distance / sd * math.sqrt(n)
     critical = quantile(n, alpha)
     # SciPy's noncentral t gives nan far in its tails.
-    found = float(stats.nct.sf(critical, n - 1, shift))
-    return found if math.isfinite(found) else float(shift > critical)
+    probability = float(stats.nct.sf(critical, n - 1, shift))
+    if math.isfinite(probability):
+        return probability
+    return float(shift > critical)
 
 
 def replicates(effects: Effects, wanted: float = POWER) -> int | None:
-    """Returns how many replicates name the ticket with that probability.
+    """Returns the number of replicates that a desired power needs.
 
     Args:
-        effects: What is supposed to be true.
-        wanted: The probability, in (0, 1).
+        effects: Assumed true effects.
+        wanted: Probability that the verdict names the ticket, in (0, 1).
 
     Returns:
-        The number; None if no number up to `MOST` does.
+        The number; `None` if it is above `MOST`.
     """
     if effects.speed <= 0 or effects.gain <= -effects.margin:
         return None

@@ -1,10 +1,10 @@
-"""This module knows the values that the paper published, as bands.
+"""The paper's published curves, as bands.
 
-Its text prints few absolute values, so most are read off PNG copies of its
-Figs. 1, 3 and 5, which show means of five trials. A reading is uncertain by
-about 0.2 points of accuracy and 400 steps for LeNet, 0.3 points and 100 steps
-for the convolutional networks, whose axes are coarser; where several readings
-differ, the band spans them all. Nothing can be read of its Figs. 7 and 8.
+The text prints few absolute values, so most are read off PNG copies of Figs. 1,
+3 and 5, which show means of five trials. The error of a reading is about 0.2
+points of accuracy and 400 steps for LeNet, 0.3 points and 100 steps for the
+convolutional networks, whose axes are coarser. If several readings differ, the
+band spans them all. Figs. 7 and 8 cannot be read.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ class Band:
     """One curve of the paper, with the uncertainty of reading it.
 
     Attributes:
-        variant: Whose it is: `"ticket"`, or the control's name.
-        column: The column of results.csv that it is of.
-        source: Where it was read.
-        points: Density to the lowest and highest value that agree, in the
+        variant: `"ticket"`, or the name of a control.
+        column: Column of results.csv.
+        source: Figure or section of the paper.
+        points: Density to the lowest and highest possible value, in the
             column's unit; from dense to sparse.
     """
 
@@ -39,7 +39,7 @@ def _band(
     error: float,
     readings: Mapping[float, float | tuple[float, float]],
 ) -> Band:
-    """Returns readings, at percent of weights, widened by their error."""
+    """Returns the band of readings, by percent of weights, and their error."""
     scale = 0.01 if column == ACCURACY else 1
     points = {}
     for left, reading in readings.items():
@@ -245,14 +245,14 @@ BANDS: dict[tuple[str, str], tuple[Band, ...]] = {
     ("conv_4", "cifar10"): _CONV_4,
     ("conv_6", "cifar10"): _CONV_6,
 }
-"""By model and data set, of tickets pruned iteratively."""
+"""Bands of iteratively pruned tickets, by model and data set."""
 
 
 def bands(settings: Mapping[str, Any]) -> tuple[Band, ...]:
-    """Returns the paper's curves for a run of these settings, if it has any.
+    """Returns the paper's curves for a run; empty if there are none.
 
     Args:
-        settings: As `experiment.Config` has them.
+        settings: Fields of the run's `experiment.Config`, by name.
     """
     if settings.get("schedule") != "geometric" or settings.get("model_options"):
         return ()

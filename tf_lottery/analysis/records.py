@@ -1,4 +1,4 @@
-"""What an analysis reads of a trained network."""
+"""Protocols of the records that an analysis reads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -6,41 +6,41 @@ from typing import Any, Protocol
 import numpy as np
 
 
-class Placed(Protocol):
-    """Something that has a network's place in a run."""
+class Indexed(Protocol):
+    """A record with the indices of a network in a run."""
 
     @property
     def replicate(self) -> int:
-        """Its replicate."""
+        """Index of the replicate."""
 
     @property
     def level(self) -> int:
-        """Its level."""
+        """Index of the level."""
 
     @property
     def variant(self) -> str:
         """`"ticket"`, or the control's name."""
 
 
-class Network(Placed, Protocol):
+class Network(Indexed, Protocol):
     """A trained network: a record of a run directory."""
 
     @property
     def row(self) -> Mapping[str, Any]:
-        """Its row of results.csv, and its other metrics."""
+        """Row of results.csv, and other metrics."""
 
     @property
     def curve(self) -> Mapping[str, Sequence[float]]:
-        """Column to values over its evaluations."""
+        """Column to values over the evaluations."""
 
     @property
     def per_example(self) -> Mapping[str, np.ndarray]:
-        """Split to the deciding metric of each example at early stop."""
+        """Split to deciding metric at early stop, `[examples]`."""
 
 
-class Missing(Placed, Protocol):
-    """A network without results: its loss became nan or infinite."""
+class Missing(Indexed, Protocol):
+    """A network without results, because its loss became nan or infinite."""
 
     @property
     def step(self) -> int:
-        """The step at which that was seen."""
+        """First step at which the loss was not finite."""

@@ -1,11 +1,11 @@
-"""The smallest network that loses little, on new examples.
+"""The smallest trained network that loses little on new examples.
 
-The practitioner's question: these trained networks, other data. It takes one
-replicate. Each level's drop against the dense network is tested on the
-validation examples, one-sided, from dense to sparse; the first level that is
-not shown to lose at most `max_drop` ends the sequence. So a level that loses
-more is chosen in at most 2.5 % of cases, whatever the number of levels
-(fixed-sequence test, Maurer et al. 1995). Steps do not matter here.
+One replicate is enough, because the question is about these trained networks
+and not about new trainings. The drop of each level against the dense network is
+tested on the validation examples, one-sided, from dense to sparse. The first
+level that is not shown to lose at most `max_drop` ends the sequence, so a level
+that loses more is chosen in at most 2.5 % of cases for any number of levels
+(fixed-sequence test, Maurer et al. 1995). Training steps do not matter.
 """
 
 import dataclasses
@@ -20,20 +20,20 @@ from tf_lottery.analysis.records import Network
 from tf_lottery.core.errors import UserError
 
 CONFIDENCE = 0.975
-"""Probability with which a chosen level loses no more than it may."""
+"""Probability that a chosen level loses at most the allowed drop."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """How much a level loses against the dense network.
+    """Loss in the deciding metric of a level against the dense network.
 
     Attributes:
         level: The level.
-        density: Its density.
-        drop: By how much its metric is worse, in the metric's unit; below 0
-            it is better.
-        most: The drop on new examples is at most this, with the confidence
-            that was asked for.
+        density: Density of the level, in (0, 1].
+        drop: Difference to the dense network's metric, in the metric's unit;
+            above 0 if the level is worse.
+        most: Upper bound of the drop on new examples, with the requested
+            confidence.
         error: Standard error of the drop over examples.
         examples: Number of validation examples.
     """
@@ -49,18 +49,18 @@ class Drop:
 def of_decisions(
     one: np.ndarray, dense: np.ndarray, max_drop: float, confidence: float
 ) -> tuple[float, float, float]:
-    """Returns drop, upper bound and standard error of paired right or wrong.
+    """Returns drop, upper bound and standard error of paired decisions.
 
     The bound is that of the score interval for a difference of paired
-    proportions (Tango 1998, Statistics in Medicine 17:891): unlike the normal
-    one it does not shrink to nothing where two networks agree on all of a few
+    proportions (Tango 1998, Statistics in Medicine 17:891). Unlike the normal
+    interval it does not shrink to zero if two networks agree on all of a few
     examples.
 
     Args:
         one: Whether the network is right, bool `[examples]`.
-        dense: The same of the dense network.
-        max_drop: The drop at which the error is stated, in (0, 1).
-        confidence: Of the bound, in [0.5, 1).
+        dense: Whether the dense network is right, bool `[examples]`.
+        max_drop: Drop at which the standard error is computed, in (0, 1).
+        confidence: Confidence of the bound, in [0.5, 1).
     """
     n = len(one)
     lost, won = int((dense & ~one).sum()), int((one & ~dense).sum())
@@ -80,7 +80,7 @@ def of_decisions(
 
 
 def _score_error(lost: int, won: int, n: int, drop: float) -> float:
-    """Returns the standard error of a drop if the truth were `drop`."""
+    """Returns the standard error of a drop under the hypothesis `drop`."""
     # Tango's restricted maximum-likelihood estimate of P(won).
     b = -lost - won + (2 * n - lost + won) * drop
     # The roles of lost and won are those of his x12 and x21.
@@ -95,10 +95,10 @@ def of_means(
     """Returns drop, upper bound and standard error of paired values.
 
     Args:
-        one: The metric of each example, float `[examples]`.
-        dense: The same of the dense network.
-        metric: The metric.
-        confidence: Of the bound, in [0.5, 1).
+        one: Metric of each example, float `[examples]`.
+        dense: Metric of the dense network, float `[examples]`.
+        metric: Deciding metric.
+        confidence: Confidence of the bound, in [0.5, 1).
     """
     d = -metric.sign * (one.astype(np.float64) - dense.astype(np.float64))
     if len(d) < 2:
@@ -118,11 +118,11 @@ def drop_between(
     """Returns drop, upper bound and standard error, paired by example.
 
     Args:
-        one: The metric of each example, bool or float `[examples]`.
-        dense: The same of the dense network.
-        metric: The metric.
-        max_drop: The drop that is tested.
-        confidence: Of the bound, in [0.5, 1).
+        one: Metric of each example, bool or float `[examples]`.
+        dense: Metric of the dense network, bool or float `[examples]`.
+        metric: Deciding metric.
+        max_drop: Largest allowed drop, in the metric's unit, > 0.
+        confidence: Confidence of the bound, in [0.5, 1).
     """
     if one.dtype == bool and dense.dtype == bool:
         return of_decisions(one, dense, max_drop, confidence)
@@ -132,28 +132,29 @@ def drop_between(
 def drops(
     networks: Sequence[Network], max_drop: float, confidence: float
 ) -> list[Drop]:
-    """Returns how much each level loses of the metric that decides a run.
+    """Returns the drop of each level in the deciding metric of a run.
 
     Args:
-        networks: Records of one replicate; controls are left out.
-        max_drop: The drop that is tested, in the metric's unit.
-        confidence: Of the upper bounds, in [0.5, 1).
+        networks: Records of one replicate; controls are ignored.
+        max_drop: Largest allowed drop, in the metric's unit, > 0.
+        confidence: Confidence of the upper bounds, in [0.5, 1).
 
     Raises:
-        ValueError: There is no validation data, or `max_drop` is out of range.
+        UserError: There is no validation data, or `max_drop` or `confidence`
+            is out of range.
     """
     tickets = {n.level: n for n in networks if n.variant == "ticket"}
     metric = deciding([n.row for n in tickets.values() if not n.level])
     require(max_drop, confidence, metric)
     if any("validation" not in n.per_example for n in tickets.values()):
         raise UserError(NO_VALIDATION)
-    found = []
+    results = []
     for level in sorted(tickets.keys() - {0}):
         one, dense = (tickets[k].per_example["validation"] for k in (level, 0))
         numbers = drop_between(one, dense, metric, max_drop, confidence)
         density = tickets[level].row["density"]
-        found.append(Drop(level, density, *numbers, len(one)))
-    return found
+        results.append(Drop(level, density, *numbers, len(one)))
+    return results
 
 
 NO_VALIDATION = (
@@ -163,12 +164,16 @@ NO_VALIDATION = (
 
 
 def require(max_drop: float, confidence: float, metric: Deciding) -> None:
-    """Raises a ValueError if an argument is out of range.
+    """Raises an error if an argument is out of range.
 
     Args:
-        max_drop: In the metric's unit.
-        confidence: Of the bounds.
-        metric: The metric.
+        max_drop: Largest allowed drop, in the metric's unit, > 0; for
+            fractions below 1.
+        confidence: Confidence of the bounds, in [0.5, 1).
+        metric: Deciding metric.
+
+    Raises:
+        UserError: An argument is out of range.
     """
     most = 1.0 if metric.is_fraction else math.inf
     if not 0 < max_drop < most:
@@ -187,8 +192,8 @@ def choose(drops: Sequence[Drop], max_drop: float) -> Drop | None:
     """Returns the smallest level that is shown to lose at most `max_drop`.
 
     Args:
-        drops: Of all levels from 1 on, by level.
-        max_drop: In the metric's unit, >= 0.
+        drops: Drops of all levels from 1 on, in the order of levels.
+        max_drop: Largest allowed drop, in the metric's unit, >= 0.
     """
     chosen = None
     for drop in drops:
@@ -201,13 +206,13 @@ def choose(drops: Sequence[Drop], max_drop: float) -> Drop | None:
 def refusal(
     drops: Sequence[Drop], metric: Deciding, max_drop: float, confidence: float
 ) -> str:
-    """Returns in a line why no level is chosen, and what would settle it.
+    """Returns the reason why no level is chosen, and a remedy, in one line.
 
     Args:
-        drops: Of all levels from 1 on, by level.
-        metric: The metric.
-        max_drop: In the metric's unit.
-        confidence: That was asked for.
+        drops: Drops of all levels from 1 on, in the order of levels.
+        metric: Deciding metric.
+        max_drop: Largest allowed drop, in the metric's unit, > 0.
+        confidence: Confidence of the bounds, in [0.5, 1).
     """
     if not drops:
         return "Only the dense network is trained: there is no smaller one."
@@ -244,12 +249,12 @@ def _change(drop: float, metric: Deciding) -> str:
 
 
 def examples_needed(drop: Drop, max_drop: float, confidence: float) -> int:
-    """Returns how many examples would show a level to lose little enough.
+    """Returns the number of examples that would show that a drop is allowed.
 
     Args:
-        drop: The level, whose estimate is below `max_drop`.
-        max_drop: In the metric's unit.
-        confidence: Of the test.
+        drop: Drop of a level, below `max_drop`.
+        max_drop: Largest allowed drop, in the metric's unit, > 0.
+        confidence: Confidence of the test, in [0.5, 1).
     """
     z = float(stats.norm.ppf(confidence))
     ratio = z * drop.error / (max_drop - drop.drop)

@@ -1,4 +1,4 @@
-"""The levels of a run, side by side in a table."""
+"""Tables of a run with one row per level."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,11 @@ Row = dict[str, float | int | None]
 
 
 def variants(networks: Sequence[Network]) -> list[str]:
-    """Returns `"ticket"`, if there are any, then the controls by name."""
+    """Returns the variants by name, `"ticket"` first.
+
+    Args:
+        networks: Records.
+    """
     names = {control_draws.control(n.variant) for n in networks}
     return sorted(names, key=lambda name: (name != "ticket", name))
 
@@ -27,41 +31,45 @@ def by_level(networks: Sequence[Network]) -> list[Row]:
             within their replicate first.
 
     Returns:
-        Rows with `level`, `density`, and for every variant `early_stop_step`,
-        and the deciding metric at early stop (on test data, else on validation
-        data), keyed `"ticket accuracy"`, `"ticket loss"`; None where there is
-        no such network.
+        Rows with `level`, `density`, and for each variant the early-stop step
+        (`"ticket early_stop_step"`) and the deciding metric at early stop on
+        test data, else on validation data (`"ticket accuracy"`); `None` if
+        there is no such network.
     """
     metric = deciding_metric(networks)
     networks = control_draws.pool(networks)
     rows = []
     for level in sorted({n.level for n in networks}):
-        here = [n for n in networks if n.level == level]
+        of_level = [n for n in networks if n.level == level]
         row: Row = {
             "level": level,
-            "density": mean(here, "ticket", "density"),
+            "density": mean(of_level, "ticket", "density"),
         }
         for variant in variants(networks):
             row[f"{variant} early_stop_step"] = mean(
-                here, variant, "early_stop_step"
+                of_level, variant, "early_stop_step"
             )
             row[f"{variant} {metric.name}"] = mean(
-                here, variant, *columns(metric)
+                of_level, variant, *columns(metric)
             )
         rows.append(row)
     return rows
 
 
 def deciding_metric(networks: Sequence[Network]) -> Deciding:
-    """Returns the metric that decides the run of these networks."""
+    """Returns the deciding metric of a run.
+
+    Args:
+        networks: Records of all replicates.
+    """
     return deciding([n.row for n in networks if n.level == 0])
 
 
 def columns(metric: Deciding) -> tuple[str, ...]:
-    """Returns the columns that a metric is taken from: the first that is there.
+    """Returns the columns with a metric, in order of preference.
 
     Args:
-        metric: The metric.
+        metric: Deciding metric of the run.
     """
     return (
         metric.column("test"),
@@ -71,19 +79,24 @@ def columns(metric: Deciding) -> tuple[str, ...]:
 
 
 def value(network: Network, *names: str) -> float | None:
-    """Returns the first of these columns that the network has."""
+    """Returns the value in the first column that a network has, or `None`.
+
+    Args:
+        network: Record of the network.
+        names: Names of columns, in order of preference.
+    """
     return next((network.row[c] for c in names if c in network.row), None)
 
 
 def mean(
     networks: Sequence[Network], variant: str, *names: str
 ) -> float | None:
-    """Returns the mean of a variant's first of these columns, if any has one.
+    """Returns the mean of a column over replicates, or `None` without values.
 
     Args:
-        networks: Records of one level, draws pooled.
-        variant: Whose.
-        names: Names of columns; of each network the first it has counts.
+        networks: Records of one level, draws of controls averaged.
+        variant: Variant whose networks are averaged.
+        names: Names of columns; the first that a network has is used.
     """
     values = [value(n, *names) for n in networks if n.variant == variant]
     known = [v for v in values if v is not None]
@@ -95,13 +108,13 @@ def text(networks: Sequence[Network], judgment: Judgment | None = None) -> str:
 
     Args:
         networks: Records of all replicates.
-        judgment: Adds what the verdict rests on: the outcome of each level,
-            and the share of the dense network's steps that tickets take to
-            its lowest validation loss.
+        judgment: Verdicts on the run; they add the outcome of each level, and
+            the share of the dense network's steps that tickets take to its
+            lowest validation loss.
 
     Returns:
-        Lines: means over replicates, with half the width of their 95 %
-        interval (Student's t) from three replicates on.
+        Lines of means over replicates; from three replicates on with half the
+        width of their 95 % interval (Student's t).
     """
     names, metric = variants(networks), deciding_metric(networks)
     verdicts = {v.level: v for v in judgment.verdicts} if judgment else {}
@@ -113,18 +126,18 @@ def text(networks: Sequence[Network], judgment: Judgment | None = None) -> str:
         header += [f"{name}: early stop", metric.title]
     lines = [header]
     for level in sorted({n.level for n in networks}):
-        here = [n for n in networks if n.level == level]
-        density = mean(here, "ticket", "density") or 0.0
+        of_level = [n for n in networks if n.level == level]
+        density = mean(of_level, "ticket", "density") or 0.0
         cells = [f"{level}", f"{100 * density:.2f} %"]
         if verdicts:
             cells.append(verdicts[level].outcome if level in verdicts else "")
         if compared:
-            found = compared.get(level)
-            cells.append("" if found is None else _catches_up(found))
+            comparison = compared.get(level)
+            cells.append(_catches_up(comparison) if comparison else "")
         for name in names:
-            own = [n for n in here if n.variant == name]
-            cells.append(spread(own, ("early_stop_step",), "{:,.0f}", 1))
-            cells.append(_metric(own, metric))
+            of_variant = [n for n in of_level if n.variant == name]
+            steps = spread(of_variant, ("early_stop_step",), "{:,.0f}", 1)
+            cells += [steps, _metric(of_variant, metric)]
         lines.append(cells)
     widths = [
         max(len(c) for c in column) for column in zip(*lines, strict=True)
@@ -136,10 +149,12 @@ def text(networks: Sequence[Network], judgment: Judgment | None = None) -> str:
     return f"{table}\n{_note(networks, metric, bool(compared))}"
 
 
-def _catches_up(found: Comparison) -> str:
-    low, high = (math.exp(-end) for end in (found.speed.high, found.speed.low))
-    text = f"{100 * math.exp(-found.speed.mean):.0f} %"
-    if not found.speed.has_interval:
+def _catches_up(comparison: Comparison) -> str:
+    low, high = (
+        math.exp(-end) for end in (comparison.speed.high, comparison.speed.low)
+    )
+    text = f"{100 * math.exp(-comparison.speed.mean):.0f} %"
+    if not comparison.speed.has_interval:
         return text
     return f"{text} [{100 * low:.0f}-{100 * min(high, 99):.0f}]"
 
@@ -157,30 +172,30 @@ def spread(
     """Returns a mean over replicates, and half the width of its interval.
 
     Args:
-        networks: Records of one level and variant, draws pooled.
-        names: Names of columns; of each network the first it has counts.
-        form: Format of a number.
-        scale: What numbers are multiplied with.
+        networks: Records of one level and variant, draws of controls averaged.
+        names: Names of columns; the first that a network has is used.
+        form: Format string of a number.
+        scale: Factor from the column to the printed number.
 
     Returns:
         Text such as `"2,967 ±640"`; without the width for fewer than three
-        replicates; empty if none has such a column.
+        replicates; empty without values.
     """
     values = [value(n, *names) for n in networks]
     known = [scale * v for v in values if v is not None]
     if not known:
         return ""
-    found = estimate(known)
-    text = form.format(found.mean)
-    if not found.has_interval:
+    measured = estimate(known)
+    text = form.format(measured.mean)
+    if not measured.has_interval:
         return text
-    return f"{text} ±{form.format(found.half_width())}"
+    return f"{text} ±{form.format(measured.half_width())}"
 
 
 def _note(
     networks: Sequence[Network], metric: Deciding, has_verdict: bool
 ) -> str:
-    """Says what the numbers of the table are."""
+    """Returns a description of the table's numbers."""
     counts = sorted(
         {
             len([n for n in networks if n.variant == "ticket" and n.level == k])

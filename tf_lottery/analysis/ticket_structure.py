@@ -1,4 +1,4 @@
-"""This module knows what tickets are made of: weights and connections."""
+"""Weights and connections of the tickets of one replicate."""
 
 import dataclasses
 import re
@@ -6,24 +6,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_lottery.core.errors import UserError
-
 Kernels = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class TicketStructure:
-    """The tickets of one replicate, taken apart.
+    """Weights and masks of one replicate.
 
     Attributes:
-        replicate: Which.
-        initial: Kernel path to the dense network's initial weights.
-        trained: Kernel path to its weights at the end of its training.
-        masks: Level to kernel path to what is kept, bool, of the same shape;
-            level 0 among them.
-        image: The shape of the images that are put in, height, width and
-            channels; None if they are none, or not flattened.
-        reader: The path of the kernel that reads their pixels; `""` if none.
+        replicate: Index of the replicate.
+        initial: Kernel path to initial weights of the dense network.
+        trained: Kernel path to weights of the dense network at the end of
+            training.
+        masks: Level, from 0 on, to kernel path to mask, bool, True where a
+            weight is kept.
+        image: Height, width and channels of the input images; `None` if the
+            network does not read flattened images.
+        reader: Path of the kernel that reads the pixels; `""` if there is
+            none.
     """
 
     replicate: int
@@ -35,7 +35,7 @@ class TicketStructure:
 
     @property
     def layers(self) -> list[str]:
-        """The kernels' paths, `conv_2` before `conv_10`; no empty ones."""
+        """Paths of kernels with weights, `conv_2` before `conv_10`."""
         return sorted(
             (path for path in self.initial if self.masks[0][path].any()),
             key=lambda path: [
@@ -45,12 +45,12 @@ class TicketStructure:
         )
 
     def density(self, level: int) -> float:
-        """Returns the share of all weights that a level keeps."""
+        """Returns the share of all weights that a level keeps, in [0, 1]."""
         masks = self.masks[level].values()
         return sum(int(m.sum()) for m in masks) / sum(m.size for m in masks)
 
     def layer_density(self, level: int, path: str) -> float:
-        """Returns the share of one kernel's weights that a level keeps."""
+        """Returns the share of a kernel's weights that a level keeps."""
         return float(self.masks[level][path].mean())
 
     def survivors(self, level: int, path: str) -> np.ndarray:
@@ -58,23 +58,23 @@ class TicketStructure:
         return self.initial[path][self.masks[level][path]]
 
     def sides(self, level: int, path: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns masks of the weights kept, and of those pruned by then."""
+        """Returns the masks of the kept and of the pruned weights."""
         kept = self.masks[level][path]
         return kept, self.masks[0][path] & ~kept
 
     def readers(self, level: int) -> np.ndarray:
-        """Returns how many weights read each pixel, `[height, width]`."""
+        """Returns the number of weights per pixel, `[height, width]`."""
         if self.image is None:
-            raise UserError("No kernel reads an image.")
+            raise ValueError("No kernel reads an image.")
         mask = self.masks[level][self.reader]
         return mask.sum(axis=1).reshape(self.image).sum(axis=2)
 
     def moved(self, path: str) -> np.ndarray:
-        """Returns |θT - θ0| of the dense network, of a kernel's shape."""
+        """Returns |θT - θ0| of the dense network, in the kernel's shape."""
         return np.abs(self.trained[path] - self.initial[path])
 
     def grown(self, path: str) -> np.ndarray:
-        """Returns |θT| - |θ0| of the dense network, of a kernel's shape."""
+        """Returns |θT| - |θ0| of the dense network, in the kernel's shape."""
         return np.abs(self.trained[path]) - np.abs(self.initial[path])
 
 
@@ -82,7 +82,7 @@ def incoming(mask: np.ndarray) -> np.ndarray:
     """Returns the share of its inputs that each output unit keeps.
 
     Args:
-        mask: Bool, `[..., inputs, outputs]`; a convolution's unit is a
+        mask: Bool, `[..., inputs, outputs]`; a unit of a convolution is a
             channel.
 
     Example:
@@ -94,6 +94,10 @@ def incoming(mask: np.ndarray) -> np.ndarray:
 
 def outgoing(mask: np.ndarray) -> np.ndarray:
     """Returns the share of its outputs that each input unit keeps.
+
+    Args:
+        mask: Bool, `[..., inputs, outputs]`; a unit of a convolution is a
+            channel.
 
     Example:
         >>> outgoing(np.array([[True, False], [True, True]]))

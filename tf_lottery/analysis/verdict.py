@@ -1,4 +1,4 @@
-"""Which tickets win: the rule, with its error rate.
+"""Verdicts on tickets, with their error rate.
 
 A ticket wins at a level if new trainings of it are shown to
 
@@ -12,16 +12,16 @@ each by a one-sided t test at 2.5 % (Frankle & Carbin 2019, Sec. 1: "at most as
 many steps", "the same accuracy"). Both must hold, so a level that fails one of
 them is named in at most 2.5 % of runs.
 
-Levels are tested in a sequence that the data do not choose: first the level
-nearest to `ANCHOR`, then the sparser ones, then the denser ones. The first
-failure ends the sequence. So the error rate holds for all levels together
-without any other correction (fixed-sequence test, Maurer et al. 1995).
+The sequence of tests does not depend on the data: first the level nearest to
+`ANCHOR`, then the sparser ones, then the denser ones. The first failure ends
+the sequence, so the error rate holds for all levels together without another
+correction (fixed-sequence test, Maurer et al. 1995).
 
-Differs from the paper, which compares early-stop steps: the step of the lowest
-validation loss is the place of a minimum of a flat and noisy curve, and the
-same training stops at 6,600 or 5,200 on other validation examples. The step at
-which a curve falls to a given loss is far steadier. Early-stop steps are
-reported beside it, and stay a claim of their own (`claims`).
+Differs from the paper, which compares early-stop steps: the validation loss is
+flat and noisy around its minimum, and the same training stops at 6,600 or 5,200
+on other validation examples. The step at which the loss falls to a fixed value
+varies far less. Early-stop steps are reported too, and tested as a claim of the
+paper (`claims`).
 """
 
 import dataclasses
@@ -37,13 +37,13 @@ from tf_lottery.analysis.looks import Looks
 from tf_lottery.analysis.records import Missing, Network
 
 ANCHOR = 0.211
-"""The density at which the sequence of levels begins, that of the paper's
-fastest LeNet tickets (Frankle & Carbin 2019, Sec. 2)."""
+"""Density at which the sequence of levels begins, that of the paper's fastest
+LeNet tickets (Frankle & Carbin 2019, Sec. 2)."""
 
 TOO_SHORT = 0.95
-"""A dense network that stops after this share of its steps would have gone on
-learning: when it would have stopped is not known. There is no verdict if that
-holds for more than half of the replicates."""
+"""A dense network whose early stop is after this share of its steps was still
+learning, so its true early stop is not known. There is no verdict if that holds
+for more than half of the replicates."""
 
 WINNING, LOSING, UNDECIDED = "winning", "not winning", "undecided"
 NOT_TESTED, SHORT = "not tested", "trained too short"
@@ -54,12 +54,12 @@ class Verdict:
     """The verdict on the tickets of one level.
 
     Attributes:
-        comparison: The tickets against the dense networks.
+        comparison: Tickets against dense networks.
         outcome: `"winning"`; `"not winning"`: shown to be slower, or worse by
             more than the margin, with 95 % confidence for all levels
-            together; `"undecided"`; `"not tested"`: a level before it in the
+            together; `"undecided"`; `"not tested"`: an earlier level in the
             sequence failed, or replicates are missing; `"trained too short"`.
-        reason: Why it is not winning, in words; empty if it is.
+        reason: Reason why the level does not win; empty if it wins.
     """
 
     comparison: Comparison
@@ -68,17 +68,17 @@ class Verdict:
 
     @property
     def level(self) -> int:
-        """Its level."""
+        """Level of the tickets."""
         return self.comparison.level
 
     @property
     def density(self) -> float:
-        """Its density."""
+        """Density of the tickets, in (0, 1]."""
         return self.comparison.density
 
     @property
     def is_winning(self) -> bool:
-        """Whether it is shown to win."""
+        """Whether the tickets are shown to win."""
         return self.outcome == WINNING
 
 
@@ -90,13 +90,13 @@ class Judgment:
     """The verdicts on a run.
 
     Attributes:
-        metric: The metric that decides.
-        comparisons: Tickets against dense networks, by level.
-        verdicts: Verdicts by level; empty if there is none.
-        replicates: Number of replicates that were compared.
-        looks: When the run is judged.
-        problem: Why there is no verdict, in words; empty if there is one.
-        notes: Sentences on what is missing, or known in part.
+        metric: Deciding metric of the run.
+        comparisons: Tickets against dense networks, in the order of levels.
+        verdicts: Verdicts in the order of levels; empty if there are none.
+        replicates: Number of compared replicates.
+        looks: Numbers of replicates at which the run is judged.
+        problem: Reason why there is no verdict; empty if there is one.
+        notes: Sentences about missing networks and late early stops.
     """
 
     metric: Deciding
@@ -115,7 +115,7 @@ class Judgment:
 
     @property
     def is_settled(self) -> bool:
-        """Whether more replicates could not change what is named first."""
+        """Whether the level tested first is decided."""
         first = sequence(self.verdicts)[:1]
         return any(v.outcome in (WINNING, LOSING, SHORT) for v in first)
 
@@ -130,13 +130,13 @@ def judge(
 
     Args:
         networks: Records of all replicates.
-        looks: At how many replicates the run is judged, as it was planned.
-            None: at those that there are.
+        looks: Planned numbers of replicates at which the run is judged; `None`
+            judges all replicates.
         missing: Networks whose loss became nan or infinite.
-        levels: How many levels are planned. A run under way has no verdict.
-            None: those that there are.
+        levels: Number of planned levels: a run with fewer has no verdict.
+            `None` accepts any number of levels.
     """
-    # Probes find where to rewind to; the verdict compares none of them.
+    # Probes search the rewind step; they are not compared.
     missing = [n for n in missing if not n.variant.startswith("probe_")]
     dense = [n for n in networks if not n.level and n.variant == "ticket"]
     metric = deciding([n.row for n in dense])
@@ -169,10 +169,10 @@ def judge(
 
 
 def sequence(levels: Sequence[_Level]) -> Sequence[_Level]:
-    """Returns levels in the order in which they are tested.
+    """Returns levels in the order of their tests.
 
     Args:
-        levels: Verdicts or comparisons, one a level.
+        levels: One verdict or comparison per level.
     """
     if not levels:
         return []
@@ -219,8 +219,8 @@ def _tested(
     comparison: Comparison, metric: Deciding, alpha: float, levels: int
 ) -> Verdict:
     speed, gain = comparison.speed, comparison.gain
-    # Bonferroni: a level that wins is denied in at most 5 % of runs, which
-    # have two ways to deny it.
+    # Bonferroni over levels: with two tests, a winning level is called not
+    # winning in at most 5 % of runs.
     is_slower = speed.is_below(0, alpha / levels)
     is_worse = gain.is_below(-metric.margin, alpha / levels)
     reasons = []
@@ -253,7 +253,7 @@ def _problem(
     begun: int,
     levels: int | None,
 ) -> str:
-    """Returns why there is no verdict; empty if there is one."""
+    """Returns the reason why there is no verdict; empty if there is one."""
     dense = [n for n in networks if not n.level and n.variant == "ticket"]
     if not dense:
         return "no dense network (level 0) is trained"
@@ -289,10 +289,10 @@ def _late(dense: Sequence[Network]) -> list[Network]:
 
 
 def _too_short(dense: Sequence[Network]) -> str:
-    """Returns that most dense networks were still learning, else nothing.
+    """Returns a reason if most dense networks were still learning.
 
-    One of several may stop late by chance, for its curve is flat there. That
-    names no ticket wrongly: its early-stop step is taken as too low.
+    One of several may stop late by chance, because its loss is flat there. No
+    ticket is wrongly named then, because the early-stop step is underestimated.
     """
     late = _late(dense)
     if 2 * len(late) <= len(dense):

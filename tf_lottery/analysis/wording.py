@@ -11,12 +11,12 @@ _Z = 1.96  # of a 95 % interval over examples
 
 
 def steps_share(speed: Estimate, is_shown_slower: bool = False) -> str:
-    """Returns in which share of the dense network's steps a ticket catches up.
+    """Returns the share of the dense network's steps until a catch-up.
 
     Args:
-        speed: Of a `Comparison` with the dense network.
-        is_shown_slower: Whether to give the lower bound of the share and not
-            its upper one.
+        speed: `Comparison.speed` against the dense network.
+        is_shown_slower: Whether the text has the lower bound of the share in
+            place of the upper bound.
 
     Example:
         >>> steps_share(Estimate(math.log(2), 0.0, 3))
@@ -35,10 +35,10 @@ def _percent(logarithm: float) -> str:
 
 
 def stops(sooner: Estimate) -> str:
-    """Returns by how much earlier than the dense network a ticket stops.
+    """Returns how much earlier than the dense network a ticket stops.
 
     Args:
-        sooner: Of a `Comparison` with the dense network.
+        sooner: `Comparison.sooner` against the dense network.
 
     Example:
         >>> stops(Estimate(math.log(2), 0.0, 3))
@@ -66,24 +66,23 @@ def _percent_off(logarithm: float) -> int:
 
 
 def gain(comparison: Comparison, metric: Deciding) -> str:
-    """Returns by how much the deciding metric is better, with a bound.
+    """Returns the improvement of the deciding metric, with a bound.
 
     Args:
-        comparison: The comparison. Of fewer than three replicates the
-            interval is over validation examples, and says nothing of new
-            trainings.
-        metric: The deciding metric.
+        comparison: Comparison with the gain. With fewer than three replicates
+            the interval is over validation examples only, not over trainings.
+        metric: Deciding metric of the run.
     """
-    found = comparison.gain
-    text = metric.difference(found.mean)
+    estimated = comparison.gain
+    text = metric.difference(estimated.mean)
     if not metric.is_fraction:
         text += f" of {metric.title}"
-    if found.has_interval:
-        return f"{text} on validation data ({metric.bound(found.low)})"
+    if estimated.has_interval:
+        return f"{text} on validation data ({metric.bound(estimated.low)})"
     if math.isnan(comparison.examples):
         return f"{text} on validation data"
     half = _Z * comparison.examples
-    ends = (found.mean - half, found.mean + half)[:: metric.sign]
+    ends = (estimated.mean - half, estimated.mean + half)[:: metric.sign]
     low, high = map(metric.difference, ends)
     return (
         f"{text} on validation data (95 % interval over its examples {low} to "
@@ -92,12 +91,12 @@ def gain(comparison: Comparison, metric: Deciding) -> str:
 
 
 def against(comparison: Comparison, control: str, metric: Deciding) -> str:
-    """Returns how a control compares with its ticket.
+    """Returns how a control compares with the ticket.
 
     Args:
-        comparison: The ticket against the control.
-        control: The control's name.
-        metric: The deciding metric.
+        comparison: Ticket against control.
+        control: Name of the control.
+        metric: Deciding metric of the run.
     """
     slower, lost = comparison.sooner, comparison.gain
     times = f"{math.exp(slower.mean):.1f} times the steps"
@@ -110,14 +109,17 @@ def against(comparison: Comparison, control: str, metric: Deciding) -> str:
     side = "at most" if metric.sign > 0 else "at least"
     points += f" ({side} {metric.difference(-lost.low)})" if is_worse else ""
     text = f"{control} stops after {times}, with {points}"
-    # A copy in another order of the data lacks nothing that a ticket has.
+    # A copy in another data order is not expected to be worse.
     if not (is_later or is_worse) and control != "data_order":
         text += ", and is not shown to be worse than the ticket"
     return text
 
 
 def levels(numbers: Sequence[int]) -> str:
-    """Returns rising levels as text.
+    """Returns levels as text.
+
+    Args:
+        numbers: Levels in rising order.
 
     Example:
         >>> levels([1, 3, 4, 6, 7, 8])

@@ -1,4 +1,4 @@
-"""The report of a run directory, read and written."""
+"""Writes the report of a run directory."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from tf_lottery.analysis import (
     report,
     table,
 )
-from tf_lottery.analysis.figures.connectivity import Between
+from tf_lottery.analysis.figures import InterpolatedErrors
 from tf_lottery.analysis.ticket_structure import TicketStructure
 from tf_lottery.core.errors import UserError
 from tf_lottery.experiment import command, presets, runner, sweep
@@ -26,14 +26,15 @@ def write(run_dir: str | os.PathLike[str]) -> list[str]:
     """Writes the report of a run, or of a sweep and each of its runs.
 
     Args:
-        run_dir: The directory of the run, or that of the sweep's runs; or
-            its address in a bucket.
+        run_dir: Directory of the run or of the sweep, or its address in a
+            bucket.
 
     Returns:
-        What a terminal shows of it, in lines.
+        Lines for the terminal: the table of levels, the verdict, the claims,
+        and the path of the report.
 
     Raises:
-        ValueError: There is no run, or it holds no trained network.
+        UserError: The directory holds no run, or no trained network.
     """
     runs = sweep.members(run_dir)
     if runs:
@@ -48,30 +49,30 @@ def _of_run(directory: RunDirectory) -> list[str]:
     is_published = presets.is_published(settings)
     findings = claims.check(records, settings, is_published)
     judgment = runner.judged(directory)
-    drawn = figures.draw(
+    rendered = figures.draw(
         records,
         published.bands(settings),
         is_published,
-        _anatomy(directory, records),
-        _lines(directory, records),
+        _ticket_structure(directory, records),
+        _paths_between_copies(directory, records),
         stability.STABLE,
     )
     text = report.render(
         f"Lottery tickets: {preset or directory.path.name}",
         records,
-        drawn,
+        rendered,
         directory.config,
         findings,
         command.command(
             preset,
             settings,
-            # On a CPU it is what any run is.
+            # On a CPU every run is deterministic.
             deterministic=metadata.get("deterministic", False)
             and metadata.get("hardware", {}).get("GPU", "none") != "none",
         ),
         judgment,
     )
-    page = write_report(directory.address, text, figures.files(drawn))
+    page = write_report(directory.address, text, figures.files(rendered))
     return [
         table.text(records, judgment),
         "",
@@ -92,8 +93,7 @@ def _of_sweep(
         if not directory.records():
             lines += [label, "Nothing is trained yet.", ""]
             continue
-        own = _of_run(directory)[:-2]
-        lines += [label, *own, ""]
+        lines += [label, *_of_run(directory)[:-2], ""]
         records = _records(directory)
         judgment = runner.judged(directory)
         sentences[label] = conclusion.sentences(judgment, records)
@@ -104,16 +104,16 @@ def _of_sweep(
         ]
     if not tickets:
         raise UserError(f"{str(run_dir)!r} holds no trained network.")
-    drawn = figures.compare(tickets)
-    text = report.render_sweep(f"Sweep: {', '.join(runs)}", drawn, sentences)
-    page = write_report(run_dir, text, figures.files(drawn))
+    rendered = figures.compare(tickets)
+    text = report.render_sweep(f"Sweep: {', '.join(runs)}", rendered, sentences)
+    page = write_report(run_dir, text, figures.files(rendered))
     return [*lines, page]
 
 
 def _records(directory: RunDirectory) -> list[Record]:
-    """Returns a run's records, of level 0 the dense network alone.
+    """Returns a run's records without copies of the dense network.
 
-    Its copies are looked at by what lies between them.
+    The figure of connectivity shows these.
     """
     records = [
         record
@@ -125,27 +125,39 @@ def _records(directory: RunDirectory) -> list[Record]:
     return records
 
 
-def _lines(directory: RunDirectory, records: Sequence[Record]) -> list[Between]:
+def _paths_between_copies(
+    directory: RunDirectory, records: Sequence[Record]
+) -> list[InterpolatedErrors]:
     trained = {record.digests["trained"] for record in directory.records()}
-    found = []
+    paths = []
     for record in records:
         if record.variant != "ticket":
             continue
         line = directory.line(record.replicate, record.level)
-        # Of networks that were trained anew since, nothing is known.
-        if line is not None and set(line["between"]) <= trained:
-            density = record.row["density"]
-            ends = line["alphas"], line["errors"]
-            found.append(Between(record.level, density, *ends))
-    return sorted(found, key=lambda line: line.level)
+        # A network that was trained again since has another digest.
+        if line is None or not set(line["between"]) <= trained:
+            continue
+        path = stability.LinearPath(
+            line["alphas"], line["errors"], line["distance"]
+        )
+        paths.append(
+            InterpolatedErrors(
+                record.level,
+                record.row["density"],
+                path.alphas,
+                path.errors,
+                {split: path.barrier(split) for split in path.errors},
+            )
+        )
+    return sorted(paths, key=lambda path: path.level)
 
 
-def _anatomy(
+def _ticket_structure(
     directory: RunDirectory, records: Sequence[Record]
 ) -> TicketStructure | None:
-    """Returns the tickets of the replicate that has most levels, taken apart.
+    """Returns the tickets of the replicate with the most levels.
 
-    None where that is the dense network alone.
+    `None` if only dense networks are trained.
     """
     levels: dict[int, list[int]] = {}
     for record in records:
@@ -161,18 +173,20 @@ def _anatomy(
         {path: initial[path] for path in dense.masks},
         {path: trained[path] for path in dense.masks},
         {n: directory.masks(replicate, n) for n in levels[replicate]},
-        *_image(dense),
+        *_image_reader(dense),
     )
 
 
-def _image(ticket: Ticket) -> tuple[tuple[int, int, int] | None, str]:
-    """Returns the shape of images, and the kernel that reads them flattened.
+def _image_reader(
+    ticket: Ticket,
+) -> tuple[tuple[int, int, int] | None, str]:
+    """Returns the shape of images and the kernel that reads them flattened.
 
-    None and "" where a network takes no images, or reads them otherwise.
+    `None` and "" if the network does not read flattened images.
     """
     try:
         model = ticket.template()
-    except ValueError:  # a subclassed one, or of classes not known here
+    except ValueError:  # The model is subclassed, or its classes are not known.
         return None, ""
     shape = getattr(model, "input_shape", ())
     kernels = masking.kernels(model, include=list(ticket.masks))

@@ -1,18 +1,19 @@
-"""The paper's claims, and whether a run bears them out.
+"""The paper's claims, and their check against a run.
 
-One file per family of networks, and one line in `CLAIMS` for each setting that
-the paper claims something of.
+One module per family of networks, and one line in `CLAIMS` for each of the
+paper's settings.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_lottery.analysis.claims import conv, deep, lenet
 from tf_lottery.analysis.claims.claim import (
-    OUTCOMES,
     Claim,
     Finding,
     Measure,
+    Outcome,
     check_claims,
 )
 from tf_lottery.analysis.records import Network
@@ -43,7 +44,7 @@ CLAIMS: tuple[tuple[Mapping[str, Any], tuple[Claim, ...]], ...] = (
     ({**_VGG, "learning_rate": 0.01, "warmup": "0it"}, deep.VGG_LOW),
     ({**_VGG, "learning_rate": 0.1, "warmup": "0it"}, deep.VGG_HIGH),
 )
-"""Settings that a run must have, and what is claimed of it then."""
+"""Settings of a run, and the paper's claims about runs with them."""
 
 
 def check(
@@ -51,13 +52,13 @@ def check(
     settings: Mapping[str, Any],
     published: bool,
 ) -> list[Finding]:
-    """Returns what a run says of each claim that it has networks for.
+    """Returns the results of a run for claims about networks that it has.
 
     Args:
         networks: Records of all replicates.
-        settings: The run's, as `experiment.Config` has them.
-        published: Whether they are a setting of the paper, not merely like
-            it: at others only directions are claimed.
+        settings: Fields of the run's `experiment.Config`, by name.
+        published: Whether all settings are the paper's; if not, only
+            directions are tested.
     """
     return [
         finding
@@ -68,12 +69,13 @@ def check(
 
 
 def tally(findings: Sequence[Finding]) -> str:
-    """Returns in one sentence how many claims had which outcome."""
-    counts = [
-        (outcome, sum(f.outcome == outcome for f in findings))
-        for outcome in OUTCOMES
-    ]
-    parts = ", ".join(f"{n} {outcome}" for outcome, n in counts if n)
+    """Returns the number of claims with each outcome, as a sentence.
+
+    Args:
+        findings: As `check` returns.
+    """
+    counts = collections.Counter(f.outcome for f in findings)
+    parts = ", ".join(f"{counts[o]} {o}" for o in Outcome if counts[o])
     return f"Of {len(findings)} claims of the paper: {parts}."
 
 
@@ -82,6 +84,7 @@ __all__ = [
     "Claim",
     "Finding",
     "Measure",
+    "Outcome",
     "check",
     "check_claims",
     "tally",

@@ -1,11 +1,13 @@
-"""Claims of the paper, and what a run says of each: two questions.
+"""Claims of the paper, and their check against a run.
 
-Is the direction shown, that tickets are faster, or more accurate? Is the
-paper's number one that five new trials could come to, if they are like those of
-the run? The second is asked only at the paper's own settings.
+Two questions are asked of each claim. Does the run show its direction, such as
+"tickets are faster"? Does the paper's number agree with the mean that five new
+trials like those of the run would have? The second question is asked only if
+the run has the paper's settings.
 """
 
 import dataclasses
+import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,28 +17,34 @@ from tf_lottery.analysis.estimate import Estimate, estimate
 from tf_lottery.analysis.records import Network
 from tf_lottery.analysis.verdict import TOO_SHORT
 
-SHOWN, CONTRADICTED, NOT_SHOWN = "shown", "contradicted", "not shown"
-AGREES, DIFFERS = "agrees", "differs"
-TOO_FEW, SHORT = "too few replicates", "trained too short"
-OUTCOMES = (SHOWN, CONTRADICTED, NOT_SHOWN, AGREES, DIFFERS, TOO_FEW, SHORT)
-"""Outcomes of a claim, of its direction or of a number without one."""
-
 TRIALS = 5
-"""Of how many trials the paper's numbers are means (Sec. 2: "five trials")."""
+"""The paper's numbers are means of this many trials (Sec. 2)."""
 
 Row = Mapping[str, Any]
 
 
+class Outcome(enum.StrEnum):
+    """Result of a check, of a claim's direction or of its number."""
+
+    SHOWN = "shown"
+    CONTRADICTED = "contradicted"
+    NOT_SHOWN = "not shown"
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    TOO_FEW = "too few replicates"
+    TOO_SHORT = "trained too short"
+
+
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A number that two networks of one replicate are compared by.
+    """A number that compares two networks of one replicate.
 
     Attributes:
-        of: From the rows of the one and the other to the number, on the scale
-            on which its mean over replicates is taken.
-        form: How it is printed.
-        shown: From that scale, rising, to the one that is claimed and printed.
-        of_stop: Whether it is made of early-stop steps.
+        of: Function from the rows of both networks to the number, on the scale
+            on which it is averaged over replicates.
+        form: Format string of the printed number.
+        shown: Increasing function from that scale to the printed one.
+        of_stop: Whether the number depends on early-stop steps.
     """
 
     of: Callable[[Row, Row], float]
@@ -49,31 +57,39 @@ def _sooner(one: Row, other: Row) -> float:
     return math.log(other["early_stop_step"] / one["early_stop_step"])
 
 
-# Steps are compared by ratios, and the mean of ratios is taken of logarithms:
-# 1 - one / other would weigh a dense network that stopped early by chance many
-# times more than one that stopped late.
+# Ratios of steps are averaged as logarithms: in a mean of 1 - one / other, a
+# dense network that stopped early by chance would weigh many times more than
+# one that stopped late.
 EARLIER = Measure(_sooner, "{:.0f} %", lambda x: 100 - 100 * math.exp(-x), True)
-"""By how many percent of the other's steps the one stops earlier."""
+"""Percentage of the second network's steps that the first one saves."""
 
 TIMES_AS_FAST = Measure(_sooner, "{:.2f}", math.exp, True)
-"""The other's early-stop step over the one's."""
+"""Early-stop step of the second network, divided by the first one's."""
 
 TIMES_AS_LONG = Measure(
     lambda one, other: -_sooner(one, other), "{:.2f}", math.exp, True
 )
-"""The one's early-stop step over the other's."""
+"""Early-stop step of the first network, divided by the second one's."""
 
 STOP = Measure(lambda one, _: one["early_stop_step"], "{:,.0f}", of_stop=True)
-"""The one's early-stop step."""
+"""Early-stop step of the first network."""
 
 
 def percent(column: str) -> Measure:
-    """Returns the one's value of a column, in percent."""
+    """Returns the measure of the first network's value, in percent.
+
+    Args:
+        column: Column of results.csv with a fraction, in [0, 1].
+    """
     return Measure(lambda one, _: 100 * one[column])
 
 
 def points(column: str) -> Measure:
-    """Returns the one's minus the other's, in percentage points."""
+    """Returns the measure of the difference, in percentage points.
+
+    Args:
+        column: Column of results.csv with a fraction, in [0, 1].
+    """
     return Measure(
         lambda one, other: 100 * (one[column] - other[column]), "{:+.2f}"
     )
@@ -88,17 +104,18 @@ class Claim:
     """One statement of Frankle & Carbin 2019, as numbers.
 
     Attributes:
-        text: What is claimed.
-        source: Where.
-        density: At which density; None: of the dense network.
-        of: The variant measured, or `"dense"`.
-        against: What it is compared with; `"dense"`: the dense network.
-        measure: How.
-        low: The paper's number, or the lowest that it can be read as.
-        high: The highest that it can be read as; infinity for "at least".
-        direction: The measure is claimed to be above this, at any settings.
-            None: no direction is claimed at other settings than the paper's;
-            at those, an open `high` makes `low` the direction.
+        text: The measured quantity, in words.
+        source: Section or figure of the paper.
+        density: Density of the tickets, in (0, 1]; `None` for the dense
+            network.
+        of: First network of the measure: a variant, or `"dense"`.
+        against: Second network of the measure: a variant, or `"dense"`.
+        measure: The measure.
+        low: The paper's number, or its lowest reading.
+        high: The highest reading; infinity for "at least".
+        direction: The claim is that the measure is above this number, at any
+            settings. `None` claims a direction at the paper's settings only,
+            and only if `high` is infinite: the measure is above `low`.
     """
 
     text: str
@@ -114,24 +131,23 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a run says of a claim.
+    """The result of a run for one claim.
 
     Attributes:
         claim: The claim.
-        outcome: One of `OUTCOMES`: whether the direction is shown; of a claim
-            without one, whether the number agrees.
-        number: Whether the paper's number agrees, `"agrees"` or `"differs"`;
-            None where it is not asked: at other settings than the paper's, or
-            with too few replicates.
-        measured: The measure over replicates, on the scale of its mean.
-        low: The paper's number is at least this: see `Claim`.
-        high: It is at most this.
-        ends: Ends of the 95 % interval of the measured mean.
+        outcome: Result for the direction; for a claim without a direction,
+            result for the number.
+        number: `Outcome.AGREES` or `Outcome.DIFFERS`; `None` if the run has
+            other settings than the paper, or too few replicates.
+        measured: Mean of the measure over replicates.
+        low: The paper's number is at least this.
+        high: The paper's number is at most this.
+        ends: 95 % interval of the measured mean, on the printed scale.
     """
 
     claim: Claim
-    outcome: str
-    number: str | None
+    outcome: Outcome
+    number: Outcome | None
     measured: Estimate
     low: float
     high: float
@@ -139,12 +155,12 @@ class Finding:
 
     @property
     def mean(self) -> float:
-        """What was measured, on the scale that is claimed."""
+        """The measured mean, on the printed scale."""
         return self.claim.measure.shown(self.measured.mean)
 
     @property
     def value(self) -> str:
-        """What was measured, as text, with its interval if there is one."""
+        """The measured mean as text, with its interval if it has one."""
         form = self.claim.measure.form.format
         text = form(self.mean)
         if self.measured.has_interval:
@@ -153,7 +169,7 @@ class Finding:
 
     @property
     def band(self) -> str:
-        """The paper's number."""
+        """The paper's number as text."""
         form = self.claim.measure.form.format
         if self.high == math.inf:
             return f"at least {form(self.low)}"
@@ -174,20 +190,20 @@ class Finding:
 def check_claims(
     networks: Sequence[Network], claims: Sequence[Claim], published: bool
 ) -> list[Finding]:
-    """Returns what a run says of each claim that it has networks for.
+    """Returns the results of a run for claims about networks that it has.
 
     A direction is shown, or contradicted, by a one-sided t test over
     replicates at 2.5 %. A number agrees if it lies in the 95 % prediction
-    interval of the mean of five new trials, mean +- t * sd * sqrt(1/n + 1/5):
-    the paper's mean of five trials has an error of its own. Each claim stands
-    alone: of many, some outcome may be wrong by chance. Draws of a control are
-    averaged within their replicate.
+    interval of the mean of five new trials, mean +- t * sd * sqrt(1/n + 1/5),
+    because the paper's mean of five trials has an error too. Claims are tested
+    separately: of many, some outcome may be wrong by chance. Draws of a
+    control are averaged within their replicate.
 
     Args:
         networks: Records of all replicates.
         claims: The claims.
-        published: Whether the settings are those that the paper made its
-            claims of. At others only directions are asked for.
+        published: Whether the run has the paper's settings; if not, only
+            directions are tested.
     """
     networks = control_draws.pool(networks)
     findings = []
@@ -215,21 +231,22 @@ def _finding(
         ends = shown(ends[0]), shown(ends[1])
     outcome = number = None
     if direction is not None:
-        outcome = NOT_SHOWN
+        outcome = Outcome.NOT_SHOWN
         if ends[0] > direction:
-            outcome = SHOWN
+            outcome = Outcome.SHOWN
         elif ends[1] < direction:
-            outcome = CONTRADICTED
+            outcome = Outcome.CONTRADICTED
     if published and measured.has_interval:
         low, high = map(shown, measured.prediction(TRIALS))
-        number = AGREES if low <= claim.high and high >= claim.low else DIFFERS
+        agrees = low <= claim.high and high >= claim.low
+        number = Outcome.AGREES if agrees else Outcome.DIFFERS
     if not measured.has_interval:
-        outcome = TOO_FEW
+        outcome = Outcome.TOO_FEW
     if still_fell:
-        outcome, number = SHORT, None
+        outcome, number = Outcome.TOO_SHORT, None
     return Finding(
         claim,
-        outcome or number or TOO_FEW,
+        outcome or number or Outcome.TOO_FEW,
         number,
         measured,
         claim.low,
@@ -241,15 +258,16 @@ def _finding(
 def _pairs(
     networks: Sequence[Network], claim: Claim
 ) -> list[tuple[Row | None, Row | None]]:
-    """Returns the rows of both networks, of each replicate."""
+    """Returns the rows of both networks for each replicate."""
     level = _level_at(networks, claim.density)
     if level is None:
         return []
     rows = {(n.replicate, n.level, n.variant): n.row for n in networks}
 
     def row(replicate: int, name: str) -> Row | None:
-        place = (0, "ticket") if name == "dense" else (level, name)
-        return rows.get((replicate, *place))
+        if name == "dense":
+            return rows.get((replicate, 0, "ticket"))
+        return rows.get((replicate, level, name))
 
     return [
         (row(replicate, claim.of), row(replicate, claim.against))
@@ -272,14 +290,14 @@ def _value(
         return None
     try:
         return measure.of(one, other)
-    # A run without test or validation data lacks a column; a network that
-    # never learnt stops at step 0.
+    # A run without test or validation data lacks a column. A network that
+    # never learned stops at step 0.
     except (KeyError, ValueError, ZeroDivisionError):
         return None
 
 
 def _level_at(networks: Sequence[Network], density: float | None) -> int | None:
-    """Returns the level nearest to a density, if one is within a tenth."""
+    """Returns the level nearest to a density, if within 10 % of it."""
     if density is None:
         return 0
     levels = {

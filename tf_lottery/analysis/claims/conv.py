@@ -1,7 +1,7 @@
 """Claims about Conv-2, Conv-4, Conv-6 on CIFAR-10.
 
-Frankle & Carbin 2019, Sec. 3. Densities are those of the level meant: the
-paper's labels for Conv-6 belong to slightly fewer weights than it has.
+Frankle & Carbin 2019, Sec. 3. Densities are computed for the paper's level,
+because its labels for Conv-6 belong to slightly fewer weights than Conv-6 has.
 """
 
 import dataclasses
@@ -20,18 +20,18 @@ _POINTS = points(AT_EARLY_STOP)
 
 @dataclasses.dataclass(frozen=True)
 class _Numbers:
-    """What the paper gives for one network.
+    """The paper's numbers for one network.
 
     Attributes:
-        accuracy: Of the dense network in percent, read off Fig. 5.
-        stop: Its early-stop step, read off Fig. 5.
-        fastest: The density of the fastest tickets (text).
-        times: How much faster they are, at least; the text says "up to" 3.5,
-            3.5 and 2.5, in the best of levels.
-        best: The density of the most accurate tickets (text).
-        last: The smallest level at more than 2 %.
-        lost: Points that reinitialised tickets at `fastest` lose, at least;
-            read off Fig. 5, at about 16 %, where it could be.
+        accuracy: Test accuracy of the dense network in percent (Fig. 5).
+        stop: Early-stop step of the dense network (Fig. 5).
+        fastest: Density of the fastest tickets (text).
+        times: Lower bound of their speed as a multiple of the dense
+            network's; the text says "up to" 3.5, 3.5 and 2.5.
+        best: Density of the most accurate tickets (text).
+        last: Density of the sparsest level above 2 %.
+        lost: Lower bound of the points that reinitialized tickets at `fastest`
+            lose (Fig. 5, at about 16 %); 0 if it cannot be read.
     """
 
     accuracy: float
@@ -43,10 +43,10 @@ class _Numbers:
     lost: float = 0.0
 
 
-def _claims(given: _Numbers) -> tuple[Claim, ...]:
+def _claims(numbers: _Numbers) -> tuple[Claim, ...]:
     return (
-        # Twice the error of reading the figure: the paper's own mean of five
-        # trials has one too.
+        # Twice the error of reading the figure, because the paper's mean of
+        # five trials has an error too.
         Claim(
             "the dense network's early-stop step",
             "Fig. 5",
@@ -54,8 +54,8 @@ def _claims(given: _Numbers) -> tuple[Claim, ...]:
             "dense",
             "dense",
             STOP,
-            given.stop - 200,
-            given.stop + 200,
+            numbers.stop - 200,
+            numbers.stop + 200,
             None,
         ),
         Claim(
@@ -65,25 +65,25 @@ def _claims(given: _Numbers) -> tuple[Claim, ...]:
             "dense",
             "dense",
             percent(AT_EARLY_STOP),
-            given.accuracy - 0.6,
-            given.accuracy + 0.6,
+            numbers.accuracy - 0.6,
+            numbers.accuracy + 0.6,
             None,
         ),
         Claim(
-            f"times as fast tickets at {given.fastest:.1%} are as dense",
+            f"times as fast tickets at {numbers.fastest:.1%} are as dense",
             "Sec. 3, Fig. 5",
-            given.fastest,
+            numbers.fastest,
             "ticket",
             "dense",
             TIMES_AS_FAST,
-            given.times,
+            numbers.times,
             direction=1.0,
         ),
         # 3.4, 3.5 and 3.3 points "at best".
         Claim(
-            f"points by which tickets at {given.best:.1%} beat dense",
+            f"points by which tickets at {numbers.best:.1%} beat dense",
             "Sec. 3, Fig. 5",
-            given.best,
+            numbers.best,
             "ticket",
             "dense",
             _POINTS,
@@ -91,18 +91,18 @@ def _claims(given: _Numbers) -> tuple[Claim, ...]:
             4.5,
         ),
         Claim(
-            f"points by which tickets at {given.last:.1%} beat dense",
+            f"points by which tickets at {numbers.last:.1%} beat dense",
             "Sec. 3, Fig. 5",
-            given.last,
+            numbers.last,
             "ticket",
             "dense",
             _POINTS,
             0.0,
         ),
         Claim(
-            f"training accuracy of tickets at {given.last:.1%} in percent",
+            f"training accuracy of tickets at {numbers.last:.1%} in percent",
             "Sec. 3, Fig. 5",
-            given.last,
+            numbers.last,
             "ticket",
             "dense",
             percent("train_accuracy"),
@@ -110,10 +110,10 @@ def _claims(given: _Numbers) -> tuple[Claim, ...]:
             direction=None,
         ),
         Claim(
-            f"times as fast tickets at {given.fastest:.1%} are as "
+            f"times as fast tickets at {numbers.fastest:.1%} are as "
             "reinitialised ones",
             "Sec. 3, Fig. 5",
-            given.fastest,
+            numbers.fastest,
             "ticket",
             "reinit",
             TIMES_AS_FAST,
@@ -121,14 +121,14 @@ def _claims(given: _Numbers) -> tuple[Claim, ...]:
             direction=1.0,
         ),
         Claim(
-            f"points by which tickets at {given.fastest:.1%} beat "
+            f"points by which tickets at {numbers.fastest:.1%} beat "
             "reinitialised ones",
             "Sec. 3, Fig. 5",
-            given.fastest,
+            numbers.fastest,
             "ticket",
             "reinit",
             _POINTS,
-            given.lost,
+            numbers.lost,
         ),
     )
 

@@ -1,10 +1,11 @@
 """Claims about the paper's two deep networks.
 
 Frankle & Carbin 2019, Sec. 4 and 5: "Resnet-18" and VGG-19 on CIFAR-10, by
-learning rate. Its figures' values are not in the text, so these are its
-sentences. Accuracies are those at the end of training. "No lower" allows for
-0.2 points, as the verdict does; a printed accuracy for 0.4, by which trainings
-of ResNet-20 differ (Vandersmissen & Oramas 2023, Table 2).
+learning rate. The text does not print the values of these figures, so the
+claims are its sentences. Accuracies are those at the end of training. "No
+lower" allows a difference of 0.2 points, as the verdict does; a printed
+accuracy allows 0.4 points, by which trainings of ResNet-20 differ
+(Vandersmissen & Oramas 2023, Table 2).
 """
 
 import math

@@ -1,7 +1,7 @@
 """Claims about LeNet-300-100 on MNIST.
 
-Frankle & Carbin 2019, Sec. 2. Absolute numbers are in its figures only; their
-bands allow for reading them and for the mean of five trials.
+Frankle & Carbin 2019, Sec. 2. Absolute numbers are in its figures only; the
+bands allow for errors of reading and of the mean of five trials.
 """
 
 from tf_lottery.analysis.claims.claim import (

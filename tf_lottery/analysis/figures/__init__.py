@@ -1,6 +1,6 @@
 """The paper's figures, drawn from the records of a run.
 
-One file per kind of figure; `draw` is the table.
+One module per kind of figure; `draw` calls all of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from tf_lottery.analysis.figures import (
     against_density,
     connectivity,
     fixed_steps,
-    inside,
     learning_curves,
     quantities,
     style,
+    ticket_structure,
 )
-from tf_lottery.analysis.figures.connectivity import Between
-from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.figures.connectivity import InterpolatedErrors
+from tf_lottery.analysis.figures.style import RenderedFigure
 from tf_lottery.analysis.published import Band
 from tf_lottery.analysis.records import Network
 from tf_lottery.analysis.ticket_structure import TicketStructure
@@ -28,48 +28,48 @@ def draw(
     bands: Sequence[Band] = (),
     published: bool = False,
     tickets: TicketStructure | None = None,
-    lines: Sequence[Between] = (),
+    paths: Sequence[InterpolatedErrors] = (),
     stable: float = 0.0,
-) -> dict[str, Drawing]:
+) -> dict[str, RenderedFigure]:
     """Returns the figures by name.
 
-    Means over replicates, bars from the lowest to the highest, as the paper
-    has them. What was not measured is not drawn.
+    Curves are means over replicates, with bars from the lowest to the
+    highest, as in the paper. Figures without measurements are left out.
 
     Args:
         networks: Records of all replicates.
-        bands: The paper's curves, drawn beside the run's.
-        published: Whether the run has the paper's settings; if not, the bands
-            say so.
-        tickets: The tickets of one replicate, for the figures of App. F.
-        lines: What lies between networks and their copies.
-        stable: The barrier below which a network is called stable.
+        bands: The paper's curves, for comparison.
+        published: Whether the run has the paper's settings; if not, the
+            labels of the bands say so.
+        tickets: Tickets of one replicate, for the figures of App. F.
+        paths: Errors between networks and their copies.
+        stable: Barrier below which a network is called stable, in [0, 1].
     """
     metric = table.deciding_metric(networks)
     networks = control_draws.pool(with_catch_up(networks, never=1.0))
     with style.styled():
-        drawn: dict[str, Drawing | None] = {
+        drawn: dict[str, RenderedFigure | None] = {
             name: against_density.draw(quantity, networks, bands, published)
             for name, quantity in quantities.of(metric).items()
         }
         if tickets is not None:
-            drawn["layer_densities"] = inside.densities(tickets)
+            drawn["layer_densities"] = ticket_structure.densities(tickets)
         drawn["learning_curves"] = learning_curves.draw(networks, metric)
         drawn["fixed_steps"] = fixed_steps.draw(networks, metric)
         if tickets is not None:
-            drawn["initial_weights"] = inside.initial_weights(tickets)
-            drawn["distance_moved"] = inside.distance_moved(tickets)
-            drawn["connections"] = inside.connections(tickets)
-            drawn["pixels"] = inside.pixels(tickets)
-        drawn["connectivity"] = connectivity.draw(lines, stable)
+            drawn["initial_weights"] = ticket_structure.initial_weights(tickets)
+            drawn["distance_moved"] = ticket_structure.distance_moved(tickets)
+            drawn["connections"] = ticket_structure.connections(tickets)
+            drawn["pixels"] = ticket_structure.pixels(tickets)
+        drawn["connectivity"] = connectivity.draw(paths, stable)
     return {name: d for name, d in drawn.items() if d is not None}
 
 
-def compare(networks: Sequence[Network]) -> dict[str, Drawing]:
+def compare(networks: Sequence[Network]) -> dict[str, RenderedFigure]:
     """Returns the figures of several runs' tickets, by name.
 
     Args:
-        networks: Records of all runs; the variant of each is its run.
+        networks: Records of all runs; `variant` is the name of the run.
     """
     metric = table.deciding_metric(networks)
     networks = with_catch_up(networks, never=1.0)
@@ -81,8 +81,12 @@ def compare(networks: Sequence[Network]) -> dict[str, Drawing]:
     return {name: d for name, d in drawn.items() if d is not None}
 
 
-def files(drawn: Mapping[str, Drawing]) -> dict[str, bytes]:
-    """Returns the figures' files by name."""
+def files(drawn: Mapping[str, RenderedFigure]) -> dict[str, bytes]:
+    """Returns the content of PNG and SVG files by file name.
+
+    Args:
+        drawn: Name to figure, as `draw` returns.
+    """
     return {
         f"{name}.{kind}": getattr(drawing, kind)
         for name, drawing in drawn.items()
@@ -90,4 +94,4 @@ def files(drawn: Mapping[str, Drawing]) -> dict[str, bytes]:
     }
 
 
-__all__ = ["Between", "Drawing", "compare", "draw", "files"]
+__all__ = ["InterpolatedErrors", "RenderedFigure", "compare", "draw", "files"]

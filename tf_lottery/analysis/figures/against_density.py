@@ -1,20 +1,20 @@
-"""Figures of one number of every network, against density."""
+"""Figures of one quantity against density."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from tf_lottery.analysis import table
 from tf_lottery.analysis.figures import curves, legend, style
-from tf_lottery.analysis.figures.curves import Curve, Point
+from tf_lottery.analysis.figures.curves import Curve
 from tf_lottery.analysis.figures.quantities import Quantity
-from tf_lottery.analysis.figures.style import Drawing, Mark
+from tf_lottery.analysis.figures.style import RenderedFigure
 from tf_lottery.analysis.published import Band
 from tf_lottery.analysis.records import Network
 
-_TOLD = 6  # An alternative text that names more curves is not listened to.
+_MAX_CURVES = 6
+"""Maximum number of curves in an alternative text, which is read aloud."""
 
 
 def draw(
@@ -22,25 +22,25 @@ def draw(
     networks: Sequence[Network],
     bands: Sequence[Band],
     published: bool,
-) -> Drawing | None:
-    """Returns the figure; None where nothing was measured.
+) -> RenderedFigure | None:
+    """Returns the figure of a quantity; `None` if it was not measured.
 
     Args:
-        quantity: What it shows.
-        networks: Records, draws pooled.
-        bands: The paper's curves.
+        quantity: Quantity on the y axis.
+        networks: Records, draws of controls averaged.
+        bands: The paper's curves, of any quantity and variant.
         published: Whether the run has the paper's settings.
     """
 
     def value(network: Network) -> float | None:
-        found = table.value(network, quantity.column)
-        return None if found is None else quantity.scale * found
+        y = table.value(network, quantity.column)
+        return None if y is None else quantity.scale * y
 
     def is_bound(network: Network) -> bool:
         return bool(table.value(network, quantity.bound))
 
-    found = curves.measured(networks, value, is_bound)
-    if not found:
+    measured = curves.measured(networks, value, is_bound)
+    if not measured:
         return None
     figure = style.figure()
     axes = figure.add_subplot()
@@ -49,64 +49,52 @@ def draw(
         b for b in bands if b.column == quantity.column and b.variant in names
     ]
     sparsest = min(n.row["density"] for n in networks)
-    for part, band in enumerate(shown):
-        band_drawn = _band(
-            axes, band, quantity.scale, sparsest, names, published
-        )
-        if band_drawn is not None:
-            number = names.index(band.variant)
-            band_drawn.set_gid(f"curve-{number}-band-{part}")
-    for name, artists in curves.draw(axes, found, names).items():
-        for part, artist in enumerate(artists):
-            artist.set_gid(f"curve-{names.index(name)}-{part}")
-    curves.draw_axis(axes, found, networks)
+    for band in shown:
+        _draw_band(axes, band, quantity.scale, sparsest, names, published)
+    curves.draw(axes, measured, names)
+    curves.draw_axis(axes, measured, networks)
     axes.set_ylabel(quantity.label)
     if quantity.counts_steps:
         style.thousands(axes.yaxis)
     if quantity.scale == 100:
-        # Nothing is above 100 %.
+        # No fraction is above 100 %.
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     legend.draw(figure, axes, 2 if shown else 4)
-    marks = [
-        _mark(point, names.index(name), name, quantity)
-        for name, curve in found.items()
-        for point in curve
-    ]
-    caption = _caption(quantity, found, bool(shown), published)
-    return style.finish(figure, caption, _alt(quantity, found), marks)
+    caption = _caption(quantity, measured, bool(shown), published)
+    return style.finish(figure, caption, _alt(quantity, measured))
 
 
 def _caption(
     quantity: Quantity,
-    found: Mapping[str, Curve],
+    measured: Mapping[str, Curve],
     has_bands: bool,
     published: bool,
 ) -> str:
-    points = [point for curve in found.values() for point in curve]
+    points = [point for curve in measured.values() for point in curve]
     parts = [quantity.caption, style.over([p.replicates for p in points])]
-    if curves.is_apart(found):
+    if curves.is_apart(measured):
         parts.append(style.APART)
     if any(point.bounds for point in points):
         parts.append(quantity.bound_caption)
     if has_bands:
-        whose = "" if published else ", at its settings, not this run's"
+        suffix = "" if published else ", at its settings, not this run's"
         parts.append(
             "Shaded: the paper's means, as far as its figures can be "
-            f"read{whose}."
+            f"read{suffix}."
         )
     return " ".join(parts)
 
 
-def _alt(quantity: Quantity, found: Mapping[str, Curve]) -> str:
-    told = [
+def _alt(quantity: Quantity, measured: Mapping[str, Curve]) -> str:
+    parts = [
         f"{name}: {_ends(curve, quantity)}"
-        for name, curve in list(found.items())[:_TOLD]
+        for name, curve in list(measured.items())[:_MAX_CURVES]
     ]
-    if len(found) > _TOLD:
-        told.append(f"and {len(found) - _TOLD} curves more")
+    if len(measured) > _MAX_CURVES:
+        parts.append(f"and {len(measured) - _MAX_CURVES} more curves")
     return (
         f"Line chart of {quantity.label} against weights remaining (%). "
-        f"{'; '.join(told)}."
+        f"{'; '.join(parts)}."
     )
 
 
@@ -119,41 +107,31 @@ def _ends(curve: Curve, quantity: Quantity) -> str:
     )
 
 
-def _mark(point: Point, number: int, name: str, quantity: Quantity) -> Mark:
-    mean, low, high = map(quantity.text, (point.mean, point.low, point.high))
-    text = f"{mean}{quantity.unit}"
-    if point.replicates > 1:
-        text += f" [{low}–{high}], n = {point.replicates}"
-    lines = [f"{name} at {style.percent(point.percent)} %", text]
-    if point.bounds:
-        lines.append(f"never in {point.bounds} of {point.replicates}")
-    return Mark(point.x, point.mean, number, name, tuple(lines))
-
-
-def _band(
+def _draw_band(
     axes: Axes,
     band: Band,
     scale: float,
     sparsest: float,
     names: Sequence[str],
     published: bool,
-) -> Artist | None:
+) -> None:
     x = np.log(list(band.points))
     low, high = scale * np.array(list(band.points.values())).T
-    # No further than the run: the rest would only squeeze its curves.
+    # A band that is longer than the run's curves would only compress them.
     end = max(x[-1], np.log(sparsest))
     if end > x[0]:
-        return None
-    at = np.array([*x[x > end], end])
-    low, high = (np.interp(-at, -x, y) for y in (low, high))
-    percent = 100 * np.exp(at)
-    whose = "" if published else ", other settings"
-    label = f"{band.variant}, Frankle & Carbin{whose}"
+        return
+    x_band = np.array([*x[x > end], end])
+    low, high = (np.interp(-x_band, -x, y) for y in (low, high))
+    percent = 100 * np.exp(x_band)
+    suffix = "" if published else ", other settings"
+    label = f"{band.variant}, Frankle & Carbin{suffix}"
     color = style.look(band.variant, names)["color"]
     if len(percent) > 1:
-        return axes.fill_between(
+        axes.fill_between(
             percent, low, high, color=color, alpha=0.22, lw=0, label=label
         )
-    return axes.vlines(
-        percent, low, high, color=color, alpha=0.3, lw=7, label=label
-    )
+    else:
+        axes.vlines(
+            percent, low, high, color=color, alpha=0.3, lw=7, label=label
+        )

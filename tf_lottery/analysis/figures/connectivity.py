@@ -1,4 +1,4 @@
-"""The figure of the errors between two copies of a network."""
+"""Figure of the errors on the line between two copies of a network."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,62 +6,71 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_lottery.analysis.figures import legend, style
-from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.figures.style import RenderedFigure
 
 _SPLITS = ("test", "validation", "train")
 _SHOWN = (1.0, 0.5, 0.2, 0.05, 0.015)
 
 
-class Between(NamedTuple):
-    """The straight line between a network and its copy in another data order.
+class InterpolatedErrors(NamedTuple):
+    """Errors on the line between a network and its copy in another data order.
 
     Attributes:
-        level: Their level.
-        density: Their density.
-        alphas: Points from the one, 0, to the other, 1.
+        level: Level of both networks.
+        density: Density of both networks, in (0, 1].
+        alphas: Share of the copy's weights at each point, from 0 to 1.
         errors: Split to the error at each point, in [0, 1].
+        barriers: Split to the error barrier, in [0, 1].
     """
 
     level: int
     density: float
     alphas: Sequence[float]
     errors: Mapping[str, Sequence[float]]
+    barriers: Mapping[str, float]
 
 
-def draw(lines: Sequence[Between], stable: float) -> Drawing | None:
-    """Returns errors on lines, and barriers against density.
+def draw(
+    paths: Sequence[InterpolatedErrors], stable: float
+) -> RenderedFigure | None:
+    """Returns errors on the lines, and barriers against density.
 
     Args:
-        lines: Of all replicates.
-        stable: The barrier below which a network is called stable.
+        paths: Errors of all replicates.
+        stable: Barrier below which a network is called stable, in [0, 1].
+
+    Returns:
+        The figure; `None` without errors.
     """
-    if not lines:
+    if not paths:
         return None
-    split = next(s for s in _SPLITS if s in lines[0].errors)
-    levels: dict[int, list[Between]] = {}
-    for line in lines:
-        levels.setdefault(line.level, []).append(line)
-    densities = {level: own[0].density for level, own in levels.items()}
+    split = next(s for s in _SPLITS if s in paths[0].errors)
+    levels: dict[int, list[InterpolatedErrors]] = {}
+    for path in paths:
+        levels.setdefault(path.level, []).append(path)
+    densities = {level: group[0].density for level, group in levels.items()}
     figure, (left, right) = style.grid(2)
     shown = style.nearest(densities, _SHOWN)
     labels = [f"{style.percent(100 * densities[n])} %" for n in shown]
-    for place, level in enumerate(shown):
-        errors = 100 * np.array([n.errors[split] for n in levels[level]])
+    for level, label, color in zip(shown, labels, style.COLORS, strict=False):
+        errors = 100 * np.array([p.errors[split] for p in levels[level]])
         left.plot(
             levels[level][0].alphas,
             errors.mean(axis=0),
-            label=labels[place],
-            color=style.COLORS[place],
+            label=label,
+            color=color,
         )
     left.set_xlabel("from one copy (0) to the other (1)")
     left.set_ylabel(f"{split} error (%)")
     style.plain(left)
     barriers = [
-        [100 * _barrier(line.errors[split]) for line in own]
-        for own in levels.values()
+        [100 * path.barriers[split] for path in group]
+        for group in levels.values()
     ]
-    mean = np.array([np.mean(own) for own in barriers])
-    low, high = (np.array([end(own) for own in barriers]) for end in (min, max))
+    mean, low, high = (
+        np.array([reduce(group) for group in barriers])
+        for reduce in (np.mean, np.min, np.max)
+    )
     right.errorbar(
         [100 * density for density in densities.values()],
         mean,
@@ -96,7 +105,3 @@ def _ends(means: np.ndarray) -> str:
     if len(means) < 2:
         return f"{means[0]:.2f}"
     return f"from {means[0]:.2f} (densest) to {means[-1]:.2f} (sparsest)"
-
-
-def _barrier(errors: Sequence[float]) -> float:
-    return max(errors) - (errors[0] + errors[-1]) / 2

@@ -1,11 +1,10 @@
-"""Curves over densities: means over replicates, with bars."""
+"""Curves against density: means over replicates, with bars."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from tf_lottery.analysis import table
@@ -14,10 +13,10 @@ from tf_lottery.analysis.records import Network
 
 Value = Callable[[Network], float | None]
 
-# How far apart neighbours are moved, as a share of the axis: the width of a
-# bar's caps and a little more.
+# Distance between neighboring curves as a share of the axis: a little more than
+# the width of a bar's caps.
 _STEP = 0.018
-# The curves of one level take at most so much of the way to the next level.
+# Maximum width of a level's curves, as a share of the gap to the next level.
 _SPREAD = 0.4
 
 
@@ -26,13 +25,14 @@ class Point(NamedTuple):
 
     Attributes:
         level: The level.
-        percent: Weights remaining.
-        mean: Over replicates.
-        low: Of the lowest replicate.
-        high: Of the highest.
-        replicates: How many replicates there are.
-        bounds: In how many of them the value is a lower bound only.
-        x: Where it is drawn: beside `percent`, if curves share densities.
+        percent: Weights remaining, in (0, 100].
+        mean: Mean over replicates.
+        low: Value of the lowest replicate.
+        high: Value of the highest replicate.
+        replicates: Number of replicates.
+        bounds: Number of replicates whose value is only a lower bound.
+        x: Where the point is drawn: next to `percent` if curves share
+            densities.
     """
 
     level: int
@@ -55,31 +55,31 @@ def measured(
 ) -> dict[str, Curve]:
     """Returns the curve of each variant that was measured.
 
-    Every curve begins at the dense network: its own, if it has one, else that
-    which all share.
+    Every curve begins at the variant's dense network, or at the tickets' dense
+    network if the variant has none.
 
     Args:
-        networks: Records, draws pooled.
-        value: What is shown of a network; None if it was not measured.
-        is_bound: Whether a network's value is a lower bound only.
+        networks: Records, draws of controls averaged.
+        value: Function from a network to its value; `None` if not measured.
+        is_bound: Whether a network's value is only a lower bound.
     """
-    found = {}
+    curves = {}
     dense = [n for n in networks if not n.level and n.variant == "ticket"]
     for name in table.variants(networks):
-        own = [n for n in networks if n.variant == name]
-        if all(n.level for n in own):
-            own = [*dense, *own]
+        of_variant = [n for n in networks if n.variant == name]
+        if all(n.level for n in of_variant):
+            of_variant = [*dense, *of_variant]
         levels: dict[int, list[tuple[float, float, bool]]] = {}
-        for network in own:
+        for network in of_variant:
             y = value(network)
             if y is not None:
                 cell = 100 * network.row["density"], y, is_bound(network)
                 levels.setdefault(network.level, []).append(cell)
         if levels:
-            found[name] = [
+            curves[name] = [
                 _point(n, cells) for n, cells in sorted(levels.items())
             ]
-    return _apart(found, networks)
+    return _apart(curves, networks)
 
 
 def _point(level: int, cells: Sequence[tuple[float, float, bool]]) -> Point:
@@ -94,7 +94,7 @@ def _apart(
 ) -> dict[str, Curve]:
     """Returns the curves moved sideways, so that bars do not overlap.
 
-    The dense network that all curves share is one point and stays in place.
+    A dense network that all curves share is not moved.
     """
     factors = dodge({n: [p.percent for p in c] for n, c in curves.items()})
     own_dense = {n.variant for n in networks if not n.level} & curves.keys()
@@ -111,18 +111,22 @@ def _apart(
 
 
 def is_apart(curves: Mapping[str, Curve]) -> bool:
-    """Returns whether any point is drawn beside its density."""
+    """Returns whether any point is drawn next to its density.
+
+    Args:
+        curves: Variant to its points.
+    """
     return any(p.x != p.percent for curve in curves.values() for p in curve)
 
 
 def dodge(percents: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Returns the factor of each curve that moves it sideways on a log axis.
+    """Returns the factor that moves each curve sideways on a log axis.
 
-    The factors are symmetric about 1. The ticket is in the middle; of an even
-    number of curves no one is. Levels stay apart.
+    The factors are symmetric about 1, and levels do not overlap. The ticket is
+    in the middle if the number of curves is odd.
 
     Args:
-        percents: Curve to the densities of its points.
+        percents: Curve to the densities of its points, in percent.
 
     Example:
         >>> dodge({"ticket": [100.0, 50.0]})
@@ -133,20 +137,20 @@ def dodge(percents: Mapping[str, Sequence[float]]) -> dict[str, float]:
         order.insert(len(order) // 2, "ticket")
     middle = (len(order) - 1) / 2
     step = _step(list(percents.values()))
-    # From left to right, and the axis runs from dense to sparse.
+    # The axis runs from dense to sparse, so larger factors are further left.
     return {
         name: math.exp((middle - order.index(name)) * step) for name in percents
     }
 
 
 def _step(curves: Sequence[Sequence[float]]) -> float:
-    """Returns how far neighbours are moved apart, as a logarithm."""
+    """Returns the distance between neighboring curves, as a logarithm."""
     levels = {percent for curve in curves for percent in curve}
     if len(curves) < 2 or len(levels) < 2:
         return 0.0
     span = math.log(max(levels) / min(levels))
-    # A control may keep a little more or less than its ticket, so gaps are
-    # those within a curve.
+    # Gaps are taken within a curve, because the density of a control may
+    # differ slightly from its ticket's.
     gaps = [
         abs(math.log(one / other))
         for curve in curves
@@ -156,20 +160,16 @@ def _step(curves: Sequence[Sequence[float]]) -> float:
     return min(_STEP * span, _SPREAD * min(gaps, default=0) / (len(curves) - 1))
 
 
-def draw(
-    axes: Axes, curves: Mapping[str, Curve], names: Sequence[str]
-) -> dict[str, list[Artist]]:
+def draw(axes: Axes, curves: Mapping[str, Curve], names: Sequence[str]) -> None:
     """Draws curves; points that are lower bounds are hollow.
 
     Args:
-        axes: Where.
+        axes: Axes to draw on.
         curves: Variant to its points.
-        names: All variants of the run, which decide how each looks.
-
-    Returns:
-        What was drawn, by variant, its line first.
+        names: All variants of the run, which determine the styles.
     """
-    return {n: _curve(axes, curve, n, names) for n, curve in curves.items()}
+    for name, curve in curves.items():
+        _draw_curve(axes, curve, name, names)
 
 
 def draw_axis(
@@ -178,13 +178,13 @@ def draw_axis(
     networks: Sequence[Network],
     ticks: int = 9,
 ) -> None:
-    """Makes x the weights remaining, with room for what was moved.
+    """Makes x the weights remaining, with room for points moved sideways.
 
     Args:
-        axes: Where the curves are.
+        axes: Axes of the curves.
         curves: Variant to its points.
         networks: Records; their densities are the ticks.
-        ticks: About how many of them are written.
+        ticks: Approximate number of tick labels.
     """
     moved = [p.x / p.percent for curve in curves.values() for p in curve]
     room = max((max(m, 1 / m) for m in moved), default=1.0)
@@ -192,17 +192,17 @@ def draw_axis(
     style.density_axis(axes, densities, ticks, room)
 
 
-def _curve(
+def _draw_curve(
     axes: Axes, points: Curve, name: str, names: Sequence[str]
-) -> list[Artist]:
+) -> None:
     look = style.look(name, names)
     x, mean, low, high = np.array(
         [(p.x, p.mean, p.low, p.high) for p in points]
     ).T
-    bars = axes.errorbar(
+    axes.errorbar(
         x,
         mean,
-        # Rounding could make a bar shorter than nothing.
+        # Rounding can make a length slightly negative.
         yerr=np.maximum((mean - low, high - mean), 0),
         label=name,
         markersize=3.2,
@@ -210,10 +210,9 @@ def _curve(
         capsize=1.8,
         **look,
     )
-    drawn = list(bars.get_children())
     hollow = [(p.x, p.mean) for p in points if p.bounds]
     if hollow:
-        drawn += axes.plot(
+        axes.plot(
             *zip(*hollow, strict=True),
             color=look["color"],
             marker=look["marker"],
@@ -222,4 +221,3 @@ def _curve(
             markerfacecolor="white",
             zorder=4,
         )
-    return drawn

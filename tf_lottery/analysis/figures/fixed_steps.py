@@ -1,7 +1,7 @@
-"""The figure of validation accuracy, or loss, after so many steps.
+"""Figure of validation accuracy, or loss, at three fixed steps.
 
-The paper reads its deep networks at fixed steps (Frankle & Carbin 2019, Sec.
-4): with a schedule of learning rates the step of minimum loss says little.
+The paper compares its deep networks at fixed steps (Frankle & Carbin 2019, Sec.
+4): with a learning-rate schedule, the step of minimum loss says little.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,24 @@ from collections.abc import Sequence
 from tf_lottery.analysis import table
 from tf_lottery.analysis.deciding import Deciding
 from tf_lottery.analysis.figures import curves, legend, quantities, style
-from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.figures.style import RenderedFigure
 from tf_lottery.analysis.records import Network
 
 _PARTS = ((1, "a third"), (2, "two thirds"), (3, "all"))
 
 
-def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
+def draw(
+    networks: Sequence[Network], metric: Deciding
+) -> RenderedFigure | None:
     """Returns the metric after a third, two thirds and all of training.
 
     Args:
-        networks: Records, draws pooled. Those without a learning curve of
-            three evaluations or more are not drawn.
-        metric: The metric that decides the run.
+        networks: Records, draws of controls averaged. Networks with fewer than
+            three evaluations are left out.
+        metric: Deciding metric of the run.
+
+    Returns:
+        The figure; `None` without such networks.
     """
     column = f"validation_{metric.name}"
     networks = [n for n in networks if len(n.curve.get(column, ())) > 2]
@@ -32,13 +37,13 @@ def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
     for axes, (part, name) in zip(panels, _PARTS, strict=True):
 
         def value(network: Network, part: int = part) -> float:
-            _, found = _at(network, column, part / len(_PARTS))
-            return quantities.scale(metric) * found
+            _, y = _last_evaluation(network, column, part / len(_PARTS))
+            return quantities.scale(metric) * y
 
         measured = curves.measured(networks, value, lambda _: False)
         curves.draw(axes, measured, names)
         curves.draw_axis(axes, measured, networks, ticks=5)
-        step, _ = _at(networks[0], column, part / len(_PARTS))
+        step, _ = _last_evaluation(networks[0], column, part / len(_PARTS))
         axes.set_title(f"after {name}: step {step:,}")
     panels[0].set_ylabel(quantities.label("validation", metric))
     legend.draw(figure, panels[0], 4)
@@ -59,9 +64,12 @@ def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
     )
 
 
-def _at(network: Network, column: str, share: float) -> tuple[int, float]:
-    """Returns the last evaluation within a share of training."""
+def _last_evaluation(
+    network: Network, column: str, share: float
+) -> tuple[int, float]:
+    """Returns step and value of the last evaluation in a share of training."""
     steps = list(network.curve["step"])
-    # A third of the steps is no whole number of them.
-    place = sum(step <= share * steps[-1] + 0.5 for step in steps) - 1
-    return int(steps[max(place, 0)]), network.curve[column][max(place, 0)]
+    # The share of the steps may be a fraction.
+    count = sum(step <= share * steps[-1] + 0.5 for step in steps)
+    index = max(count - 1, 0)
+    return int(steps[index]), network.curve[column][index]

@@ -1,4 +1,4 @@
-"""The figure of validation accuracy, or loss, while training goes on."""
+"""Figure of learning curves on validation data."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from tf_lottery.analysis import table
 from tf_lottery.analysis.deciding import Deciding
 from tf_lottery.analysis.figures import quantities, style
-from tf_lottery.analysis.figures.style import Drawing
+from tf_lottery.analysis.figures.style import RenderedFigure
 from tf_lottery.analysis.records import Network
 
 # Frankle & Carbin 2019, Fig. 3.
@@ -23,12 +23,17 @@ class _Mean(NamedTuple):
     replicates: int
 
 
-def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
-    """Returns learning curves: tickets by density, one beside its controls.
+def draw(
+    networks: Sequence[Network], metric: Deciding
+) -> RenderedFigure | None:
+    """Returns learning curves of tickets, and of one level with its controls.
 
     Args:
-        networks: Records, draws pooled.
-        metric: The metric that decides the run.
+        networks: Records, draws of controls averaged.
+        metric: Deciding metric of the run.
+
+    Returns:
+        The figure; `None` if the dense network has no learning curve.
     """
     column = f"validation_{metric.name}"
     networks = [n for n in networks if len(n.curve.get(column, ())) > 1]
@@ -41,25 +46,25 @@ def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
         return None
     levels = style.nearest(densities, _TICKETS)
     pruned = {level: d for level, d in densities.items() if level}
-    beside = style.nearest(pruned, [_WITH_CONTROLS]) if pruned else []
-    figure, panels = style.grid(1 + bool(beside))
+    controlled = style.nearest(pruned, [_WITH_CONTROLS]) if pruned else []
+    figure, panels = style.grid(1 + bool(controlled))
     means = []
     for level, color in zip(levels, style.COLORS, strict=False):
         label = f"{style.percent(100 * densities[level])} %"
-        own = _of(networks, level, "ticket")
-        means.append(_curve(panels[0], own, metric, label, color, "-"))
+        group = _select(networks, level, "ticket")
+        means.append(_curve(panels[0], group, metric, label, color, "-"))
     panels[0].set_title("tickets")
-    for level in beside:
+    for level in controlled:
         names = table.variants(networks)
-        dense = _of(networks, 0, "ticket")
+        dense = _select(networks, 0, "ticket")
         _curve(panels[1], dense, metric, "dense", "#444444", ":")
         for name in names:
-            own = _of(networks, level, name)
+            group = _select(networks, level, name)
             look = style.look(name, names)
-            if own:
+            if group:
                 mean = _curve(
                     panels[1],
-                    own,
+                    group,
                     metric,
                     name,
                     look["color"],
@@ -81,7 +86,7 @@ def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
     return style.finish(
         figure,
         f"{name.capitalize()} while training goes on (Fig. 3, there accuracy "
-        "on test data): tickets by weights remaining, and one level beside "
+        "on test data): tickets by weights remaining, and one level with "
         f"its controls. {over} The steps shown end at four times the dense "
         "network's early stop.",
         _alt(name, panels),
@@ -89,14 +94,16 @@ def draw(networks: Sequence[Network], metric: Deciding) -> Drawing | None:
 
 
 def _alt(name: str, panels: Sequence[Axes]) -> str:
-    told = []
+    parts = []
     for axes in panels:
         _, labels = axes.get_legend_handles_labels()
-        told.append(f"{axes.get_title()}: {', '.join(labels)}")
-    return f"Line charts of {name} against training steps. {'. '.join(told)}."
+        parts.append(f"{axes.get_title()}: {', '.join(labels)}")
+    return f"Line charts of {name} against training steps. {'. '.join(parts)}."
 
 
-def _of(networks: Sequence[Network], level: int, variant: str) -> list[Network]:
+def _select(
+    networks: Sequence[Network], level: int, variant: str
+) -> list[Network]:
     return [n for n in networks if (n.level, n.variant) == (level, variant)]
 
 
@@ -134,7 +141,7 @@ def _limits(
     means: Sequence[_Mean],
     networks: Sequence[Network],
 ) -> None:
-    """Shows where curves part: not the first tenth, nor the long plateau."""
+    """Limits the axes to where curves differ, without start and plateau."""
     stops = [
         n.row["early_stop_step"]
         for n in networks

@@ -1,4 +1,4 @@
-"""Legends that name every curve within the figure's edges."""
+"""Legends below a figure, with every label inside its edges."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -11,48 +11,48 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 _INCH = 0.3
-"""So high is the legend of one row that figures have room for."""
+"""Height of a legend of one row, which figures have room for."""
 
 _FONT = 9
-_FITS = 0.97  # Files at another resolution round the width of letters anew.
+_FITS = 0.97  # At another resolution the width of letters is rounded again.
 _WRAPPED = (40, 30, 20, 12)  # characters a line
 
 
-def draw(drawn: Figure, axes: Axes, columns: int, title: str = "") -> None:
-    """Draws the legend of some axes below the figure, own curves first.
+def draw(figure: Figure, axes: Axes, columns: int, title: str = "") -> None:
+    """Draws a legend below the figure, the run's curves before the bands.
 
-    As many columns as fit side by side; a label that is wider than the figure
-    is broken into lines. The figure grows by the rows, so its axes keep their
-    height.
+    It has as many columns as fit; a label wider than the figure is broken into
+    lines. The figure grows by the height of the legend, so its axes keep
+    theirs.
 
     Args:
-        drawn: The figure.
-        axes: Whose curves are named.
-        columns: At most so many columns.
-        title: What the labels are.
+        figure: The figure.
+        axes: Axes with the labeled curves.
+        columns: Maximum number of columns, >= 1.
+        title: Title of the legend.
     """
     entries = sorted(
         zip(*axes.get_legend_handles_labels(), strict=True),
         key=lambda entry: not isinstance(entry[0], ErrorbarContainer),
     )
     handles, labels = map(list, zip(*entries, strict=True))
-    _fit(drawn, handles, labels, columns, title)
+    _fit(figure, handles, labels, columns, title)
 
 
-def refit(drawn: Figure) -> None:
-    """Draws the legend of a figure anew, after its size was set anew.
+def refit(figure: Figure) -> None:
+    """Draws the legend of a figure again, after its size was changed.
 
     Args:
-        drawn: A figure whose legend, if it has one, is that of its first axes.
+        figure: Figure; its legend, if any, is that of its first axes.
     """
-    for legend in drawn.legends.copy():
+    for legend in figure.legends.copy():
         legend.remove()
         title = legend.get_title().get_text()
-        draw(drawn, drawn.axes[0], len(legend.get_texts()), title)
+        draw(figure, figure.axes[0], len(legend.get_texts()), title)
 
 
 def _fit(
-    drawn: Figure,
+    figure: Figure,
     handles: Sequence[Any],
     labels: Sequence[str],
     columns: int,
@@ -60,7 +60,7 @@ def _fit(
 ) -> None:
     forms = list(_forms(labels, columns))
     for names, count in forms:
-        legend = drawn.legend(
+        legend = figure.legend(
             handles,
             names,
             loc="outside lower center",
@@ -70,18 +70,18 @@ def _fit(
             title=title or None,
             title_fontsize=_FONT,
         )
-        width, _ = _inches(drawn, legend)
+        width, _ = _inches(figure, legend)
         is_last = (names, count) == forms[-1]
-        if is_last or width <= _FITS * drawn.get_figwidth():
+        if is_last or width <= _FITS * figure.get_figwidth():
             break
         legend.remove()
-    drawn.set_figheight(drawn.get_figheight() + _extra(drawn, legend))
+    figure.set_figheight(figure.get_figheight() + _extra(figure, legend))
 
 
 def _forms(
     labels: Sequence[str], columns: int
 ) -> Iterator[tuple[list[str], int]]:
-    """Returns labels and a number of columns, from wide to narrow."""
+    """Yields labels and a number of columns, from wide to narrow."""
     for count in range(min(columns, len(labels)), 0, -1):
         yield list(labels), count
     for width in _WRAPPED:
@@ -89,17 +89,17 @@ def _forms(
 
 
 def _wrapped(label: str, width: int) -> str:
-    """Returns a label in lines; those of a sweep break after their commas."""
+    """Returns a label in lines; labels of sweeps break after commas."""
     return textwrap.fill(label.replace(",", ", "), width)
 
 
-def _extra(drawn: Figure, legend: Legend) -> float:
-    return max(0.0, _inches(drawn, legend)[1] - _INCH)
+def _extra(figure: Figure, legend: Legend) -> float:
+    return max(0.0, _inches(figure, legend)[1] - _INCH)
 
 
-def _inches(drawn: Figure, legend: Legend) -> tuple[float, float]:
-    renderer = FigureCanvasAgg(drawn).get_renderer()
+def _inches(figure: Figure, legend: Legend) -> tuple[float, float]:
+    renderer = FigureCanvasAgg(figure).get_renderer()
     extent = legend.get_tightbbox(renderer)
     if extent is None:
         return 0.0, 0.0
-    return extent.width / drawn.dpi, extent.height / drawn.dpi
+    return extent.width / figure.dpi, extent.height / figure.dpi

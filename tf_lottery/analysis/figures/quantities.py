@@ -1,4 +1,4 @@
-"""What a figure shows of every network, against density."""
+"""Columns of results.csv that figures show against density."""
 
 import dataclasses
 
@@ -10,15 +10,15 @@ class Quantity:
     """One number of every network.
 
     Attributes:
-        label: The name of its axis.
-        column: Its column in results.csv.
-        caption: What is shown, and where the paper shows it.
-        scale: The factor from the column to the axis.
-        form: The format of a value in a text.
-        unit: The unit of a value, with a space before it.
-        bound: A column that is above 0 where the value is a lower bound only;
-            empty if it never is.
-        bound_caption: What such a point means.
+        label: Label of the axis.
+        column: Column of results.csv.
+        caption: Sentence for the caption, with the paper's figure.
+        scale: Factor from the column to the axis.
+        form: Format string of a value.
+        unit: Unit of a value, with a space before it.
+        bound: Column that is above 0 if the value is only a lower bound; empty
+            if there is no such column.
+        bound_caption: Sentence on such points.
     """
 
     label: str
@@ -32,11 +32,15 @@ class Quantity:
 
     @property
     def counts_steps(self) -> bool:
-        """Whether it is a number of steps."""
+        """Whether the unit is steps."""
         return self.unit == " steps"
 
     def text(self, value: float) -> str:
-        """Returns a value of the axis as text, without its unit."""
+        """Returns a value as text, without its unit.
+
+        Args:
+            value: Value on the axis.
+        """
         return self.form.format(value)
 
 
@@ -59,28 +63,42 @@ _CATCH_UP = Quantity(
 
 
 def of(metric: Deciding) -> dict[str, Quantity]:
-    """Returns every such quantity of a run, by the name of its figure.
+    """Returns the quantities of a run, by the name of their figure.
 
     Args:
-        metric: The metric that decides the run. Where it is a loss, the
-            figures show losses, because the run measured no accuracy.
+        metric: Deciding metric of the run. If it is a loss, the figures show
+            losses, because the run measured no accuracy.
     """
     steps = {"early_stop_step": _EARLY_STOP, "catch_up_step": _CATCH_UP}
     return steps | (_accuracies(metric) if metric.is_fraction else _losses())
 
 
 def scale(metric: Deciding) -> float:
-    """Returns the factor from a metric to its axis: percent, or itself."""
+    """Returns the factor from a metric to its axis: 100 for fractions.
+
+    Args:
+        metric: Deciding metric of the run.
+    """
     return 100.0 if metric.is_fraction else 1.0
 
 
 def title(split: str, metric: Deciding) -> str:
-    """Returns the name of a metric on a split, in words."""
-    return f"{split} {metric.name.replace('_', ' ')}"
+    """Returns the name of a metric on a split, in words.
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`.
+        metric: Deciding metric of the run.
+    """
+    return f"{split} {metric.title}"
 
 
 def label(split: str, metric: Deciding) -> str:
-    """Returns the name of the axis of a metric on a split."""
+    """Returns the axis label of a metric on a split.
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`.
+        metric: Deciding metric of the run.
+    """
     unit = " (%)" if metric.is_fraction else ""
     return f"{title(split, metric)}{unit}"
 
@@ -127,7 +145,7 @@ def _accuracies(metric: Deciding) -> dict[str, Quantity]:
             f"train_{metric.name}",
             f"Training {name} at the end of training (Figs. 5, 12 and 13): "
             "where it is 100 % for all, what tickets gain on test data is "
-            "generalisation.",
+            "generalization.",
         ),
         "validation_accuracy": share(
             f"validation {name} at early stop",

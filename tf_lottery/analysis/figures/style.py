@@ -1,4 +1,4 @@
-"""The look of all figures, and their files."""
+"""Style and file formats of all figures."""
 
 import dataclasses
 import io
@@ -20,17 +20,17 @@ from matplotlib.ticker import (
 
 from tf_lottery.analysis.figures import narrow
 
-# Okabe & Ito's colours, told apart by colour-blind readers too.
+# Okabe & Ito's colors, which color-blind readers can distinguish.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LOOKS = [(color, marker) for marker in "os^D" for color in COLORS]
 
 _RC = {
-    # A telephone shows the figures at three quarters of their size.
+    # A phone shows the figures at three quarters of their size.
     "font.size": 10.0,
     "axes.linewidth": 0.8,
     "axes.titlesize": 10.0,
     "lines.linewidth": 1.4,
-    # Ids in SVG files are drawn at random otherwise.
+    # Otherwise ids in SVG files are random.
     "svg.hashsalt": "tf_lottery",
 }
 _DPI = 160
@@ -39,43 +39,21 @@ APART = (
     "Points at one density are moved apart sideways, so that none hides "
     "another."
 )
-"""What a caption says of such points."""
+"""Sentence for the caption of a figure with points moved apart."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Mark:
-    """A point of a curve that says what it stands for.
+class RenderedFigure:
+    """One figure as files.
 
     Attributes:
-        x: Where it is, in the units of the SVG file, from its left.
-        y: From its top.
-        curve: The number of its curve: what belongs to curve 2 has ids that
-            begin with `curve-2-` in the SVG file.
-        name: The curve's name.
-        text: What it stands for, in lines.
-    """
-
-    x: float
-    y: float
-    curve: int
-    name: str
-    text: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    """One figure.
-
-    Attributes:
-        caption: What it shows, of how many replicates, and to which figure of
-            the paper it corresponds.
-        alt: What there is to see, for readers who do not see it.
-        png: As PNG.
-        svg: As SVG.
-        width: Its width in CSS pixels, 96 an inch.
-        marks: The points of its curves, where a reader may ask for them.
-        narrow: As PNG for a narrow screen, its panels below each other; empty
-            if it has no panels side by side.
+        caption: Content, number of replicates, and the paper's figure.
+        alt: Alternative text, for readers who do not see the figure.
+        png: Content of the PNG file.
+        svg: Content of the SVG file.
+        width: Width in CSS pixels, 96 per inch.
+        narrow: Content of the PNG file for narrow screens, with panels below
+            each other; empty if no panels are side by side.
     """
 
     caption: str
@@ -83,23 +61,32 @@ class Drawing:
     png: bytes
     svg: bytes
     width: int
-    marks: tuple[Mark, ...] = ()
     narrow: bytes = b""
 
     @property
-    def wide(self) -> bool:
-        """Whether it fills a page's width."""
+    def is_wide(self) -> bool:
+        """Whether the figure takes the full width of a page."""
         return self.width > 96 * 5
 
 
 def figure(width: float = 4.6, height: float = 3.4) -> Figure:
-    """Returns an empty figure of a width and height in inches."""
+    """Returns an empty figure.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches, without the legend.
+    """
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def grid(panels: int, most: int = 3) -> tuple[Figure, list[Axes]]:
-    """Returns a figure of so many panels, at most so many in a row."""
-    columns = min(panels, most)
+def grid(panels: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with panels, and their axes.
+
+    Args:
+        panels: Number of panels, >= 1.
+        columns: Maximum number of panels in a row, >= 1.
+    """
+    columns = min(panels, columns)
     rows = -(-panels // columns)
     drawn = figure(0.4 + 2.7 * columns, 0.7 + 2.1 * rows)
     axes = drawn.subplots(rows, columns, squeeze=False).flatten().tolist()
@@ -108,29 +95,23 @@ def grid(panels: int, most: int = 3) -> tuple[Figure, list[Axes]]:
     return drawn, axes[:panels]
 
 
-def finish(
-    drawn: Figure, caption: str, alt: str, marks: Sequence[Mark] = ()
-) -> Drawing:
-    """Returns a figure as files, equal for equal figures.
+def finish(drawn: Figure, caption: str, alt: str) -> RenderedFigure:
+    """Returns a figure as files; equal figures have equal bytes.
 
     Args:
-        drawn: The figure.
-        caption: What it shows.
-        alt: What there is to see.
-        marks: Points of its only axes, where its data are.
+        drawn: The figure; its panels are rearranged for narrow screens.
+        caption: Caption of the figure.
+        alt: Alternative text of the figure.
     """
     svg = io.BytesIO()
     png = _png(drawn)
-    # Without the date and version that matplotlib writes into files.
+    # matplotlib writes the date and its version into files by default.
     FigureCanvasSVG(drawn).print_svg(
         svg, metadata={"Date": None, "Creator": None}
     )
     width = round(96 * drawn.get_figwidth())
-    # Only now is it settled where things are.
-    placed = tuple(_placed(drawn, mark) for mark in marks)
-    is_stacked = narrow.stack(drawn)
-    stacked = _png(drawn) if is_stacked else b""
-    return Drawing(caption, alt, png, svg.getvalue(), width, placed, stacked)
+    stacked = _png(drawn) if narrow.stack(drawn) else b""
+    return RenderedFigure(caption, alt, png, svg.getvalue(), width, stacked)
 
 
 def _png(drawn: Figure) -> bytes:
@@ -140,45 +121,55 @@ def _png(drawn: Figure) -> bytes:
     return png.getvalue()
 
 
-def _placed(drawn: Figure, mark: Mark) -> Mark:
-    """Returns a mark at its place in the SVG file: 72 units are an inch."""
-    (axes,) = drawn.axes
-    x, y = axes.transData.transform((mark.x, mark.y)) * 72 / drawn.dpi
-    y = 72 * drawn.get_figheight() - y
-    return dataclasses.replace(mark, x=round(x, 1), y=round(y, 1))
-
-
 def styled() -> Any:
-    """Returns a context in which figures look alike."""
+    """Returns a context manager that sets matplotlib's parameters."""
     return mpl.rc_context(_RC)
 
 
 def look(variant: str, variants: Sequence[str]) -> dict[str, Any]:
-    """Returns the colour, marker and line of a variant among others."""
+    """Returns the color, marker and line style of a variant.
+
+    Args:
+        variant: One of `variants`.
+        variants: All variants of the run.
+    """
     color, marker = _LOOKS[variants.index(variant) % len(_LOOKS)]
     line = "--" if "ticket" in variants and variant != "ticket" else "-"
     return {"color": color, "marker": marker, "linestyle": line}
 
 
 def layer_look(index: int, layers: int) -> dict[str, Any]:
-    """Returns the colour, marker and line of one layer among so many."""
+    """Returns the color, marker and line style of a layer.
+
+    Args:
+        index: Index of the layer, from 0 on.
+        layers: Number of layers.
+    """
     if layers > len(COLORS):
-        # Their order is what can be read off: dark to light.
+        # Many layers can be told by their order only: dark to light.
         shade = 0.15 + 0.7 * index / layers
         return {"color": (0.1, shade, shade)}
-    # Layers of one rate lie upon each other.
+    # The lines of layers with the same rate coincide.
     line = ("-", (2, (4, 4)), (5, (1, 3)))[index % 3]
     return {"color": COLORS[index], "marker": "osD"[index % 3], "ls": line}
 
 
 def thousands(axis: Axis) -> None:
-    """Writes the numbers of an axis of steps as 50,000: whole ones."""
+    """Labels an axis with integers such as 50,000.
+
+    Args:
+        axis: Axis of steps.
+    """
     axis.set_major_locator(MaxNLocator("auto", integer=True))
     axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def plain(axes: Axes) -> None:
-    """Draws a faint grid, and no box."""
+    """Draws a faint grid and removes the top and right spines.
+
+    Args:
+        axes: Axes to change.
+    """
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -186,17 +177,17 @@ def plain(axes: Axes) -> None:
 def density_axis(
     axes: Axes, densities: Iterable[float], ticks: int = 9, room: float = 1.0
 ) -> None:
-    """Makes x the weights remaining in percent, dense to sparse.
+    """Makes x the weights remaining in percent, from dense to sparse.
 
     Args:
-        axes: Whose x axis.
-        densities: In (0, 1].
-        ticks: About how many of them are written.
-        room: By what factor points are drawn beside their densities at most.
+        axes: Axes to change.
+        densities: Densities of the points, in (0, 1].
+        ticks: Approximate number of tick labels.
+        room: Maximum factor between the x of a point and its density, >= 1.
     """
     percents = sorted({100 * density for density in densities}, reverse=True)
     axes.set_xscale("log")
-    # A lone level would leave the axis without a length.
+    # With a single level the axis would have no length.
     edge = 1.08 * room
     axes.set_xlim(percents[0] * edge, min(percents[-1] / edge, 90))
     axes.set_xticks(_apart(percents, ticks))
@@ -209,11 +200,11 @@ def density_axis(
 def over(
     counts: Iterable[int], spread: str = "bars from the lowest to the highest"
 ) -> str:
-    """Returns how many replicates a figure's means are over, as a sentence.
+    """Returns the number of replicates of a figure's means, as a sentence.
 
     Args:
-        counts: Of each mean.
-        spread: What shows how far replicates differ.
+        counts: Number of replicates of each mean.
+        spread: Description of the bars or shading.
 
     Example:
         >>> over([1, 1])
@@ -230,7 +221,10 @@ def over(
 
 
 def percent(value: float) -> str:
-    """Returns a percentage of weights as the paper writes it.
+    """Returns a percentage of weights as text, with three digits.
+
+    Args:
+        value: Percentage, in (0, 100].
 
     Example:
         >>> percent(100.0), percent(21.07), percent(0.0123)
@@ -244,7 +238,12 @@ def percent(value: float) -> str:
 def nearest(
     densities: Mapping[int, float], wanted: Sequence[float]
 ) -> list[int]:
-    """Returns the levels whose densities come nearest to some, each once."""
+    """Returns the levels with the nearest densities, rising, without repeats.
+
+    Args:
+        densities: Level to density.
+        wanted: Densities to approach, in (0, 1].
+    """
     levels = [
         min(densities, key=lambda n: (abs(densities[n] / w - 1), n))
         for w in wanted
@@ -253,10 +252,10 @@ def nearest(
 
 
 def _apart(ticks: Sequence[float], most: int) -> list[float]:
-    """Returns about so many ticks that stand apart on a log axis."""
+    """Returns about `most` ticks with gaps between them on a log axis."""
     span = ticks[0] / ticks[-1]
-    kept: list[float] = []
+    chosen: list[float] = []
     for tick in ticks:
-        if not kept or kept[-1] / tick > max(1.15, span ** (1 / most)):
-            kept.append(tick)
-    return kept
+        if not chosen or chosen[-1] / tick > max(1.15, span ** (1 / most)):
+            chosen.append(tick)
+    return chosen

@@ -1,78 +1,97 @@
-"""This package knows the report of a run: one HTML file that needs no other.
+"""The report of a run: one HTML file that needs no other file.
 
-One file per kind of section; `render` is the page.
+`report.html.jinja` is the page; the modules compute its tables.
 """
 
-import html
+import base64
+import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_lottery.analysis import conclusion, control_draws, verdict
+import jinja2
+
+from tf_lottery.analysis import claims, conclusion, control_draws, verdict
 from tf_lottery.analysis.claims import Finding
-from tf_lottery.analysis.figures import Drawing
-from tf_lottery.analysis.report import origin, page, tables
+from tf_lottery.analysis.figures import RenderedFigure
+from tf_lottery.analysis.records import Network
+from tf_lottery.analysis.report import provenance, tables
 from tf_lottery.analysis.verdict import Judgment
 
 
 def render(
     title: str,
-    networks: Sequence[Any],
-    figures: Mapping[str, Drawing],
+    networks: Sequence[Network],
+    figures: Mapping[str, RenderedFigure],
     config: Mapping[str, Any],
     findings: Sequence[Finding] = (),
     command: str = "",
     judgment: Judgment | None = None,
 ) -> str:
-    """Returns the report as HTML, figures within.
+    """Returns the report of a run as HTML that contains its figures.
 
     Args:
-        title: Its title.
+        title: Title of the page.
         networks: Records of all replicates.
         figures: Name to figure, as `figures.draw` returns.
-        config: What determines the run (`"fingerprint"`), and what else is
-            known of it (`"metadata"`): settings, versions, hardware.
-        findings: What the run says of the paper's claims.
-        command: The command that makes the run; empty if none does.
-        judgment: The verdicts. None: on these networks, as they are.
+        config: `"fingerprint"`: settings that determine the run;
+            `"metadata"`: its other settings, versions and hardware.
+        findings: Results for the paper's claims, as `claims.check` returns.
+        command: Command line that repeats the run; empty if there is none.
+        judgment: Verdicts on the run; `None` computes them from `networks`.
     """
     judgment = judgment or verdict.judge(networks)
-    pooled = control_draws.pool(networks)
-    verdicts = [
-        f'<p class="verdict">{html.escape(line)}</p>'
-        for line in conclusion.sentences(judgment, networks)
-    ]
-    return page.page(
-        title,
-        [
-            f"<p>{html.escape(origin.extent(networks, config))}</p>",
-            *verdicts,
-            tables.claims(findings),
-            page.figures(figures),
-            tables.levels(pooled),
-            tables.comparisons(networks, judgment),
-            origin.section(networks, config, command),
-        ],
+    return _template().render(
+        title=title,
+        extent=provenance.extent(networks, config),
+        verdict=conclusion.sentences(judgment, networks),
+        runs={},
+        claims=tables.claims(findings),
+        tally=claims.tally(findings),
+        figures=figures,
+        levels=tables.levels(control_draws.pool(networks)),
+        against_dense=tables.against_dense(judgment),
+        against_controls=tables.against_controls(networks, judgment.metric),
+        command=command,
+        provenance=provenance.facts(networks, config),
+        settings=provenance.settings(config),
+        config=json.dumps(config, indent=2, sort_keys=True),
     )
 
 
 def render_sweep(
     title: str,
-    figures: Mapping[str, Drawing],
+    figures: Mapping[str, RenderedFigure],
     sentences: Mapping[str, Sequence[str]],
 ) -> str:
-    """Returns the report of a sweep as HTML, beside those of its runs.
+    """Returns the report of a sweep as HTML, with links to its runs' reports.
 
     Args:
-        title: Its title.
+        title: Title of the page.
         figures: Name to figure, as `figures.compare` returns.
-        sentences: Of each run, by the name of its folder, its verdict.
+        sentences: Folder name of each run to the sentences of its verdict.
     """
-    rows = [
-        f'<p class="verdict"><a href="{html.escape(name)}/report.html">'
-        f"{html.escape(name)}</a>: {html.escape(' '.join(lines))}</p>"
-        for name, lines in sentences.items()
-    ]
-    return page.page(title, [*rows, page.figures(figures)])
+    return _template().render(
+        title=title,
+        runs=sentences,
+        figures=figures,
+        config=None,
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_url"] = _data_url
+    return environment.get_template("report.html.jinja")
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 __all__ = ["render", "render_sweep"]

@@ -1,168 +1,186 @@
-"""The tables of a report."""
+"""The report's tables of claims, levels and comparisons."""
 
-import html
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from tf_lottery.analysis import table
-from tf_lottery.analysis.claims import Finding, tally
+from tf_lottery.analysis.claims import Finding
 from tf_lottery.analysis.comparison import Comparison, compare
 from tf_lottery.analysis.deciding import Deciding
 from tf_lottery.analysis.estimate import Estimate
-from tf_lottery.analysis.report import page
+from tf_lottery.analysis.records import Network
 from tf_lottery.analysis.verdict import Judgment, sequence
 
 
-def claims(findings: Sequence[Finding]) -> str:
-    """Returns the paper's claims, and what the run says of each."""
+class Table(NamedTuple):
+    """A table of a report.
+
+    Attributes:
+        head: Names of the columns.
+        rows: Cells of each row, as plain text.
+        note: Text below the table.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def claims(findings: Sequence[Finding]) -> Table | None:
+    """Returns the results for the paper's claims; `None` without findings.
+
+    Args:
+        findings: As `claims.check` returns.
+    """
     if not findings:
-        return ""
-    asked = any(f.number for f in findings)
+        return None
+    has_numbers = any(f.number for f in findings)
     rows = [
         [
             f.outcome,
             f.claim.text,
             f.value,
             f"{f.measured.n}",
-            *([f.band, f.number or ""] if asked else []),
+            *([f.band, f.number or ""] if has_numbers else []),
             f.claim.source,
         ]
         for f in findings
     ]
     head = ["direction", "claim", "measured", "n"]
-    head += ["the paper's number", "which"] if asked else []
-    second = (
+    head += ["the paper's number", "which"] if has_numbers else []
+    numbers = (
         "The paper's number agrees if it lies in the 95 % prediction interval "
         "of the mean of five new trials."
-        if asked
+        if has_numbers
         else "The paper's numbers belong to the paper's settings, which this "
         "run does not have: they are not asked for."
     )
-    return "\n".join(
-        [
-            "<h2>The paper's claims</h2>",
-            f"<p>{html.escape(tally(findings))}</p>",
-            page.table([*head, "source"], rows, "text", marked=0),
-            '<p class="note">Measured: mean over n replicates and its 95 % '
-            "interval (Student's t), steps compared by geometric means. A "
-            "direction is shown, or contradicted, if that interval lies on one "
-            f"side. {second} Each claim stands alone, so one in forty such "
-            "outcomes may be chance. The densities are the paper's, chosen "
-            "before the run. Source: Frankle &amp; Carbin 2019.</p>",
-        ]
+    return Table(
+        [*head, "source"],
+        rows,
+        "Measured: mean over n replicates and its 95 % interval (Student's t), "
+        "steps compared by geometric means. A direction is shown, or "
+        "contradicted, if that interval lies on one side. "
+        f"{numbers} Each claim stands alone, so one in forty such outcomes may "
+        "be chance. The densities are the paper's, chosen before the run. "
+        "Source: Frankle & Carbin 2019.",
     )
 
 
-def levels(networks: Sequence[Any]) -> str:
-    """Returns means and ranges over replicates, level by level."""
+def levels(networks: Sequence[Network]) -> Table:
+    """Returns means and ranges over replicates, one row per level.
+
+    Args:
+        networks: Records, draws of controls averaged.
+    """
     names = table.variants(networks)
     metric = table.deciding_metric(networks)
-    scale, form, measured = 1.0, "{:.4g}", metric.name
+    scale, form, label = 1.0, "{:.4g}", metric.name
     if metric.is_fraction:
-        scale, form, measured = 100, "{:.2f}", f"{metric.name} (%)"
+        scale, form, label = 100, "{:.2f}", f"{metric.name} (%)"
     rows = []
     for level in sorted({n.level for n in networks}):
-        here = [n for n in networks if n.level == level]
-        density = table.mean(here, "ticket", "density")
+        of_level = [n for n in networks if n.level == level]
+        density = table.mean(of_level, "ticket", "density")
         row = [f"{level}", "" if density is None else f"{density:.2%}"]
         for name in names:
-            own = [n for n in here if n.variant == name]
-            row.append(_range(own, ("early_stop_step",), 1, "{:,.0f}"))
-            row.append(_range(own, table.columns(metric), scale, form))
+            of_variant = [n for n in of_level if n.variant == name]
+            row += [
+                _range(of_variant, ("early_stop_step",), 1, "{:,.0f}"),
+                _range(of_variant, table.columns(metric), scale, form),
+            ]
         rows.append(row)
     head = ["level", "density"]
     for name in names:
-        head += [f"{name}: early stop", measured]
-    return "\n".join(
-        [
-            "<h2>Levels</h2>",
-            page.table(head, rows),
-            f'<p class="note">{html.escape(_measured(networks))} at the '
-            "early-stop step, the step of minimum validation loss (Frankle "
-            "&amp; Carbin 2019, App. C): mean over replicates [lowest to "
-            "highest].</p>",
-        ]
+        head += [f"{name}: early stop", label]
+    return Table(
+        head,
+        rows,
+        f"{_metric(networks)} at the early-stop step, the step of minimum "
+        "validation loss (Frankle & Carbin 2019, App. C): mean over replicates "
+        "[lowest to highest].",
     )
 
 
-def _measured(networks: Sequence[Any]) -> str:
+def _metric(networks: Sequence[Network]) -> str:
     metric = table.deciding_metric(networks)
-    with_test = any(metric.column("test") in n.row for n in networks)
-    name = metric.name.replace("_", " ")
-    if with_test:
-        return f"Test {name}"
-    return f"{name.capitalize()} on validation data"
+    if any(metric.column("test") in n.row for n in networks):
+        return f"Test {metric.title}"
+    return f"{metric.title.capitalize()} on validation data"
 
 
 def _range(
-    networks: Sequence[Any], columns: tuple[str, ...], scale: float, form: str
+    networks: Sequence[Network],
+    columns: tuple[str, ...],
+    scale: float,
+    form: str,
 ) -> str:
-    found = [table.value(n, *columns) for n in networks]
-    values = [scale * v for v in found if v is not None]
+    known = [table.value(n, *columns) for n in networks]
+    values = [scale * v for v in known if v is not None]
     if not values:
         return ""
     text = form.format(float(np.mean(values)))
     if len(values) > 1:
-        low, high = (form.format(end(values)) for end in (min, max))
+        low, high = form.format(min(values)), form.format(max(values))
         text += f" [{low}–{high}]"
     return text
 
 
-def comparisons(networks: Sequence[Any], judgment: Judgment) -> str:
-    """Returns the verdicts over replicates, and tickets against controls.
+_EFFECTS = ("catches up after", "stops after", "gain", "n")
+
+
+def against_dense(judgment: Judgment) -> Table | None:
+    """Returns tickets against dense networks; `None` if none are compared.
 
     Args:
-        networks: Records of all replicates.
-        judgment: The verdicts on them.
+        judgment: Verdicts on a run.
     """
     if not judgment.comparisons:
-        return ""
+        return None
     metric = judgment.metric
     verdicts = {v.level: v for v in judgment.verdicts}
     rows = []
-    for found in judgment.comparisons:
-        verdict = verdicts.get(found.level)
-        error = (
-            ""
-            if math.isnan(found.examples)
-            else (f"±{metric.difference(1.96 * found.examples).lstrip('+-')}")
-        )
+    for comparison in judgment.comparisons:
+        verdict = verdicts.get(comparison.level)
+        error = metric.difference(1.96 * comparison.examples).lstrip("+-")
         rows.append(
             [
-                f"{found.level}",
+                f"{comparison.level}",
                 verdict.outcome if verdict else "none",
-                *_cells(found, metric),
-                error,
+                *_effects(comparison, metric),
+                "" if math.isnan(comparison.examples) else f"±{error}",
                 verdict.reason if verdict else "",
             ]
         )
-    head = ["level", "verdict", *_HEAD, "± choice of examples", "because"]
-    parts = [
-        "<h2>Tickets against the dense network</h2>",
-        page.table(head, rows),
-        f'<p class="note">{html.escape(_rule(judgment))}</p>',
-    ]
-    for control in table.variants(networks)[1:]:
-        rows = [
-            [f"{c.level}", *_cells(c, metric)]
-            for c in compare(networks, "ticket", control)
+    head = ["level", "verdict", *_EFFECTS, "± choice of examples", "because"]
+    return Table(head, rows, _rule(judgment))
+
+
+def against_controls(
+    networks: Sequence[Network], metric: Deciding
+) -> dict[str, Table]:
+    """Returns tickets against each control, by the control's name.
+
+    Args:
+        networks: Records of all replicates.
+        metric: Deciding metric of the run.
+    """
+    controls = {
+        name: [
+            [f"{comparison.level}", *_effects(comparison, metric)]
+            for comparison in compare(networks, "ticket", name)
         ]
-        if rows:
-            parts.append(
-                f"<details><summary>Tickets against {html.escape(control)}"
-                f"</summary>{page.table(('level', *_HEAD), rows)}</details>"
-            )
-    return "\n".join(parts)
-
-
-_HEAD = ("catches up after", "stops after", "gain", "n")
+        for name in table.variants(networks)[1:]
+    }
+    head = ("level", *_EFFECTS)
+    return {name: Table(head, rows) for name, rows in controls.items() if rows}
 
 
 def _rule(judgment: Judgment) -> str:
-    """Says what was tested, how, and what was not."""
+    """Returns which tests were made, how, and what was not tested."""
     looks, alpha = judgment.looks, 100 * judgment.looks.alpha
     when = f"{looks.last} replicates"
     if looks.is_sequential:
@@ -188,14 +206,15 @@ def _rule(judgment: Judgment) -> str:
     )
 
 
-def _cells(found: Comparison, metric: Deciding) -> list[str]:
-    steps = [_share(found.speed), _share(found.sooner)]
-    gain = metric.difference(found.gain.mean)
-    if found.gain.has_interval:
-        ends = (found.gain.low, found.gain.high)[:: metric.sign]
+def _effects(comparison: Comparison, metric: Deciding) -> list[str]:
+    gain = comparison.gain
+    text = metric.difference(gain.mean)
+    if gain.has_interval:
+        ends = (gain.low, gain.high)[:: metric.sign]
         low, high = map(metric.difference, ends)
-        gain = f"{gain} ({low} to {high})"
-    return [*steps, gain, f"{found.gain.n}"]
+        text = f"{text} ({low} to {high})"
+    steps = [_share(comparison.speed), _share(comparison.sooner)]
+    return [*steps, text, f"{gain.n}"]
 
 
 def _share(logarithm: Estimate) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_lottery.training import devices
 from tf_lottery.training.backends.functional_model import (
     Augment,
     FunctionalModel,

@@ -36,8 +36,6 @@ class DataParallelPrograms(DensePrograms):
 
     Attributes:
         devices: Names of this host's devices, one for each replica.
-        trains_apart: Whether each device can train a different network,
-            independently of the others.
     """
 
     def __init__(
@@ -52,11 +50,6 @@ class DataParallelPrograms(DensePrograms):
         self._strategy = strategy
         self._names = [*network.paths, *network.masked]
         self.devices = strategy.extended.worker_devices
-        kinds = (
-            tf.distribute.MirroredStrategy,
-            tf.distribute.OneDeviceStrategy,
-        )
-        self.trains_apart = isinstance(strategy, kinds)
 
     def train(
         self,
