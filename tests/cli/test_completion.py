@@ -1,6 +1,5 @@
 """Completion of commands, flags and names, in the shells themselves."""
 
-import dataclasses
 import os
 import pathlib
 import pty
@@ -10,34 +9,8 @@ import subprocess
 
 import pytest
 
-from tf_lottery import __main__, controls, data, models, pruning
-from tf_lottery.cli import choices, export
-from tf_lottery.experiment import config, presets
+from tf_lottery import __main__
 from tf_lottery.export import formats
-from tf_lottery.training.distribution import strategies
-
-TABLES = {
-    "presets": presets.PRESETS,
-    "models": models.MODELS,
-    "data sets": data.DATASETS,
-    "criteria": pruning.CRITERIA,
-    "allocations": pruning.ALLOCATIONS,
-    "schedules": pruning.SCHEDULES,
-    "controls": controls.CONTROLS,
-    "strategies": strategies.STRATEGIES,
-    "formats": [*formats.FORMATS, *export.TICKETS],
-    "settings": {field.name for field in dataclasses.fields(config.Config)},
-}
-
-
-def test_every_kind_of_name_has_its_table():
-    assert set(choices.NAMES) == set(TABLES)
-
-
-@pytest.mark.parametrize("kind", TABLES)
-def test_names_are_those_of_the_tables(kind):
-    assert set(choices.NAMES[kind]) == set(TABLES[kind])
-    assert len(choices.NAMES[kind]) == len(TABLES[kind])
 
 
 def test_dtypes_are_those_of_the_formats():

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from tf_lottery.cli.choices import NAMES
+from tf_lottery import registries
 from tf_lottery.cli.silence import silence_tensorflow
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 TEXT = "write a ticket of a run to serve, or to train"
 
 TICKETS = {"ticket": True, "seed_ticket": False}
-"""Formats that hold what a ticket restarts from: whether its values, too."""
+"""Formats to train from: whether they store weights, or only the seed."""
+KNOWN = dict.fromkeys([*registries.FORMATS, *TICKETS])
+"""Names of all formats."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +87,7 @@ def execute(arguments: argparse.Namespace) -> None:
     """Writes the ticket, and prints what each file to serve costs."""
     names = arguments.format.split(",")
     for name in names:
-        registry.get(dict.fromkeys(NAMES["formats"]), name, "format")
+        registry.get(KNOWN, name, "format")
     with silence_tensorflow():
         from tf_lottery import export
         from tf_lottery.export import replacing

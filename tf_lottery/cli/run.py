@@ -4,8 +4,8 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from tf_lottery import registries
 from tf_lottery.cli import report
-from tf_lottery.cli.choices import NAMES
 from tf_lottery.cli.silence import silence_tensorflow
 from tf_lottery.core.errors import UserError
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "preset",
         metavar="PRESET",
-        choices=NAMES["presets"],
+        choices=registries.PRESETS,
         help="network_dataset, as `tf-lottery list` shows them",
     )
     parser.add_argument(
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy",
         metavar="NAME",
-        choices=NAMES["strategies"],
+        choices=registries.STRATEGIES,
         help="spread training: auto, one_device, mirrored, multi_worker or tpu",
     )
     parser.add_argument(

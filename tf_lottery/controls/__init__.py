@@ -14,6 +14,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from tf_lottery import registries
 from tf_lottery.controls.data_order import data_order
 from tf_lottery.controls.noisy import noise
 from tf_lottery.controls.random_masks import random_erk, random_evenly
@@ -38,24 +39,7 @@ for `small_dense`, which has no more weights, and another shape). The draw is
 a function of seed, level and kernel path.
 """
 
-CONTROLS: dict[str, Control] = {
-    # Other weights under the ticket's masks.
-    "reinit": reinit,
-    "reinit_sampled": reinit_sampled,
-    "reinit_sign": reinit_sign,
-    "noise": noise,
-    # Other masks of the same weights.
-    "shuffle": shuffle,
-    "shuffle_global": shuffle_global,
-    "random_evenly": random_evenly,
-    "random_erk": random_erk,
-    "initial_magnitude": initial_magnitude,
-    "inverted": inverted,
-    # Neither: as many weights in a narrower network.
-    "small_dense": small_dense,
-    # The same of both: how far two trainings lie apart anyway.
-    "data_order": data_order,
-}
+CONTROLS: Mapping[str, Control] = registries.CONTROLS
 """Every control by name."""
 
 

@@ -3,23 +3,17 @@
 A data set of the package is one function and one line in `DATASETS`.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError
 from tf_lottery.data import catalogue, tfds
 from tf_lottery.data.augmentation import AUGMENTATIONS, Augmentation
 from tf_lottery.data.catalogue import DataDir
 from tf_lottery.data.dataset import Dataset, Split, from_arrays
-from tf_lottery.data.mnist import mnist
 
-DATASETS: dict[str, Callable[[DataDir], Dataset]] = {
-    "mnist": lambda data_dir: mnist(),
-    "fashion_mnist": functools.partial(tfds.load, "fashion_mnist"),
-    "cifar10": functools.partial(tfds.load, "cifar10"),
-    "cifar100": functools.partial(tfds.load, "cifar100"),
-}
+DATASETS: Mapping[str, Callable[[DataDir], Dataset]] = registries.DATASETS
 """Every data set by name; each takes the folder of TensorFlow Datasets."""
 
 

@@ -1,5 +1,6 @@
 """This module knows how sets of TensorFlow Datasets become a `Dataset`."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,11 @@ def load(name: str, data_dir: catalogue.DataDir = None) -> Dataset:
         splits.get("test"),
         classes=builder.info.features[keys[1]].num_classes,
     )
+
+
+fashion_mnist = functools.partial(load, "fashion_mnist")
+cifar10 = functools.partial(load, "cifar10")
+cifar100 = functools.partial(load, "cifar100")
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:

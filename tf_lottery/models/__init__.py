@@ -4,25 +4,15 @@ A model is a function of one file and one line in `MODELS`.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
+from tf_lottery import registries
 from tf_lottery.core import registry
-from tf_lottery.models.conv import conv_2, conv_4, conv_6
-from tf_lottery.models.lenet import lenet_300_100
-from tf_lottery.models.resnet import resnet_18
-from tf_lottery.models.vgg import vgg_19
 
-MODELS: dict[str, Callable[..., keras.Model]] = {
-    "lenet_300_100": lenet_300_100,
-    "conv_2": conv_2,
-    "conv_4": conv_4,
-    "conv_6": conv_6,
-    "resnet_18": resnet_18,
-    "vgg_19": vgg_19,
-}
+MODELS: Mapping[str, Callable[..., keras.Model]] = registries.MODELS
 """Every model by name."""
 
 
@@ -67,13 +57,4 @@ def build_model(
     )
 
 
-__all__ = [
-    "MODELS",
-    "build_model",
-    "conv_2",
-    "conv_4",
-    "conv_6",
-    "lenet_300_100",
-    "resnet_18",
-    "vgg_19",
-]
+__all__ = ["MODELS", "build_model"]

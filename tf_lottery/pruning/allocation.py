@@ -4,6 +4,7 @@ import bisect
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.core.masks import Masks
 
@@ -97,12 +98,7 @@ def erk(
     return _shared(keep(sum(sizes.values())), shares, masks)
 
 
-ALLOCATIONS: dict[str, Allocation] = {
-    "layerwise": layerwise,
-    "global": global_,
-    "evenly": evenly,
-    "erk": erk,
-}
+ALLOCATIONS: Mapping[str, Allocation] = registries.ALLOCATIONS
 """Every allocation by name."""
 
 

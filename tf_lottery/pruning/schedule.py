@@ -1,8 +1,9 @@
 """This module knows how many weights are left at each level."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 
 
@@ -45,10 +46,10 @@ def geometric(size: int, rate: float, level: int) -> int:
     return size
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "geometric": Schedule(geometric, from_dense=False),
-    "one_shot": Schedule(geometric, from_dense=True),
-}
+GEOMETRIC = Schedule(geometric, from_dense=False)
+ONE_SHOT = Schedule(geometric, from_dense=True)
+
+SCHEDULES: Mapping[str, Schedule] = registries.SCHEDULES
 """Every schedule by name."""
 
 

@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 from collections.abc import Mapping
 
-from tf_lottery.cli.choices import NAMES
+from tf_lottery import registries
+from tf_lottery.cli import export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +52,9 @@ _BY_METAVAR: dict[str, tuple[tuple[str, ...], str, str]] = {
     "DIR": ((), "directory", ""),
     "D": ((), "directory", ""),
     "OUT": ((), "file", ""),
-    "NAMES": (NAMES["controls"], "", ","),
-    "F": (NAMES["formats"], "", ","),
-    "KEY=VALUE": (NAMES["settings"], "", "="),
+    "NAMES": (tuple(registries.CONTROLS), "", ","),
+    "F": (tuple(export.KNOWN), "", ","),
+    "KEY=VALUE": ((), "", "="),
 }
 """Values, place and end, where no list of choices says what a value is."""
 

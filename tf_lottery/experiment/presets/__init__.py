@@ -6,32 +6,13 @@ A preset is one file named network_dataset, and one line in `PRESETS`.
 from collections.abc import Mapping
 from typing import Any
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.presets import (
-    conv_2_cifar10,
-    conv_4_cifar10,
-    conv_6_cifar10,
-    lenet_mnist,
-    resnet_18_cifar10,
-    vgg_19_cifar10,
-)
 
-PRESETS: dict[str, dict[str, Config]] = {
-    module.__name__.rpartition(".")[2]: {
-        "quick": module.QUICK,
-        "paper": module.PAPER,
-    }
-    for module in (
-        lenet_mnist,
-        conv_2_cifar10,
-        conv_4_cifar10,
-        conv_6_cifar10,
-        resnet_18_cifar10,
-        vgg_19_cifar10,
-    )
-}
-"""Every preset by name, at every scale (the paper's, and minutes)."""
+PRESETS: Mapping[str, Mapping[str, Config]] = registries.PRESETS
+"""Every preset by name: `"paper"` is the published setting, `"quick"` takes
+minutes."""
 
 
 def get(name: str, scale: str) -> Config:

@@ -34,3 +34,5 @@ QUICK = PAPER.replace(
         "controls": ("reinit",),
     }
 )
+
+SCALES = {"quick": QUICK, "paper": PAPER}

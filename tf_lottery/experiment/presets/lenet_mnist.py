@@ -33,3 +33,5 @@ QUICK = PAPER.replace(
         "controls": ("reinit",),
     }
 )
+
+SCALES = {"quick": QUICK, "paper": PAPER}

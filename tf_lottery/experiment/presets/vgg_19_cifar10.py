@@ -42,3 +42,5 @@ QUICK = PAPER.replace(
         "controls": ("reinit",),
     }
 )
+
+SCALES = {"quick": QUICK, "paper": PAPER}

@@ -6,10 +6,10 @@ what the machine has.
 
 import json
 import os
-from collections.abc import Callable
 
 import tensorflow as tf
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError, one_line
 
@@ -20,32 +20,34 @@ def get(name: str) -> tf.distribute.Strategy | None:
     Hosts are joined before TensorFlow computes anything: call it first.
 
     Args:
-        name: A name of `STRATEGIES`.
+        name: A name of `registries.STRATEGIES`.
 
     Raises:
         ValueError: The name is unknown, or the machine has nothing of the
             kind; the message says what is missing.
     """
-    return registry.get(STRATEGIES, name, "strategy")()
+    return registry.get(registries.STRATEGIES, name, "strategy")()
 
 
-def _auto() -> tf.distribute.Strategy | None:
-    """Takes what there is: several hosts, a TPU, several GPUs, else None."""
+def auto() -> tf.distribute.Strategy | None:
+    """Returns the strategy for several hosts, a TPU or GPUs, or None."""
     if _tf_config_workers() > 1 or _slurm_tasks() > 1:
-        return _multi_worker()
+        return multi_worker()
     if os.environ.get("TPU_NAME"):
-        return _tpu()
+        return tpu()
     if len(tf.config.list_physical_devices("GPU")) > 1:
-        return _mirrored()
+        return mirrored()
     return None
 
 
-def _one_device() -> tf.distribute.Strategy:
+def one_device() -> tf.distribute.Strategy:
+    """Returns the strategy for the first GPU, or for the CPU."""
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return tf.distribute.OneDeviceStrategy(f"{kind}:0")
 
 
-def _mirrored() -> tf.distribute.Strategy:
+def mirrored() -> tf.distribute.Strategy:
+    """Returns the strategy for all GPUs, or for all logical CPU devices."""
     if tf.config.list_physical_devices("GPU"):
         return tf.distribute.MirroredStrategy()
     names = [device.name for device in tf.config.list_logical_devices("CPU")]
@@ -56,7 +58,8 @@ def _mirrored() -> tf.distribute.Strategy:
     )
 
 
-def _multi_worker() -> tf.distribute.Strategy:
+def multi_worker() -> tf.distribute.Strategy:
+    """Returns the strategy for the hosts that TF_CONFIG or `srun` names."""
     if _tf_config_workers():
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif _slurm_tasks():
@@ -84,7 +87,8 @@ def slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
     )
 
 
-def _tpu() -> tf.distribute.Strategy:
+def tpu() -> tf.distribute.Strategy:
+    """Returns the strategy for the TPU that TPU_NAME names, or the local."""
     name = os.environ.get("TPU_NAME", "local")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
@@ -96,16 +100,6 @@ def _tpu() -> tf.distribute.Strategy:
             "Set TPU_NAME, or take another strategy."
         ) from None
     return tf.distribute.TPUStrategy(resolver)
-
-
-STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy | None]] = {
-    "auto": _auto,
-    "one_device": _one_device,
-    "mirrored": _mirrored,
-    "multi_worker": _multi_worker,
-    "tpu": _tpu,
-}
-"""Every strategy by name: how it is made from what the machine has."""
 
 
 def described(strategy: tf.distribute.Strategy | None) -> str:
