@@ -8,7 +8,7 @@ from typing import Any
 
 from absl.flags import argparse_flags
 
-from tf_lottery.cli import COMMANDS, colors
+from tf_lottery.cli import COMMANDS, colors, completion
 from tf_lottery.core import errors, registry
 from tf_lottery.core.version import __version__
 
@@ -51,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        arguments = _parser().parse_args(argv)
+        parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:  # A shell completes a command line.
+            completion.complete(parser)
+        arguments = parser.parse_args(argv)
         arguments.execute(arguments)
     except BrokenPipeError:
         raise

@@ -405,7 +405,7 @@ QUICK = {
     "completion --help": (0, ".bashrc"),
     "--version": (0, "tf-lottery "),
     "list": (0, "lenet_mnist"),
-    "completion bash": (0, "complete -F"),
+    "completion bash": (0, "_python_argcomplete"),
     "rnu": (2, "'run'"),
     "run --leves": (2, "'--levels'"),
     "run lenet_mnis": (2, "'lenet_mnist'"),
