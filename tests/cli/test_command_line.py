@@ -316,7 +316,7 @@ FASHION = ("--set", "dataset=fashion_mnist", "--set", "batch_size=10")
 
 def test_data_are_read_from_the_folder_that_is_named(tmp_path):
     prepare_small_copy("fashion_mnist", tmp_path / "data")
-    result = tf_lottery(
+    result = process(
         *("run", "lenet_mnist", "--run_dir", tmp_path / "run", *TINY),
         *("--data_dir", tmp_path / "data", *FASHION),
     )

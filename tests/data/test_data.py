@@ -423,7 +423,7 @@ def test_a_failed_preparation_is_one_line(tmp_path):
     with pytest.raises(
         ValueError,
         match="is not prepared in .*, and preparing it failed: .*No space left "
-        "on device.* Where there is a network, run: python -c",
+        "on device.* With a network connection, run: python -c",
     ) as info:
         load_dataset("toys_that_fail", tmp_path)
     assert "\n" not in str(info.value)

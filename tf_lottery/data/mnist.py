@@ -1,4 +1,4 @@
-"""This module knows the MNIST that ships with the package."""
+"""MNIST, which ships with the package."""
 
 import functools
 import pathlib
@@ -19,8 +19,8 @@ def mnist(data_dir: DataDir = None) -> Dataset:
 
     The validation split is drawn once, from a fixed seed, and shared by all
     replicates (Frankle & Carbin 2019, G.1: 5,000 examples sampled at random
-    from the training set). Pixels are scaled to [0, 1]; the paper states no
-    normalisation, and this is that of Zhou et al. 2019.
+    from the training set). The paper states no normalization; pixels are
+    scaled to [0, 1], as by Zhou et al. 2019.
 
     Args:
         data_dir: Ignored: the data ships with the package.
@@ -42,7 +42,7 @@ def mnist(data_dir: DataDir = None) -> Dataset:
     )
 
 
-@functools.cache  # Unpacking takes half a second; a sweep loads often.
+@functools.cache  # Unpacking takes half a second, and a sweep loads often.
 def _stored() -> dict[str, np.ndarray]:
     with np.load(_FILE) as arrays:
         return dict(arrays)

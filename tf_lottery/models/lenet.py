@@ -17,9 +17,9 @@ def lenet_300_100(
     """Returns LeNet-300-100 (LeCun et al. 1998), untrained.
 
     Two hidden layers of 300 and 100 units and an output of logits: 266,200
-    weights at the default shape, initialized by Gaussian Glorot (Frankle & Carbin
-    2019, Fig. 2). The paper does not state ReLU; its code uses it. Keras'
-    `GlorotNormal` is a truncated normal, as in that code.
+    weights at the default shape, initialized by Gaussian Glorot (Frankle &
+    Carbin 2019, Fig. 2). The paper does not state ReLU; its code uses it.
+    Keras' `GlorotNormal` is a truncated normal, as in that code.
 
     Args:
         input_shape: Shape of one example; the network flattens it.

@@ -12,7 +12,7 @@ Budgets = Mapping[tuple[str, ...], int]
 """Group of kernels to the number of weights that the group keeps."""
 
 Allocation = Callable[[Mapping[str, int], Callable[[int], int], Masks], Budgets]
-"""Function of kernel sizes, `keep`, and the current masks, that returns budgets.
+"""Function of kernel sizes, `keep` and the current masks, returning budgets.
 
 `keep(n)` is the number of weights to keep of n. The masks may include other
 kernels too.
@@ -77,9 +77,9 @@ def erk(
 
     Evci et al. 2020 (arXiv:1911.11134, Sec. 3), after Mocanu et al. 2018
     (arXiv:1707.04780): the density of a kernel is proportional to the sum of
-    its dimensions over their product, height and width included, so its count is
-    proportional to the sum. A kernel whose density would exceed 1 stays dense,
-    and the others share the rest in the same proportion.
+    its dimensions over their product, height and width included, so its count
+    is proportional to the sum. A kernel whose density would exceed 1 stays
+    dense, and the others share the rest in the same proportion.
 
     Differs from the authors' code in three ways. The total is exact: they round
     each kernel separately, this function rounds up the largest remainders. The
