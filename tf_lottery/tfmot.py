@@ -189,8 +189,8 @@ class MByN:
 class PruneOnSchedule(keras.callbacks.Callback):
     """Prunes a masked model during `fit` by one of tfmot's schedules.
 
-    tfmot's `UpdatePruningStep`, for Keras 3. Masks are computed from the weights
-    before the step, and steps are counted as in tfmot.
+    tfmot's `UpdatePruningStep`, for Keras 3. Masks are computed from the
+    weights before the step, and steps are counted as in tfmot.
 
     Args:
         schedule: `PolynomialDecay`, `ConstantSparsity`, or any callable from

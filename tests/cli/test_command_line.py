@@ -80,11 +80,15 @@ def test_a_run_ends_with_a_table_and_what_it_shows(run):
     assert lines[-1] == str(path / "report.html")
 
 
+def assert_only_progress(text):
+    # On a slow machine an estimate, "At 1 steps a second ...", comes first.
+    lines = [line for line in text.splitlines() if line[:3] != "At "]
+    assert [line[:6] for line in lines] == ["level "] * 3
+
+
 def test_nothing_but_progress_is_said_while_it_runs(run):
     _, result = run
-    said = result.stderr.splitlines()
-    assert len(said) == 3
-    assert all(line.startswith("level ") for line in said)
+    assert_only_progress(result.stderr)
 
 
 def test_a_run_leaves_results_tickets_report_and_figures(run):
@@ -139,6 +143,7 @@ def test_report_draws_again(run):
     assert (path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_export_writes_every_format_asked_for_and_one_table(run, tmp_path):
     path, _ = run
     result = tf_lottery(
@@ -316,14 +321,12 @@ FASHION = ("--set", "dataset=fashion_mnist", "--set", "batch_size=10")
 
 def test_data_are_read_from_the_folder_that_is_named(tmp_path):
     prepare_small_copy("fashion_mnist", tmp_path / "data")
-    result = process(
+    result = tf_lottery(
         *("run", "lenet_mnist", "--run_dir", tmp_path / "run", *TINY),
         *("--data_dir", tmp_path / "data", *FASHION),
     )
     assert result.returncode == 0, result.stderr
-    said = result.stderr.splitlines()
-    assert len(said) == 3
-    assert all(line.startswith("level ") for line in said)
+    assert_only_progress(result.stderr)
     assert result.stdout.startswith("level ")
 
 

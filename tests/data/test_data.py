@@ -551,9 +551,9 @@ def test_bad_arrays_are_refused_by_the_name_of_their_split(name, x, y, message):
     [
         (
             (X[..., None], Y),
-            r"x of NAME has shape \(3, 1\) an example.*data \(3,\)",
+            r"x of NAME has shape \(3, 1\) per example.*data \(3,\)",
         ),
-        ((X[:, 0], Y), r"x of NAME has shape \(\) an example"),
+        ((X[:, 0], Y), r"x of NAME has shape \(\) per example"),
         ((X, Y / 2), "y of NAME has .* of floats; .* of integers"),
         (X, r"NAME must be \(x, y\)"),
         ((X, Y, Y, Y), r"NAME must be \(x, y\)"),

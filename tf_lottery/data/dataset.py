@@ -295,8 +295,9 @@ def _divided(split: Split, fraction: float) -> tuple[Split, Split]:
     count = math.floor(len(split) * (1.0 - fraction))
     if not 0 < count < len(split):
         raise UserError(
-            f"`validation_split` of {fraction!r} leaves {count} of {len(split)} "
-            "examples to train on. Give more examples, or `validation_data`."
+            f"`validation_split` of {fraction!r} leaves {count} of "
+            f"{len(split)} examples to train on. Give more examples, or "
+            "`validation_data`."
         )
     return split.rows(slice(None, count)), split.rows(slice(count, None))
 
@@ -355,8 +356,8 @@ def _require_same_form(name: str, split: Split, train: Split) -> None:
         for (path, array), (_, expected) in pairs:
             if not _fits(array, expected, kinds=what == "y"):
                 raise UserError(
-                    f"{path} of {name} has shape {array.shape[1:]} per example, "
-                    f"of {_kind(array)}; that of the training data "
+                    f"{path} of {name} has shape {array.shape[1:]} per "
+                    f"example, of {_kind(array)}; that of the training data "
                     f"{expected.shape[1:]}, of {_kind(expected)}."
                 )
 
