@@ -1,4 +1,4 @@
-"""This module knows how a budget of weights is shared among kernels."""
+"""Allocations: how a budget of weights is shared among kernels."""
 
 import bisect
 from collections.abc import Callable, Mapping
