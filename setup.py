@@ -35,6 +35,7 @@ setuptools.setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=1.4",
+        "argcomplete>=3.5",
         # Carries what users define to processes.
         "cloudpickle>=3",
         # tensorflow-datasets 4.9.10 imports it and forgets to say so.

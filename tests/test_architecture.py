@@ -5,9 +5,9 @@ import pytest
 
 # A room imports only rooms before it.
 ORDER = (
-    *("core", "analysis", "masking", "data", "models", "pruning", "training"),
-    *("lottery", "controls", "export", "tfmot", "runs", "ticket_search"),
-    *("experiment", "cli"),
+    *("core", "registries", "analysis", "masking", "data", "models"),
+    *("pruning", "training", "lottery", "controls", "export", "tfmot"),
+    *("runs", "ticket_search", "experiment", "cli"),
 )
 ROOMS = bazel.rooms()
 

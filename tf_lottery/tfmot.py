@@ -1,9 +1,8 @@
-"""This module knows how tensorflow-model-optimization (tfmot) prunes.
+"""Exchange with tensorflow-model-optimization (tfmot).
 
-Its rules and schedules work here on Keras 3 models; models pruned with its
-`prune_low_magnitude`, which knows tf_keras only, come over as tickets, and
-tickets go back. tfmot itself is imported only where one of its models is
-looked at.
+Its pruning rules and schedules, for Keras 3 models; and conversion between
+tickets and tf_keras models pruned with its `prune_low_magnitude`. tfmot is
+imported only for these conversions.
 """
 
 import dataclasses
@@ -23,27 +22,35 @@ from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State
 
 Schedule = Callable[[int], tuple[Any, Any]]
-"""From a step, 1 for the first, to (prune now?, sparsity), as tfmot's are."""
+"""From a step, counted from 1, to (prune now?, sparsity), as in tfmot."""
 
 
 class Rule(Protocol):
-    """What decides which weights of a kernel go."""
+    """A function that decides which weights of a kernel are pruned."""
 
     def mask(self, weight: np.ndarray, sparsity: float) -> np.ndarray:
-        """Returns the mask, bool, of a kernel at a sparsity in [0, 1)."""
+        """Returns a kernel's mask, bool, shaped as the kernel.
+
+        Args:
+            weight: A kernel.
+            sparsity: Fraction of weights to prune, in [0, 1).
+        """
 
 
 @dataclasses.dataclass(frozen=True)
 class Magnitude:
     """tfmot's rule for single weights.
 
-    It keeps what is at least as large as the k-th largest: of equal weights
-    all stay, so that it may keep more than was asked for. `pruning.prune`
-    keeps the exact number.
+    It keeps every weight whose magnitude is at least the k-th largest. With
+    ties it keeps more than k weights; `pruning.prune` keeps exactly k.
     """
 
     def mask(self, weight: np.ndarray, sparsity: float) -> np.ndarray:
-        """Returns the mask, bit for bit tfmot's.
+        """Returns the mask, bit for bit equal to tfmot's.
+
+        Args:
+            weight: A kernel.
+            sparsity: Fraction of weights to prune, in [0, 1).
 
         Example:
             >>> Magnitude().mask(np.array([[3.0, -1.0], [2.0, 2.0]]), 0.5)
@@ -61,22 +68,32 @@ class Blocks:
     """tfmot's rule for blocks of matrices, and a criterion.
 
     Attributes:
-        size: Rows and columns of a block. Those at the edge may be smaller.
-        pooling: What of its magnitudes stands for a block: `"AVG"`, `"MAX"`.
+        size: Rows and columns of a block. Blocks at the edge may be smaller.
+        pooling: Score of a block: `"AVG"` or `"MAX"` of its magnitudes.
     """
 
     size: tuple[int, int]
     pooling: Literal["AVG", "MAX"] = "AVG"
 
     def mask(self, weight: np.ndarray, sparsity: float) -> np.ndarray:
-        """Returns the mask, bit for bit tfmot's; of equal blocks all stay."""
+        """Returns the mask, bit for bit equal to tfmot's; it keeps all ties.
+
+        Args:
+            weight: A matrix.
+            sparsity: Fraction of blocks to prune, in [0, 1).
+        """
         kept = Magnitude().mask(self._pooled(weight), sparsity)
         return self._expanded(kept, weight.shape)
 
     def __call__(
         self, trained: Mapping[str, np.ndarray], origin: object
     ) -> dict[str, np.ndarray]:
-        """Returns what stands for its block as the score of every weight."""
+        """Returns the score of its block for every weight.
+
+        Args:
+            trained: Kernel path to trained weights, matrices.
+            origin: Ignored.
+        """
         del origin
         return {
             path: self._expanded(self._pooled(weight), weight.shape)
@@ -90,7 +107,7 @@ class Blocks:
                 " Leave it out by exclude."
             )
         pooled = np.abs(weight)[None, None]
-        for rows in self.size:  # rows, then columns: rounds as tfmot does
+        for rows in self.size:  # Rows, then columns, for tfmot's rounding.
             pooled = tf.nn.pool(
                 pooled, [1, rows], self.pooling, [1, rows], "SAME"
             ).numpy()
@@ -101,32 +118,32 @@ class Blocks:
         self, pooled: np.ndarray, shape: tuple[int, ...]
     ) -> np.ndarray:
         rows, columns = self.size
-        whole = pooled.repeat(rows, 0).repeat(columns, 1)
-        return whole[: shape[0], : shape[1]]
+        expanded = pooled.repeat(rows, 0).repeat(columns, 1)
+        return expanded[: shape[0], : shape[1]]
 
 
 @dataclasses.dataclass(frozen=True)
 class MByN:
-    """tfmot's N:M rule, and a criterion: of `of` inputs, `zeros` go.
+    """tfmot's N:M rule, and a criterion: of `of` inputs, prune `zeros`.
 
-    Groups are of consecutive inputs of one output, as hardware wants them
-    (2 of 4 by default). As a criterion it gives the pattern where the density
-    asked for is exactly that of the pattern, 0.5 for 2 of 4.
+    Groups consist of consecutive inputs of one output, as hardware requires
+    (2 of 4 by default). As a criterion it yields the pattern if the requested
+    density equals that of the pattern, 0.5 for 2 of 4.
 
     Attributes:
-        zeros: How many of each group go.
-        of: How many a group has. The last one of a kernel may be smaller.
+        zeros: Number of weights to prune in each group.
+        of: Size of a group. The last group of a kernel may be smaller.
     """
 
     zeros: int = 2
     of: int = 4
 
     def mask(self, weight: np.ndarray, sparsity: float = 0.5) -> np.ndarray:
-        """Returns the mask, tfmot's; of equal weights the first stay.
+        """Returns tfmot's mask; among equal weights it keeps the first.
 
         Args:
             weight: A kernel of two or four dimensions.
-            sparsity: Not looked at, as in tfmot: the pattern has its own.
+            sparsity: Ignored, as in tfmot: the pattern determines it.
 
         Example:
             >>> MByN().mask(np.array([[3.0], [1.0], [-4.0], [2.0]])).T
@@ -138,7 +155,12 @@ class MByN:
     def __call__(
         self, trained: Mapping[str, np.ndarray], origin: object
     ) -> dict[str, np.ndarray]:
-        """Returns scores that fall with the rank of a weight in its group."""
+        """Returns scores that fall with the rank of a weight in its group.
+
+        Args:
+            trained: Kernel path to trained weights.
+            origin: Ignored.
+        """
         del origin
         scores = {}
         for path, weight in trained.items():
@@ -152,9 +174,9 @@ class MByN:
                 "N:M is for kernels of two or four dimensions; got shape "
                 f"{weight.shape}. Leave it out by exclude."
             )
-        last = np.moveaxis(np.abs(weight), -2, -1)  # inputs last
+        last = np.moveaxis(np.abs(weight), -2, -1)  # Inputs last.
         inputs = last.shape[-1]
-        # Padding ranks behind every weight, zeros too.
+        # Padding ranks after every weight, zeros too.
         padding = [(0, 0)] * (last.ndim - 1) + [(0, -inputs % self.of)]
         groups = np.pad(last, padding, constant_values=-1)
         groups = groups.reshape(*last.shape[:-1], -1, self.of)
@@ -165,17 +187,17 @@ class MByN:
 
 
 class PruneOnSchedule(keras.callbacks.Callback):
-    """Prunes a masked model during `fit`, as one of tfmot's schedules says.
+    """Prunes a masked model during `fit` by one of tfmot's schedules.
 
-    tfmot's `UpdatePruningStep`, for Keras 3. Masks are made from the weights
-    as they stand before the step, in tfmot's count of steps.
+    tfmot's `UpdatePruningStep`, for Keras 3. Masks are computed from the
+    weights before the step, and steps are counted as in tfmot.
 
     Args:
         schedule: `PolynomialDecay`, `ConstantSparsity`, or any callable from
             a step to (prune now?, sparsity).
         rule: `Magnitude`, `Blocks` or `MByN`. Differs from tfmot: masks only
-            shrink. (There, asking less of a kernel than is zero already
-            brings all of it back.)
+            shrink. (In tfmot, a sparsity below the fraction of zeros revives
+            all weights of the kernel.)
 
     Example:
         >>> def schedule(step):
@@ -193,18 +215,18 @@ class PruneOnSchedule(keras.callbacks.Callback):
     def __init__(self, schedule: Schedule, rule: Rule | None = None) -> None:
         super().__init__()
         self._schedule, self._rule = schedule, rule or Magnitude()
-        self._seen = 0
+        self._last_step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Starts to count where the optimizer stands."""
-        self._seen = int(self.model.optimizer.iterations)
+        """Starts to count from the optimizer's step."""
+        self._last_step = int(self.model.optimizer.iterations)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Prunes, if it is time."""
+        """Prunes if the schedule says so."""
         step = int(self.model.optimizer.iterations) + 1
-        # One execution may have taken many steps.
-        due = [self._schedule(s) for s in range(self._seen + 1, step + 1)]
-        self._seen = step
+        # One execution may take many steps.
+        due = [self._schedule(s) for s in range(self._last_step + 1, step + 1)]
+        self._last_step = step
         sparsities = [float(sparsity) for now, sparsity in due if now]
         if sparsities:
             self._prune(sparsities[-1])
@@ -212,34 +234,34 @@ class PruneOnSchedule(keras.callbacks.Callback):
     def _prune(self, sparsity: float) -> None:
         kernels = masking.kernels(self.model)
         masks = masking.get_masks(self.model)
-        fresh = {
+        updated = {
             path: self._rule.mask(kernels[path].variable.numpy(), sparsity)
             & mask
             if path in kernels
             else mask
             for path, mask in masks.items()
         }
-        masking.set_masks(self.model, Masks(fresh))
+        masking.set_masks(self.model, Masks(updated))
 
 
 def adopt(pruned: Any, model: keras.Model) -> Ticket:
-    """Returns a model that tfmot pruned as a ticket of a Keras 3 model.
+    """Returns a ticket of a Keras 3 model from a model pruned by tfmot.
 
-    `ticket.build()` is the Keras 3 model, masked, at the pruned weights;
-    `ticket.masks` are the masks. Weights are matched by their order, and their
-    shapes compared; names are not, for the two do not name alike. So two
-    layers of one shape must stand in the same order in both models.
+    `ticket.build()` is the masked Keras 3 model with the pruned weights;
+    `ticket.masks` are the masks. Weights are matched by order and checked by
+    shape, because tf_keras and Keras 3 name them differently. So layers of
+    equal shape must have the same order in both models.
 
     Args:
         pruned: A tf_keras model of `prune_low_magnitude` layers.
         model: A built Keras 3 model of the same architecture, whose weights
-            come in the same order. It stays as it is.
+            have the same order. It is not changed.
 
     Raises:
-        ValueError: There is nothing pruned, or the models differ.
+        UserError: No layer is pruned, or the models differ.
     """
     mask_of = _mask_variables(pruned)
-    # Of the wrapped layers themselves: the variables are the same.
+    # The wrapped layers share these variables.
     theirs = import_tfmot().strip_pruning(pruned).weights
     if not mask_of:
         raise UserError(
@@ -268,16 +290,17 @@ def adopt(pruned: Any, model: keras.Model) -> Ticket:
 def hand_back(ticket: Ticket, plain: Any, trained: bool = False) -> Any:
     """Returns a ticket as a tf_keras model of `prune_low_magnitude` layers.
 
-    Its schedule never prunes again: tfmot trains the ticket as it is.
+    Its schedule never prunes again, so tfmot trains the ticket unchanged.
 
     Args:
         ticket: The ticket.
-        plain: A built tf_keras model of the same architecture. tfmot takes
-            over its layers.
-        trained: Take the trained weights instead of those it restarts from.
+        plain: A built tf_keras model of the same architecture. tfmot reuses
+            its layers.
+        trained: Whether to use the trained weights instead of those that the
+            ticket restarts from.
 
     Raises:
-        ValueError: The models differ, or tfmot wraps not every masked layer.
+        UserError: The models differ, or tfmot cannot prune a masked layer.
     """
     model = ticket.model(at="early_stop" if trained else "start")
     sparsity = import_tfmot()
@@ -299,12 +322,12 @@ def hand_back(ticket: Ticket, plain: Any, trained: bool = False) -> Any:
 
 
 def _mask_variables(pruned: Any) -> dict[int, Any]:
-    """Returns tfmot's masks by the `id` of what they mask."""
-    found: dict[int, Any] = {}
+    """Returns tfmot's masks by the `id` of the weights."""
+    masks: dict[int, Any] = {}
     for layer in pruned.submodules:
         for weight, mask, _ in getattr(layer, "pruning_vars", ()):
-            found[id(weight)] = mask
-    return found
+            masks[id(weight)] = mask
+    return masks
 
 
 def _paths_of(model: keras.Model, shapes: list[tuple[int, ...]]) -> list[str]:
@@ -323,13 +346,13 @@ def _paths_of(model: keras.Model, shapes: list[tuple[int, ...]]) -> list[str]:
 
 
 def import_tfmot() -> Any:
-    """Returns `tfmot.sparsity.keras`, and leaves `tf.keras` what it is.
+    """Returns `tfmot.sparsity.keras`, without changing `tf.keras`.
 
-    tfmot's import sets TF_USE_LEGACY_KERAS, which processes inherit, and makes
-    `tf.keras` Keras 2, unless it has been looked at before.
+    tfmot's import sets TF_USE_LEGACY_KERAS, which child processes inherit, and
+    turns `tf.keras` into Keras 2 unless `tf.keras` was used before.
 
     Raises:
-        ImportError: It, or tf_keras, is not installed.
+        MissingPackageError: tfmot or tf_keras is not installed.
     """
     name = "TF_USE_LEGACY_KERAS"
     before = os.environ.get(name)

@@ -1,43 +1,19 @@
 """Completion of commands, flags and names, in the shells themselves."""
 
-import dataclasses
 import os
 import pathlib
 import pty
 import select
 import shutil
 import subprocess
+import sys
 
 import pytest
 
-from tf_lottery import __main__, controls, data, models, pruning
-from tf_lottery.cli import choices, export
-from tf_lottery.experiment import config, presets
+from tf_lottery import __main__
 from tf_lottery.export import formats
-from tf_lottery.training.distribution import strategies
 
-TABLES = {
-    "presets": presets.PRESETS,
-    "models": models.MODELS,
-    "data sets": data.DATASETS,
-    "criteria": pruning.CRITERIA,
-    "allocations": pruning.ALLOCATIONS,
-    "schedules": pruning.SCHEDULES,
-    "controls": controls.CONTROLS,
-    "strategies": strategies.STRATEGIES,
-    "formats": [*formats.FORMATS, *export.TICKETS],
-    "settings": {field.name for field in dataclasses.fields(config.Config)},
-}
-
-
-def test_every_kind_of_name_has_its_table():
-    assert set(choices.NAMES) == set(TABLES)
-
-
-@pytest.mark.parametrize("kind", TABLES)
-def test_names_are_those_of_the_tables(kind):
-    assert set(choices.NAMES[kind]) == set(TABLES[kind])
-    assert len(choices.NAMES[kind]) == len(TABLES[kind])
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_dtypes_are_those_of_the_formats():
@@ -70,11 +46,13 @@ TYPED = {
 
 
 def bash(script, typed):
+    line = f"tf-lottery {typed}"
     # bash takes "=" for a word.
-    words = f"tf-lottery {typed}".replace("=", " = ").split(" ")
+    words = line.replace("=", " = ").split(" ")
     code = f"""{script}
 COMP_WORDS=({" ".join(map(repr, words))}) COMP_CWORD={len(words) - 1}
-_tf_lottery
+COMP_LINE={line!r} COMP_POINT={len(line)} COMP_TYPE=9
+_python_argcomplete tf-lottery
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     return said("bash", "--norc", "-c", code)
@@ -83,15 +61,14 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 def fish(script, typed):
     code = f"{script}\ncomplete -C 'tf-lottery {typed}'"
     lines = said("fish", "--no-config", "-c", code)
-    return [line.partition("\t")[0].rstrip("/") for line in lines]
+    return [line.partition("\t")[0] for line in lines]
 
 
 def said(*command):
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=True
     )
-    assert result.stderr == ""
-    return [line for line in result.stdout.splitlines() if line]
+    return [line.rstrip(" /") for line in result.stdout.splitlines() if line]
 
 
 def script_for(shell, capsys):
@@ -103,8 +80,17 @@ def script_for(shell, capsys):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    """A working directory with a directory and a file to complete."""
     (tmp_path / "some_dir").mkdir()
     (tmp_path / "some_file").touch()
+    program = tmp_path / "bin" / "tf-lottery"
+    program.parent.mkdir()
+    program.write_text(f"""#!/bin/sh
+[ -n "$_ARGCOMPLETE" ] || {{ echo "$@" > {tmp_path}/typed; exit; }}
+PYTHONPATH={ROOT} exec {sys.executable} -m tf_lottery "$@"
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -129,9 +115,8 @@ def test_zsh_completes_at_its_prompt(folder, capsys):
     os.write(
         terminal,
         b"autoload -U compinit; compinit -u -D; . ./script\n"
-        b"tf-lottery() { print -rl -- $@ done > typed; exit }\n"
         b"tf-lottery ru\tle\t--scale=q\t--controls noise,reinit_si\t "
-        b"--data_dir so\t\n",
+        b"--data_dir so\t\nexit\n",
     )
     shown = b""
     while select.select([terminal], [], [], 60)[0]:
@@ -139,10 +124,10 @@ def test_zsh_completes_at_its_prompt(folder, capsys):
             shown += os.read(terminal, 4096)
         except OSError:  # it has ended
             break
-    os.waitpid(process, 0)
     os.close(terminal)
-    words = pathlib.Path("typed").read_text().split()
-    assert words == [
+    os.waitpid(process, 0)
+    words = (folder / "typed").read_text().split()
+    assert [word.rstrip("/") for word in words] == [
         *("run", "lenet_mnist", "--scale=quick", "--controls"),
-        *("noise,reinit_sign", "--data_dir", "some_dir", "done"),
+        *("noise,reinit_sign", "--data_dir", "some_dir"),
     ], shown

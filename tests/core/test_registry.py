@@ -41,3 +41,33 @@ def test_the_nearest_of_several_is_suggested():
     )
     assert registry.nearest("x", known) == ""
     assert registry.nearest("x", []) == ""
+
+
+def test_a_registry_imports_a_member_when_it_is_used():
+    table = registry.Registry(
+        "xml", {"root": "no_such_module:x", "parse": "sax:parse"}
+    )
+    assert list(table) == ["root", "parse"]
+    assert "parse" in table
+    assert len(table) == 2
+    assert table["parse"].__module__ == "xml.sax"
+    with pytest.raises(ModuleNotFoundError, match="xml.no_such_module"):
+        table["root"]
+    with pytest.raises(KeyError):
+        table["none"]
+
+
+def test_a_registry_takes_objects_and_gives_them_up():
+    table = registry.Registry("xml", {})
+    table["mine"] = print
+    assert table["mine"] is print
+    del table["mine"]
+    assert not table
+
+
+def test_lazy_attributes_are_names_of_modules_or_modules():
+    load = registry.lazy_attributes("xml", {"parse": "sax", "dom": ""})
+    assert load("parse").__module__ == "xml.sax"
+    assert load("dom").__name__ == "xml.dom"
+    with pytest.raises(AttributeError, match="'xml' has no attribute 'other'"):
+        load("other")

@@ -423,7 +423,7 @@ def test_a_failed_preparation_is_one_line(tmp_path):
     with pytest.raises(
         ValueError,
         match="is not prepared in .*, and preparing it failed: .*No space left "
-        "on device.* Where there is a network, run: python -c",
+        "on device.* With a network connection, run: python -c",
     ) as info:
         load_dataset("toys_that_fail", tmp_path)
     assert "\n" not in str(info.value)
@@ -551,9 +551,9 @@ def test_bad_arrays_are_refused_by_the_name_of_their_split(name, x, y, message):
     [
         (
             (X[..., None], Y),
-            r"x of NAME has shape \(3, 1\) an example.*data \(3,\)",
+            r"x of NAME has shape \(3, 1\) per example.*data \(3,\)",
         ),
-        ((X[:, 0], Y), r"x of NAME has shape \(\) an example"),
+        ((X[:, 0], Y), r"x of NAME has shape \(\) per example"),
         ((X, Y / 2), "y of NAME has .* of floats; .* of integers"),
         (X, r"NAME must be \(x, y\)"),
         ((X, Y, Y, Y), r"NAME must be \(x, y\)"),

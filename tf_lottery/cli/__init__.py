@@ -1,8 +1,8 @@
-"""This package knows the commands of `tf-lottery`.
+"""Commands of `tf-lottery`.
 
-One file per command, with `TEXT`, `add_arguments` and `execute`, and one line
-in `COMMANDS`. What is heavy is imported when a command runs, for `--help` is
-to be quick.
+A command is one file with `TEXT`, `add_arguments` and `execute`, and one line
+in `COMMANDS`. It imports TensorFlow only when it runs, so that `--help` is
+quick.
 """
 
 from types import ModuleType
@@ -26,4 +26,4 @@ COMMANDS: dict[str, ModuleType] = {
     "export": export,
     "completion": completion,
 }
-"""Every command by name, in the order in which one meets them."""
+"""Every command by name, in the order of `--help`."""

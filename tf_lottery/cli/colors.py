@@ -1,4 +1,4 @@
-"""This module knows when a terminal is given colours."""
+"""Colors on a terminal."""
 
 import os
 from typing import TextIO
@@ -7,10 +7,15 @@ RED, GREEN, YELLOW = "1;31", "32", "33"
 
 
 def paint(text: str, color: str, stream: TextIO) -> str:
-    """Returns text in a colour, if what it is written to shows colours.
+    """Returns text in a color, if the stream is a terminal with colors.
 
-    Only terminals do, not files or pipes; and not where the user has asked
-    for none (`NO_COLOR`, https://no-color.org) or the terminal has none.
+    A non-empty environment variable `NO_COLOR` (https://no-color.org) turns
+    colors off.
+
+    Args:
+        text: The text.
+        color: Parameters of the escape sequence, such as `RED`.
+        stream: The stream that the text will be written to.
     """
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     if plain or not stream.isatty():

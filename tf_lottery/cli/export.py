@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from tf_lottery.cli.choices import NAMES
+from tf_lottery import registries
 from tf_lottery.cli.silence import silence_tensorflow
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError
@@ -15,27 +15,29 @@ if TYPE_CHECKING:
     from tf_lottery.export.formats import Format
     from tf_lottery.runs.run_directory import RunDirectory
 
-TEXT = "write a ticket of a run to serve, or to train"
+TEXT = "write a ticket of a run to a file, to serve or to train"
 
 TICKETS = {"ticket": True, "seed_ticket": False}
-"""Formats that hold what a ticket restarts from: whether its values, too."""
+"""Formats to train from: whether they store weights, or only the seed."""
+KNOWN = dict.fromkeys([*registries.FORMATS, *TICKETS])
+"""Names of all formats."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the ticket, the formats, and how they are measured."""
+    """Adds the ticket, the formats, and how files are measured."""
     parser.add_argument("run_dir", metavar="DIR", help="the run's directory")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
+    selection = parser.add_mutually_exclusive_group(required=True)
+    selection.add_argument(
         "--level",
         type=int,
         metavar="L",
         help="pruning rounds of the ticket; 0: the dense network",
     )
-    which.add_argument(
+    selection.add_argument(
         "--max_drop",
         type=float,
         metavar="D",
-        help="the smallest ticket that is shown to lose at most this much of "
+        help="export the smallest ticket shown to lose at most this much of "
         "the run's metric on validation data: 0.005 is half a point",
     )
     parser.add_argument(
@@ -43,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="R",
-        help="which replicate's (default: 0)",
+        help="replicate that trained the ticket (default: 0)",
     )
     parser.add_argument(
         "--format",
@@ -51,41 +53,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="saved_model (default), sparse_saved_model, keras, litert, "
         "sparse_litert, onnx; ticket, seed_ticket (to train: masks, and the "
-        "weights to restart from or the seed that draws them); or several, "
-        "separated by commas",
+        "initial weights or the seed that draws them); or several, separated "
+        "by commas",
     )
     parser.add_argument(
         "--dtype",
         default="float32",
         choices=("float32", "float16", "int8"),
-        help="how weights are stored (default: float32)",
+        help="type of the stored weights (default: float32)",
     )
     parser.add_argument(
         "--shrink",
         action="store_true",
-        help="without the units that the mask has left dead",
+        help="remove the units that the mask has disconnected",
     )
     parser.add_argument(
         "--threads",
         type=int,
         default=1,
         metavar="N",
-        help="threads to measure with (default: 1)",
+        help="threads used to measure (default: 1)",
     )
     parser.add_argument("--data_dir", metavar="D", help="as in `run`")
     parser.add_argument(
         "--output",
         required=True,
         metavar="OUT",
-        help="the file; of several formats, the directory that holds them",
+        help="the file; with several formats, the directory of the files",
     )
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Writes the ticket, and prints what each file to serve costs."""
+    """Writes the ticket; prints size, speed and accuracy of each file."""
     names = arguments.format.split(",")
     for name in names:
-        registry.get(dict.fromkeys(NAMES["formats"]), name, "format")
+        registry.get(KNOWN, name, "format")
     with silence_tensorflow():
         from tf_lottery import export
         from tf_lottery.export import atomic_output
@@ -100,7 +102,7 @@ def execute(arguments: argparse.Namespace) -> None:
     ):
         raise UserError(
             f"Formats {' and '.join(TICKETS)} keep a ticket exactly: leave "
-            "out --shrink and --dtype, or write them apart."
+            "out --shrink and --dtype, or export them separately."
         )
     directory = RunDirectory.open(arguments.run_dir)
     if arguments.max_drop is not None:
@@ -124,7 +126,7 @@ def execute(arguments: argparse.Namespace) -> None:
 def _smallest(
     directory: "RunDirectory", replicate: int, max_drop: float
 ) -> int:
-    """Returns the level of the smallest ticket that loses little."""
+    """Returns the level of the smallest ticket within `max_drop`."""
     from tf_lottery.analysis import smallest
     from tf_lottery.analysis.deciding import deciding
 
@@ -157,7 +159,7 @@ def _serve(
     formats: dict[str, "Format"],
     paths: dict[str, pathlib.Path],
 ) -> None:
-    """Writes what is served, and prints what each file costs."""
+    """Writes files to serve; prints size, speed and accuracy of each."""
     with silence_tensorflow():
         from tf_lottery import data, export
         from tf_lottery.export import suppress_output
@@ -184,7 +186,7 @@ def _serve(
             )
         print(paths[name])
     if not dataset:
-        print("Not measured: the run has no test data that are known by name.")
+        print("Not measured: the run has no data set known by name.")
         return
     if test is None:
         print(f"Not measured: {dataset} has no test data.")
@@ -194,11 +196,11 @@ def _serve(
         export.comparison.Export(
             f"{name}, {arguments.dtype}",
             paths[name],
-            found,
+            format,
             reference,
-            prefix + found.why[arguments.dtype],
+            prefix + format.why[arguments.dtype],
         )
-        for name, found in formats.items()
+        for name, format in formats.items()
     ]
     original = export.plain(directory.ticket(arguments.replicate, 0))
     with suppress_output.suppress_stderr():

@@ -1,20 +1,35 @@
-"""This module knows the command `list`."""
+"""The command `list`."""
 
 import argparse
+import dataclasses
 
-from tf_lottery.cli.choices import NAMES
+from tf_lottery import registries
+from tf_lottery.cli import export
 
 TEXT = "show presets, models, data sets and the rest"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds none."""
+    """Adds nothing: the command has no arguments."""
     del parser
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Prints every table of names."""
+    """Prints the names of every registry, and of the settings."""
+    from tf_lottery.experiment.config import Config
+
     del arguments
-    for kind, names in NAMES.items():
-        more = ", any image set of TFDS by name" if kind == "data sets" else ""
-        print(f"{kind + ':':<13} {', '.join(names)}{more}")
+    tables = {
+        "presets": registries.PRESETS,
+        "models": registries.MODELS,
+        "data sets": [*registries.DATASETS, "any image set of TFDS by name"],
+        "criteria": registries.CRITERIA,
+        "allocations": registries.ALLOCATIONS,
+        "schedules": registries.SCHEDULES,
+        "controls": registries.CONTROLS,
+        "formats": export.KNOWN,
+        "strategies": registries.STRATEGIES,
+        "settings": [field.name for field in dataclasses.fields(Config)],
+    }
+    for kind, names in tables.items():
+        print(f"{kind + ':':<13} {', '.join(names)}")

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 TEXT = "say how many replicates a verdict needs, before training"
 
-_GIVEN = ("share", "share_sd", "gain", "gain_sd")
+_EFFECTS = ("share", "share_sd", "gain", "gain_sd")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the run to take effects from, and effects to assume."""
+    """Adds a run to take effects from, and effects to assume."""
     parser.add_argument(
         "run_dir",
         metavar="DIR",
         nargs="?",
         help="a run of three replicates or more to take effects and their "
-        "spread from; what is given below replaces its numbers",
+        "spread from; the flags below replace its numbers",
     )
     parser.add_argument(
         "--level",
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--share_sd",
         type=float,
         metavar="F",
-        help="standard deviation between trainings of its logarithm: 0.3",
+        help="standard deviation of its logarithm between trainings: 0.3",
     )
     parser.add_argument(
         "--gain",
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gain_sd",
         type=float,
         metavar="F",
-        help="standard deviation of it between trainings: 0.0015",
+        help="standard deviation of the gain between trainings: 0.0015",
     )
     parser.add_argument(
         "--margin",
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Prints the power at several numbers of replicates, and the number."""
+    """Prints the power for several numbers of replicates."""
     from tf_lottery.analysis import power
 
     if not 0 < arguments.power < 1:
@@ -100,21 +100,21 @@ def _effects(arguments: argparse.Namespace) -> "Effects":
 
     margin = arguments.margin
     if arguments.run_dir is not None:
-        found = _measured(arguments.run_dir, arguments.level)
+        measured = _measured(arguments.run_dir, arguments.level)
         known = {
-            "share": math.exp(-found.speed),
-            "share_sd": found.speed_sd,
-            "gain": found.gain,
-            "gain_sd": found.gain_sd,
+            "share": math.exp(-measured.speed),
+            "share_sd": measured.speed_sd,
+            "gain": measured.gain,
+            "gain_sd": measured.gain_sd,
         }
-        margin = found.margin if margin is None else margin
+        margin = measured.margin if margin is None else margin
     else:
         known = {}
-    for name in _GIVEN:
-        given = getattr(arguments, name)
-        if given is not None:
-            known[name] = given
-    missing = [f"--{name}" for name in _GIVEN if name not in known]
+    for name in _EFFECTS:
+        value = getattr(arguments, name)
+        if value is not None:
+            known[name] = value
+    missing = [f"--{name}" for name in _EFFECTS if name not in known]
     if missing:
         raise UserError(
             f"{', '.join(missing)} must be given, or a run to take them from."
@@ -140,10 +140,10 @@ def _measured(run_dir: str, level: int | None) -> "Effects":
     by_level = {c.level: c for c in verdict.sequence(judgment.comparisons)}
     if level is None:
         level = next(iter(by_level), None)
-    found = by_level.get(level) if level is not None else None
-    if found is None or not found.gain.has_interval:
+    comparison = by_level.get(level) if level is not None else None
+    if comparison is None or not comparison.gain.has_interval:
         raise UserError(
             f"{run_dir!r} has no tickets of three replicates or more at level "
             f"{level}: their spread is not known."
         )
-    return Effects.measured(found, judgment.metric.margin)
+    return Effects.measured(comparison, judgment.metric.margin)

@@ -6,7 +6,7 @@ import sys
 from tf_lottery.cli import colors
 from tf_lottery.cli.silence import silence_tensorflow
 
-TEXT = "draw the report of a run again"
+TEXT = "write the report of a run again"
 
 _OUTCOMES = {
     "shown": colors.GREEN,
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Writes the report, and prints what a terminal shows of it."""
+    """Writes the report, and prints its table and conclusions."""
     with silence_tensorflow():
         from tf_lottery.experiment import report
     for line in report.write(arguments.run_dir):

@@ -1,34 +1,34 @@
-"""This module knows the command `run`."""
+"""The command `run`."""
 
 import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from tf_lottery import registries
 from tf_lottery.cli import report
-from tf_lottery.cli.choices import NAMES
 from tf_lottery.cli.silence import silence_tensorflow
 from tf_lottery.core.errors import UserError
 
 if TYPE_CHECKING:
     from tf_lottery.experiment.config import Config
 
-TEXT = "run an experiment, or what of it is not done yet"
+TEXT = "run an experiment, or the part of it that is not done yet"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the experiment, its settings, and how it is trained."""
+    """Adds the preset, the settings, and how networks are trained."""
     parser.add_argument(
         "preset",
         metavar="PRESET",
-        choices=NAMES["presets"],
-        help="network_dataset, as `tf-lottery list` shows them",
+        choices=registries.PRESETS,
+        help="name of an experiment; `tf-lottery list` shows all",
     )
     parser.add_argument(
         "--run_dir",
         required=True,
         metavar="DIR",
-        help="where everything is kept, a folder or gs://bucket/folder; the "
-        "same command goes on there",
+        help="a folder or gs://bucket/folder for all results; the same "
+        "command goes on from there",
     )
     parser.add_argument(
         "--scale",
@@ -40,93 +40,95 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replicates",
         metavar="R",
-        help="how many seeds: 5, or 5:8 for 5, and 8 if those do not decide",
+        help="number of seeds: 5, or 5:8 for 5, and 8 if those do not decide",
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="training steps a network"
+        "--steps", type=int, metavar="N", help="training steps per network"
     )
     parser.add_argument(
-        "--controls", metavar="NAMES", help="such as reinit,shuffle"
+        "--controls",
+        metavar="NAMES",
+        help="names, separated by commas: reinit,shuffle",
     )
     parser.add_argument(
-        "--seed", metavar="S", help="what all chance derives from (default: 0)"
+        "--seed", metavar="S", help="seed of every random choice (default: 0)"
     )
     parser.add_argument(
         "--data_dir",
         metavar="D",
-        help="where TensorFlow Datasets keeps data (default: its own folder)",
+        help="folder of TensorFlow Datasets (default: ~/tensorflow_datasets)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         metavar="W",
-        help="processes to train in (default: as is fastest here)",
+        help="processes to train in (default: the fastest number)",
     )
     parser.add_argument(
         "--strategy",
         metavar="NAME",
-        choices=NAMES["strategies"],
-        help="spread training: auto, one_device, mirrored, multi_worker or tpu",
+        choices=registries.STRATEGIES,
+        help="devices: auto, one_device, mirrored, multi_worker or tpu",
     )
     parser.add_argument(
         "--shard",
         default="0/1",
         metavar="I/N",
-        help="train share I, from 0, of N alone: for array jobs",
+        help="train only share I of N, counted from 0: for array jobs",
     )
     parser.add_argument(
         "--deterministic",
         action="store_true",
-        help="the same bytes every time on a GPU too, more slowly",
+        help="the same bytes every time on a GPU too; slower",
     )
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="say how networks would be trained here, and train none",
+        help="print how networks would be trained, and train none",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other setting; may be repeated; a list of values is a sweep",
+        help="any other setting; repeatable; a JSON list of values is a sweep",
     )
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Runs the experiment or the sweep, and reports; or explains."""
+    """Runs the experiment or the sweep and reports, or explains it."""
     strategy = _strategy(arguments.strategy)
-    found = configs(arguments)
+    by_label = configs(arguments)
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(
             f"--workers must be 1 or more; got {arguments.workers}."
         )
     from tf_lottery import experiment
 
-    how = {
+    options = {
         "workers": arguments.workers,
         "data_dir": arguments.data_dir,
         "strategy": strategy,
     }
     shard = experiment.Shard.parse(arguments.shard)
     if arguments.explain:
-        shards = shard.within({n: c.looks.last for n, c in found.items()})
-        for label, config in found.items():
-            lines = experiment.explain(config, shard=shards[label], **how)
+        shards = shard.within({n: c.looks.last for n, c in by_label.items()})
+        for label, config in by_label.items():
+            lines = experiment.explain(config, shard=shards[label], **options)
             print("\n".join([label, *lines] if label else lines))
         return
-    how |= {"deterministic": arguments.deterministic, "shard": shard}
-    place = arguments.run_dir, arguments.preset
-    if "" in found:
-        one = experiment.run_experiment(found[""], *place, **how)
-        runs = [one] if one else []
+    options |= {"deterministic": arguments.deterministic, "shard": shard}
+    target = arguments.run_dir, arguments.preset
+    if "" in by_label:
+        run = experiment.run_experiment(by_label[""], *target, **options)
+        runs = [run] if run else []
     else:
-        runs = experiment.run_sweep(found, *place, **how)
+        runs = experiment.run_sweep(by_label, *target, **options)
     if not runs:
-        return  # The chief reports.
+        return  # Only the chief writes the report.
     if shard.count > 1 and any(
         experiment.unfinished(config, run)
-        for config, run in zip(found.values(), runs, strict=True)
+        for config, run in zip(by_label.values(), runs, strict=True)
     ):
         print(
             f"Shard {arguments.shard} is done, others are not. Once they are: "
@@ -137,22 +139,26 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def _strategy(name: str | None) -> Any:
-    """Returns a strategy by name; hosts are joined before all else."""
+    """Returns a strategy by name, created before TensorFlow lists devices."""
     if name is None:
         return None
-    found: list[Any] = []
+    created: list[Any] = []
 
-    def find() -> None:
+    def create() -> None:
         from tf_lottery.training.distribution import strategies
 
-        found.append(strategies.get(name))
+        created.append(strategies.get(name))
 
-    with silence_tensorflow(first=find):
-        return found[0]
+    with silence_tensorflow(first=create):
+        return created[0]
 
 
 def configs(arguments: argparse.Namespace) -> "dict[str, Config]":
-    """Returns the settings that the arguments of `run` ask for, by label."""
+    """Returns the configurations of a run or sweep, by label.
+
+    Args:
+        arguments: The arguments of `run`.
+    """
     settings = {}
     for pair in arguments.set:
         key, equals, value = pair.partition("=")

@@ -1,4 +1,4 @@
-"""This module knows how TensorFlow's chatter is kept off the terminal."""
+"""Silence of TensorFlow while it starts."""
 
 import os
 import sys
@@ -11,32 +11,32 @@ from contextlib import contextmanager
 def silence_tensorflow(
     first: Callable[[], object] | None = None,
 ) -> Iterator[None]:
-    """Keeps TensorFlow's start-up chatter off the terminal.
+    """Imports TensorFlow and hides the messages that it prints on start.
 
-    It comes from C++, some of it before any setting is read, so standard
-    error itself is turned away while TensorFlow starts; what it said is shown
-    if that fails. Only the command line does this, never the package.
+    They come from C++, some before any setting is read, so standard error
+    (file descriptor 2) is redirected meanwhile, and printed after all if the
+    start fails. Only the command line does this, never the package.
 
     Args:
-        first: Called before TensorFlow looks for devices.
+        first: Called after the import, before TensorFlow looks for devices.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
         try:
             import tensorflow as tf
 
             tf.get_logger().setLevel("ERROR")
             if first is not None:
                 first()
-            # Devices too announce themselves when they are first looked for.
+            # Devices print messages when they are first listed.
             tf.config.list_logical_devices()
             yield
         except BaseException:
-            said.seek(0)
-            os.write(terminal, said.read())
+            messages.seek(0)
+            os.write(terminal, messages.read())
             raise
         finally:
             os.dup2(terminal, 2)

@@ -1,4 +1,4 @@
-"""This module knows the command `stability`."""
+"""The command `stability`."""
 
 import argparse
 
@@ -8,14 +8,14 @@ TEXT = "measure the barrier between copies of a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the run directory, and which of its levels."""
+    """Adds the run directory and a level."""
     parser.add_argument("run_dir", metavar="DIR", help="the run's directory")
     parser.add_argument("--level", type=int, metavar="L", help="default: all")
     parser.add_argument("--data_dir", metavar="D", help="as in `run`")
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Measures the lines, and prints each as it is done."""
+    """Measures the barriers, and prints each when it is done."""
     with silence_tensorflow():
         from tf_lottery import experiment
         from tf_lottery.runs.run_directory import RunDirectory

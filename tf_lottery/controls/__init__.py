@@ -1,19 +1,18 @@
-"""This package knows tickets that should lose.
+"""Controls: tickets that should lose.
 
-A control is a function from a ticket and a seed to a ticket, and one line in
-`CONTROLS`. A ticket is a mask and the weights that it leaves: if it wins
-because of both, then taking either away must cost it the win. Controls that
-change the weights keep the masks, and the other way round.
+A ticket is a mask and the weights that it keeps. If it wins because of both,
+then changing either one must cost it the win. Controls that change the weights
+keep the masks, and vice versa.
 
-Of one that draws, several draws can be asked for: `"reinit*3"` names the
-variants `reinit`, `reinit.2` and `reinit.3` of each ticket, as Frankle &
+A control that draws at random can be drawn several times: `"reinit*3"` trains
+the variants `reinit`, `reinit.2` and `reinit.3` of each ticket, as Frankle &
 Carbin 2019 draw three.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Mapping
 
+from tf_lottery import registries
 from tf_lottery.controls.data_order import data_order
 from tf_lottery.controls.noisy import noise
 from tf_lottery.controls.random_masks import random_erk, random_evenly
@@ -26,38 +25,21 @@ from tf_lottery.controls.scored import initial_magnitude, inverted
 from tf_lottery.controls.shuffled import shuffle, shuffle_global
 from tf_lottery.controls.small_dense import small_dense
 from tf_lottery.core import registry, seeds
+from tf_lottery.core import variants as variant_names
 from tf_lottery.core.errors import UserError
 from tf_lottery.lottery.ticket import Ticket
 
 Control = Callable[[Ticket, int], Ticket]
 """From a ticket and a seed, >= 0, to the ticket that should lose.
 
-Its variant is the control's name, its level that of the ticket; it keeps as
-many weights in all, and kernels that the ticket leaves whole stay whole (but
-for `small_dense`, which has no more weights, and another shape). The draw is
-a function of seed, level and kernel path.
+The result has the control's name as its variant, and the ticket's level. It
+keeps the same total number of weights, and kernels that are dense in the ticket
+stay dense (except `small_dense`: at most as many weights, in smaller kernels).
+The draw is a function of seed, level and kernel path.
 """
 
-CONTROLS: dict[str, Control] = {
-    # Other weights under the ticket's masks.
-    "reinit": reinit,
-    "reinit_sampled": reinit_sampled,
-    "reinit_sign": reinit_sign,
-    "noise": noise,
-    # Other masks of the same weights.
-    "shuffle": shuffle,
-    "shuffle_global": shuffle_global,
-    "random_evenly": random_evenly,
-    "random_erk": random_erk,
-    "initial_magnitude": initial_magnitude,
-    "inverted": inverted,
-    # Neither: as many weights in a narrower network.
-    "small_dense": small_dense,
-    # The same of both: how far two trainings lie apart anyway.
-    "data_order": data_order,
-}
+CONTROLS: Mapping[str, Control] = registries.CONTROLS
 """Every control by name."""
-
 
 OF_THETA_K = (
     "reinit_sign",
@@ -74,58 +56,60 @@ OF_THETA_K = (
 OF_ARCHITECTURE = ("reinit", "reinit_sign", "small_dense")
 """Controls that rebuild the model from its configuration."""
 
-_DRAW_NOTHING = ("initial_magnitude", "inverted")
+_NOT_RANDOM = ("initial_magnitude", "inverted")
 
 OF_DENSE = ("data_order",)
-"""Controls that the dense network has too, of its training from step k on."""
+"""Controls that are also trained for the dense network, from step k on."""
 
 
 def get(name: str) -> Control:
-    """Returns the control of that name."""
+    """Returns the control of that name.
+
+    Args:
+        name: A name of `CONTROLS`.
+
+    Raises:
+        UserError: The name is unknown.
+    """
     return registry.get(CONTROLS, name, "control")
 
 
 def variants(names: Iterable[str]) -> dict[str, Control]:
-    """Returns what is trained beside each ticket, by the variant's name.
+    """Returns the controls to train for each ticket, by variant name.
 
     Args:
-        names: Names of controls; `"reinit*3"` is three draws of one.
+        names: Names of controls; `"reinit*3"` is three draws of `"reinit"`.
 
     Raises:
-        ValueError: A name is unknown, or draws no whole number of times.
+        UserError: A name is unknown, its number of draws is not a whole number
+            of 1 or more, or the control does not draw at random.
     """
-    found = {}
+    controls = {}
     for name in names:
-        base, times, count = name.partition("*")
+        base, draws = variant_names.parse_draws(name)
         control = get(base)
-        if times and not re.fullmatch("[1-9][0-9]*", count):
-            raise UserError(
-                f"How often a control is drawn is a whole number, as in "
-                f"'reinit*3'; got {name!r}."
-            )
-        if times and base in _DRAW_NOTHING:
+        if base != name and base in _NOT_RANDOM:
             raise UserError(
                 f"The control {base!r} draws nothing, so every draw would be "
                 f"the same; got {name!r}."
             )
-        for draw in range(1, int(count or 1) + 1):
-            variant = base if draw == 1 else f"{base}.{draw}"
-            found[variant] = control if draw == 1 else _drawn(control, draw)
-    return found
+        for draw in range(1, draws + 1):
+            variant = variant_names.name(base, draw)
+            controls[variant] = control if draw == 1 else _draw(control, draw)
+    return controls
 
 
 def require_theta_k(variants: Iterable[str], reason: str) -> None:
-    """Raises if one of these needs weights of step k that are not there.
+    """Raises an error if a variant needs weights of step k.
 
     Args:
         variants: Names of variants.
-        reason: Why there are none.
+        reason: Why the weights of step k are missing, for the message.
 
     Raises:
-        ValueError: One does.
+        UserError: A variant needs them.
     """
-    for name in variants:
-        base = name.partition(".")[0]
+    for base in map(variant_names.control_of, variants):
         if base in OF_THETA_K:
             raise UserError(
                 f"The control {base!r} needs every weight of the dense network "
@@ -136,17 +120,17 @@ def require_theta_k(variants: Iterable[str], reason: str) -> None:
 def require_architecture(
     variants: Iterable[str], architecture: str | None
 ) -> None:
-    """Raises if one of these rebuilds the model and Keras cannot.
+    """Raises an error if a control must rebuild a model that Keras cannot.
 
     Args:
         variants: Names of variants.
-        architecture: The model's, as JSON; None if it cannot be rebuilt.
+        architecture: The model's configuration as JSON; `None` if Keras cannot
+            rebuild the model.
 
     Raises:
-        ValueError: One is.
+        UserError: A control rebuilds the model, and there is no configuration.
     """
-    for name in variants:
-        base = name.partition(".")[0]
+    for base in map(variant_names.control_of, variants):
         if architecture is None and base in OF_ARCHITECTURE:
             raise UserError(
                 f"The control {base!r} rebuilds the model from its "
@@ -157,27 +141,32 @@ def require_architecture(
 
 
 def of_dense(variants: Mapping[str, Control]) -> dict[str, Control]:
-    """Returns those of a ticket's variants that the dense network has too."""
+    """Returns the variants that are also trained for the dense network.
+
+    Args:
+        variants: Controls by variant name.
+    """
     return {
         name: control
         for name, control in variants.items()
-        if name.partition(".")[0] in OF_DENSE
+        if variant_names.control_of(name) in OF_DENSE
     }
 
 
-def _drawn(control: Control, draw: int) -> Control:
-    def drawn(ticket: Ticket, seed: int) -> Ticket:
-        made = control(ticket, seeds.integer(seed, "draw", draw))
-        return dataclasses.replace(made, variant=f"{made.variant}.{draw}")
+def _draw(control: Control, draw: int) -> Control:
+    def numbered(ticket: Ticket, seed: int) -> Ticket:
+        losing = control(ticket, seeds.integer(seed, "draw", draw))
+        name = variant_names.name(losing.variant, draw)
+        return dataclasses.replace(losing, variant=name)
 
-    return drawn
+    return numbered
 
 
 __all__ = [
     "CONTROLS",
     "Control",
     "data_order",
-    "find",
+    "get",
     "initial_magnitude",
     "inverted",
     "noise",

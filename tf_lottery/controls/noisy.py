@@ -1,4 +1,4 @@
-"""This module knows the ticket with noise on its weights."""
+"""The control that adds noise to the ticket's weights."""
 
 import numpy as np
 
@@ -12,20 +12,21 @@ def noise(ticket: Ticket, seed: int, scale: float = 1.0) -> Ticket:
     """Returns the ticket with Gaussian noise on its surviving weights.
 
     Frankle & Carbin 2019, App. F.7 and Fig. 25, add noise of 0.5, 1, 2 and 3
-    standard deviations of the layer's initialisation: half of one barely
-    hurts, and three are still better than drawing anew. It tells how exactly
-    a ticket needs its weights.
+    standard deviations of the layer's initializer: half of one barely hurts,
+    and three are still better than new random weights. The control shows how
+    precisely a ticket needs its weights.
 
     Args:
-        ticket: The ticket to add noise to, with the whole of its origin.
-        seed: Seed of the noise, >= 0; levels and kernels draw differently.
+        ticket: The ticket to add noise to, from a search.
+        seed: Seed of the noise, >= 0. Each level and kernel draws differently.
         scale: Standard deviation of the noise, as a multiple of that of the
             kernel's weights at the start, pruned ones included; >= 0. The
-            default is noise as large as what it disturbs, and one of theirs.
+            default, 1, is one of the paper's.
 
     Raises:
-        ValueError: The ticket comes from a file, which keeps only the weights
-            that survive: their spread is not that of the kernel.
+        UserError: The ticket was read from a file, which holds only the
+            surviving weights, and not the
+            kernel's standard deviation.
     """
     require_pruned_weights(ticket, "noise")
     weights = dict(ticket.origin.weights)

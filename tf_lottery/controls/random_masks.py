@@ -1,4 +1,4 @@
-"""This module knows random masks of the ticket's total, shared otherwise."""
+"""Controls with random masks of the same total number of weights."""
 
 import numpy as np
 
@@ -12,42 +12,42 @@ from tf_lottery.pruning import allocation
 def random_evenly(ticket: Ticket, seed: int) -> Ticket:
     """Returns random masks of one density for every kernel.
 
-    It takes the densities of the layers away, and puts the plainest ones in
-    their place ("uniform" of Evci et al. 2020, arXiv:1911.11134; `even` of
-    open_lth). The total is exact: see `pruning.allocation.evenly`. Weights
-    have their values at step k. Kernels that the ticket leaves whole stay so.
+    It replaces the layers' densities by one density ("uniform" of Evci et al.
+    2020, arXiv:1911.11134; `even` of open_lth). The total is exact. Weights
+    have their values at step k. Kernels that the ticket does not prune stay
+    dense.
 
     Args:
-        ticket: The ticket to take the total of, with the whole of its origin.
-        seed: Seed of the masks, >= 0; levels and kernels draw differently.
+        ticket: The ticket whose total is kept, from a search.
+        seed: Seed of the masks, >= 0. Each level and kernel draws differently.
 
     Raises:
-        ValueError: The ticket comes from a file, which keeps only the weights
-            that survive.
+        UserError: The ticket was read from a file, which holds only the
+            surviving weights.
     """
-    return _drawn(ticket, seed, "random_evenly", allocation.evenly)
+    return _random_masks(ticket, seed, "random_evenly", allocation.evenly)
 
 
 def random_erk(ticket: Ticket, seed: int) -> Ticket:
     """Returns random masks of Erdős–Rényi-Kernel densities.
 
-    Small kernels stay dense, which Evci et al. 2020 (arXiv:1911.11134, Sec. 3)
-    find better than even densities: the harder control to beat. The total is
-    exact and no density above 1: see `pruning.allocation.erk`. Weights have
-    their values at step k. Kernels that the ticket leaves whole stay so.
+    Small kernels stay denser, which Evci et al. 2020 (arXiv:1911.11134, Sec. 3)
+    find better than equal densities, so this control is harder to beat. The
+    total is exact. Weights have their values at step k. Kernels that the ticket
+    does not prune stay dense.
 
     Args:
-        ticket: The ticket to take the total of, with the whole of its origin.
-        seed: Seed of the masks, >= 0; levels and kernels draw differently.
+        ticket: The ticket whose total is kept, from a search.
+        seed: Seed of the masks, >= 0. Each level and kernel draws differently.
 
     Raises:
-        ValueError: The ticket comes from a file, which keeps only the weights
-            that survive.
+        UserError: The ticket was read from a file, which holds only the
+            surviving weights.
     """
-    return _drawn(ticket, seed, "random_erk", allocation.erk)
+    return _random_masks(ticket, seed, "random_erk", allocation.erk)
 
 
-def _drawn(
+def _random_masks(
     ticket: Ticket, seed: int, name: str, share: allocation.Allocation
 ) -> Ticket:
     require_pruned_weights(ticket, name)

@@ -1,4 +1,4 @@
-"""This module knows the ticket's masks on weights drawn anew."""
+"""Controls that redraw the ticket's weights."""
 
 import keras
 import numpy as np
@@ -13,37 +13,39 @@ from tf_lottery.training import State
 
 
 def reinit(ticket: Ticket, seed: int) -> Ticket:
-    """Returns the ticket's masks on freshly initialised weights.
+    """Returns the ticket's masks on newly initialized weights.
 
-    Frankle & Carbin 2019, Sec. 2 and Fig. 4: tickets randomly reinitialised
-    learn slower and reach less. All weights are drawn anew from their layers'
-    initialisers, and training starts at step 0. Frozen layers keep theirs.
+    Frankle & Carbin 2019, Sec. 2 and Fig. 4: reinitialized tickets learn
+    more slowly and reach lower accuracy. All weights are redrawn from their
+    layers' initializers, and training starts at step 0. Frozen layers keep
+    their weights.
 
     Args:
-        ticket: The ticket to take the masks of.
-        seed: Seed of the draw, >= 0; levels draw differently.
+        ticket: The ticket whose masks are kept.
+        seed: Seed of the draw, >= 0. Each level draws differently.
 
     Raises:
-        ValueError: The ticket's model cannot be rebuilt, or has a weight
-            without an initialiser of its own.
+        UserError: The ticket's model cannot be rebuilt, or has a weight
+            without an initializer.
     """
     return variant(ticket, "reinit", origin=fresh(ticket, seed, "reinit"))
 
 
 def reinit_sign(ticket: Ticket, seed: int) -> Ticket:
-    """Returns the ticket's masks on fresh magnitudes under the old signs.
+    """Returns the ticket's masks on new magnitudes with the old signs.
 
-    Zhou et al. 2019 (arXiv:1905.01067, Sec. 3) find that the sign of the
-    initial weight is what a ticket needs most of it. As `reinit`, but every
-    weight of the masked kernels has the sign that it has in the ticket: that
-    of θ0, or, with rewinding, of θk.
+    Zhou et al. 2019 (arXiv:1905.01067, Sec. 3) find that a ticket mainly needs
+    the signs of its initial weights. All weights are redrawn from their layers'
+    initializers; those of masked kernels then get the sign of θ0 or, with
+    rewinding, of θk. Training starts at step 0.
 
     Args:
-        ticket: The ticket to take masks and signs of.
-        seed: Seed of the draw, >= 0; levels draw differently.
+        ticket: The ticket whose masks and signs are kept.
+        seed: Seed of the draw, >= 0. Each level draws differently.
 
     Raises:
-        ValueError: As `reinit`.
+        UserError: The ticket's model cannot be rebuilt, or has a weight
+            without an initializer.
     """
     origin = fresh(ticket, seed, "reinit_sign")
     weights = dict(origin.weights)
@@ -53,60 +55,63 @@ def reinit_sign(ticket: Ticket, seed: int) -> Ticket:
 
 
 def reinit_sampled(ticket: Ticket, seed: int) -> Ticket:
-    """Returns the ticket with its weights drawn from its own, by kernel.
+    """Returns the ticket with its weights resampled within each kernel.
 
-    Frankle & Carbin 2019, App. F.3 and Fig. 17: what survives does not look
-    like the initial distribution, but drawing from it does hardly better than
-    drawing anew. Each surviving weight becomes one of the kernel's surviving
-    weights, independently, so with replacement, as in Google's code for the
-    paper; a permutation is `random_reshuffle` of Zhou et al. 2019.
+    Frankle & Carbin 2019, App. F.3 and Fig. 17: survivors are not distributed
+    like initial weights, but sampling from their distribution is hardly better
+    than reinitializing. Each surviving weight becomes one of the kernel's
+    surviving weights, drawn independently with replacement, as in Google's code
+    for the paper. (`random_reshuffle` of Zhou et al. 2019 is a permutation.)
 
-    All else is as the ticket restarts from it. With rewinding the weights are
-    those of step k, and each takes along its optimizer slots.
+    All other values are those that the ticket restarts from. With rewinding the
+    weights are those of step k, and keep their optimizer slots.
 
     Args:
         ticket: The ticket to draw from.
-        seed: Seed of the draw, >= 0; levels and kernels draw differently.
+        seed: Seed of the draw, >= 0. Each level and kernel draws differently.
     """
     weights, slots = dict(ticket.origin.weights), dict(ticket.origin.slots)
     for path, mask in ticket.masks.items():
-        kept = np.flatnonzero(mask)
+        survivors = np.flatnonzero(mask)
         draw = seeds.generator(seed, "reinit_sampled", ticket.level, path)
-        drawn = kept[draw.integers(kept.size, size=kept.size)]
-        weights[path] = _taken(weights[path], kept, drawn)
+        count = survivors.size
+        sources = survivors[draw.integers(count, size=count)]
+        weights[path] = _copied(weights[path], survivors, sources)
         for name, slot in ticket.origin.slots.items():
             if name.startswith(f"{path}/") and slot.shape == mask.shape:
-                slots[name] = _taken(slot, kept, drawn)
+                slots[name] = _copied(slot, survivors, sources)
     origin = State(ticket.origin.step, weights, slots)
     return variant(ticket, "reinit_sampled", origin=origin)
 
 
-def _taken(array: np.ndarray, to: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Returns the array with those of flat index `of` at `to`."""
+def _copied(
+    array: np.ndarray, targets: np.ndarray, sources: np.ndarray
+) -> np.ndarray:
+    """Returns a copy with values at flat indices copied to other indices."""
     flat = array.flatten()
-    flat[to] = flat[of]
+    flat[targets] = flat[sources]
     return flat.reshape(array.shape)
 
 
 def fresh(
     ticket: Ticket, seed: int, purpose: str, otherwise: str = ""
 ) -> State:
-    """Returns a state at step 0, drawn from the layers' initialisers.
+    """Returns a state at step 0, drawn from the layers' initializers.
 
-    What does not train keeps its values: frozen layers, and variables that
-    are no weights, such as the mean of a `Normalization`. Moving statistics
-    of layers that train begin again.
+    Frozen layers keep their values, as do variables that are not weights, such
+    as the mean of a `Normalization`. Moving statistics of trainable layers are
+    initialized again.
 
     Args:
-        ticket: Whose model is initialised.
-        seed: Seed of the draw, >= 0; levels and purposes draw differently.
-        purpose: What it is for: a control, by name, or `"replicate"`.
-        otherwise: What the user may do where a weight cannot be drawn. Empty:
-            leave out the control.
+        ticket: The ticket whose model is initialized.
+        seed: Seed of the draw, >= 0. Each level and purpose draws differently.
+        purpose: Name of a control, or `"replicate"`.
+        otherwise: Advice for the error message if a weight cannot be drawn.
+            Empty: "Leave out the control".
 
     Raises:
-        ValueError: The model cannot be rebuilt, or has a weight without an
-            initialiser of its own.
+        UserError: The model cannot be rebuilt, or has a weight without an
+            initializer.
     """
     model = ticket.template()
     weights = dict(ticket.origin.weights)
@@ -114,7 +119,7 @@ def fresh(
     for name, variable in masking.variables_by_path(model).items():
         if variable.name == "seed_generator_state":
             weights[name] = weights[name] * np.array([1, 0], "uint32")
-        elif starts_again(owners[id(variable)], variable):
+        elif is_reinitialized(owners[id(variable)], variable):
             key = seeds.integer(seed, purpose, ticket.level, name)
             initializer = _initializer(
                 owners[id(variable)],
@@ -126,8 +131,8 @@ def fresh(
     return State(0, weights, {})
 
 
-def kept(model: keras.Model) -> list[str]:
-    """Returns the paths of variables to which no control gives other values.
+def fixed_paths(model: keras.Model) -> list[str]:
+    """Returns the paths of variables that no control changes.
 
     Args:
         model: A built model.
@@ -136,16 +141,18 @@ def kept(model: keras.Model) -> list[str]:
     return [
         path
         for path, variable in masking.variables_by_path(model).items()
-        if not starts_again(owners[id(variable)], variable)
+        if not is_reinitialized(owners[id(variable)], variable)
     ]
 
 
-def starts_again(layer: keras.layers.Layer, variable: keras.Variable) -> bool:
-    """Returns whether a variable begins anew where its layer does.
+def is_reinitialized(
+    layer: keras.layers.Layer, variable: keras.Variable
+) -> bool:
+    """Returns whether reinitializing a layer changes the variable.
 
     Args:
-        layer: The layer that made the variable.
-        variable: One of its own variables.
+        layer: The layer that created the variable.
+        variable: A variable of the layer.
     """
     if not layer.trainable:
         return False
@@ -171,15 +178,15 @@ def _initializer(
     name: str,
     otherwise: str,
 ) -> keras.initializers.Initializer:
-    found = masking.initializer_of(layer, variable)
-    if found is None:
+    initializer = masking.initializer_of(layer, variable)
+    if initializer is None:
         raise UserError(
-            f"No initialiser is known for {name!r} of a "
+            f"No initializer is known for {name!r} of a "
             f"{type(layer).__qualname__} layer (it would be the attribute "
-            f"`{variable.name}_initializer`), so it cannot be drawn anew. "
+            f"`{variable.name}_initializer`), so it cannot be redrawn. "
             f"{otherwise}"
         )
-    return found
+    return initializer
 
 
 def _drawn(
@@ -189,7 +196,7 @@ def _drawn(
 ) -> np.ndarray:
     config = initializer.get_config()
     if "seed" not in config:
-        # As the new layer has it: an LSTM's forget gates begin open.
+        # The value of the new layer: an LSTM's forget gates start open.
         return np.array(variable.numpy())
     draw = type(initializer).from_config({**config, "seed": seed})
     return draw(variable.shape, dtype=variable.dtype).numpy()

@@ -1,4 +1,4 @@
-"""This module knows the masks that other scores than the search's find."""
+"""Controls with masks from other scores than the search's."""
 
 from collections.abc import Mapping
 
@@ -12,20 +12,20 @@ from tf_lottery.lottery.ticket import Ticket
 
 
 def initial_magnitude(ticket: Ticket, seed: int) -> Ticket:
-    """Returns the ticket with the weights that were the largest to begin with.
+    """Returns the ticket with the largest initial weights.
 
-    Each kernel keeps as many as before, by the magnitude of θ0, or, with
+    Each kernel keeps as many weights as before, by the magnitude of θ0 or, with
     rewinding, of θk. Frankle & Carbin 2019, App. F.4 and Fig. 18, find it
-    worse than the ticket's masks on random weights. Where each kernel has its
-    own budget, the criterion `"large_init"` finds the same masks.
+    worse than the ticket's masks on random weights. If each kernel has a
+    separate budget, the criterion `"large_init"` yields the same masks.
 
     Args:
-        ticket: The ticket to take the counts of, with the whole of its origin.
-        seed: Not needed: nothing is drawn.
+        ticket: The ticket whose counts are kept, from a search.
+        seed: Ignored: nothing is drawn.
 
     Raises:
-        ValueError: The ticket comes from a file, which keeps only the weights
-            that survive.
+        UserError: The ticket was read from a file, which holds only the
+            surviving weights.
     """
     del seed
     require_pruned_weights(ticket, "initial_magnitude")
@@ -35,20 +35,20 @@ def initial_magnitude(ticket: Ticket, seed: int) -> Ticket:
 
 
 def inverted(ticket: Ticket, seed: int) -> Ticket:
-    """Returns the ticket with the weights that came out the smallest.
+    """Returns the ticket with the smallest trained weights.
 
-    Each kernel keeps as many as before: those of the smallest magnitude at
-    the end of the dense network's training, the reverse of one-shot magnitude
-    pruning (`small_final` of Zhou et al. 2019, arXiv:1905.01067). If it does
-    as well as the ticket, magnitude is not what makes the ticket win.
+    Each kernel keeps as many weights as before: those with the smallest
+    magnitude in the trained dense network, the reverse of one-shot magnitude
+    pruning (`small_final` of Zhou et al. 2019, arXiv:1905.01067). If it
+    performs as well as the ticket, the ticket does not win by magnitude.
 
     Args:
-        ticket: The ticket to take the counts of, from a search.
-        seed: Not needed: nothing is drawn.
+        ticket: The ticket whose counts are kept, from a search.
+        seed: Ignored: nothing is drawn.
 
     Raises:
-        ValueError: The ticket comes from a file, which keeps neither the
-            trained dense network nor the weights that were pruned.
+        UserError: The ticket was read from a file, which holds neither the
+            trained dense network nor the pruned weights.
     """
     del seed
     require_pruned_weights(ticket, "inverted")
@@ -57,7 +57,7 @@ def inverted(ticket: Ticket, seed: int) -> Ticket:
     if ticket.dense_trained is None:
         raise UserError(
             "The control 'inverted' needs the trained dense network, which a "
-            "ticket's file does not hold. Give it a ticket of the search."
+            "ticket's file does not hold. Pass a ticket of the search."
         )
     kernels = {path: ticket.dense_trained[path] for path in ticket.masks}
     scores = pruning.CRITERIA["small_final"](kernels, kernels)
@@ -65,9 +65,9 @@ def inverted(ticket: Ticket, seed: int) -> Ticket:
 
 
 def _best(ticket: Ticket, scores: Mapping[str, np.ndarray]) -> Masks:
-    """Returns masks of the best of all weights, as many of each kernel."""
+    """Returns masks of the best weights of each kernel, counts unchanged."""
     counts = ticket.masks.counts
-    # A kernel of which nothing is left cannot be asked for anything.
+    # A kernel without survivors has no budget.
     every = {
         path: np.full(mask.shape, counts[path] > 0)
         for path, mask in ticket.masks.items()

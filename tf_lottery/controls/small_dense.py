@@ -1,4 +1,4 @@
-"""This module knows the small dense network with as many weights."""
+"""The control that is a smaller dense network."""
 
 import bisect
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tf_lottery import masking
-from tf_lottery.controls.reinitialized import fresh, kept
+from tf_lottery.controls.reinitialized import fixed_paths, fresh
 from tf_lottery.controls.variant import variant
 from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.core.masks import Masks
@@ -16,36 +16,35 @@ from tf_lottery.training import State
 from tf_lottery.training.state import values
 
 _WIDTHS = ("units", "filters")
-_STEPS = 1_000  # widths are tried in steps of a thousandth
+_STEPS = 1_000  # Widths are tried in steps of a thousandth.
 
 
 def small_dense(ticket: Ticket, seed: int) -> Ticket:
     """Returns a narrower network, dense, with as many weights as the ticket.
 
-    All layers that train but the output are narrowed by one factor, the
-    largest under which the masked kernels together have no more weights than
-    the ticket keeps: what whoever wants a small network would train without
-    pruning (Liu et al. 2019, arXiv:1810.05270). Weights are drawn from the
-    layers' initialisers, and training starts at step 0. Frozen layers stay as
-    wide as they are, and keep their values. Its density is that of its
-    weights among those of the ticket's network.
+    It is the baseline of simply training a smaller dense network (Liu et al.
+    2019, arXiv:1810.05270). All trainable layers except the output are narrowed
+    by one factor, the largest for which the masked kernels together have no
+    more weights than the ticket keeps. Weights are drawn from the layers'
+    initializers, and training starts at step 0. Frozen layers keep their width
+    and their values. The density is relative to the ticket's dense network.
 
     Args:
-        ticket: The ticket to match, of a model that Keras rebuilds.
-        seed: Seed of the weights, >= 0; levels draw differently.
+        ticket: The ticket to match. Keras must be able to rebuild its model.
+        seed: Seed of the weights, >= 0. Each level draws differently.
 
     Raises:
-        ValueError: The model cannot be rebuilt or narrowed, or is too large
-            even at one unit a layer.
+        UserError: The model cannot be rebuilt or narrowed, or is too large
+            even with one unit per layer.
     """
     model = ticket.template()
     kernels = masking.kernels(model)
-    _require_outer(model, ticket.masks)
-    wide = {k.layer.name for k in kernels.values() if k.role == "output"}
-    wide |= {layer.name for layer in model.layers if not _trains(layer)}
+    _require_not_nested(model, ticket.masks)
+    unchanged = {k.layer.name for k in kernels.values() if k.role == "output"}
+    unchanged |= {layer.name for layer in model.layers if not _trains(layer)}
 
     def narrowed(step: int) -> keras.Model:
-        return _narrowed(model, step / _STEPS, wide)
+        return _narrowed(model, step / _STEPS, unchanged)
 
     def too_large(step: int) -> bool:
         small = masking.variables_by_path(narrowed(step))
@@ -65,25 +64,26 @@ def small_dense(ticket: Ticket, seed: int) -> Ticket:
     weights = values(variables) | _frozen(ticket, small)
     for path in weights:
         if path.endswith("seed_generator_state"):
-            # The clone's own is drawn by Keras, from nobody's seed.
+            # Keras draws the clone's without a seed.
             weights[path] = ticket.origin.weights[path]
     shapes = {path: tuple(variables[path].shape) for path in ticket.masks}
-    made = variant(
+    untrained = variant(
         ticket,
         "small_dense",
         masks=Masks.ones(shapes),
         origin=State(0, weights, {}),
         architecture=masking.architecture_of(small),
     )
-    return variant(made, "small_dense", origin=fresh(made, seed, "small_dense"))
+    origin = fresh(untrained, seed, "small_dense")
+    return variant(untrained, "small_dense", origin=origin)
 
 
 def _trains(layer: keras.layers.Layer) -> bool:
     return layer.trainable and bool(layer.trainable_variables)
 
 
-def _require_outer(model: keras.Model, masks: Masks) -> None:
-    """Raises if a kernel to be narrowed lies in a model inside the model."""
+def _require_not_nested(model: keras.Model, masks: Masks) -> None:
+    """Raises an error if a masked kernel is in a nested model."""
     paths = {layer.name: path for path, layer in layers_by_path(model).items()}
     for layer in model.layers:
         inner = f"{paths[layer.name]}/"
@@ -91,30 +91,32 @@ def _require_outer(model: keras.Model, masks: Masks) -> None:
             path.startswith(inner) for path in masks
         ):
             raise UserError(
-                f"{model.name!r} cannot be narrowed: it holds the model "
+                f"{model.name!r} cannot be narrowed: it contains the model "
                 f"{layer.name!r}, which is pruned too. Leave out the control "
                 "'small_dense'."
             )
 
 
 def _frozen(ticket: Ticket, small: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the values that no control changes, of the narrowed model."""
+    """Returns the values of `small` that no control changes."""
     variables = masking.variables_by_path(small)
-    found = {path: ticket.origin.weights[path] for path in kept(small)}
-    for path, value in found.items():
+    frozen = {path: ticket.origin.weights[path] for path in fixed_paths(small)}
+    for path, value in frozen.items():
         if value.shape != tuple(variables[path].shape):
             raise UserError(
                 f"{small.name!r} cannot be narrowed: {path!r} is frozen and "
                 "takes the outputs of a layer that would be narrower. Leave "
                 "out the control 'small_dense'."
             )
-    return found
+    return frozen
 
 
-def _narrowed(model: keras.Model, share: float, wide: set[str]) -> keras.Model:
+def _narrowed(
+    model: keras.Model, share: float, unchanged: set[str]
+) -> keras.Model:
     def narrow(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        if layer.name not in wide:
+        if layer.name not in unchanged:
             for key in _WIDTHS:
                 if key in config:
                     config[key] = max(1, round(share * config[key]))

@@ -1,4 +1,4 @@
-"""This module knows what becomes of a ticket that is made a control."""
+"""From a ticket to an untrained control."""
 
 import dataclasses
 
@@ -16,16 +16,16 @@ def variant(
     data_seed: int | None = None,
     architecture: str | None = None,
 ) -> Ticket:
-    """Returns the ticket under another name, as not trained yet.
+    """Returns an untrained copy of the ticket under another name.
 
     Args:
-        ticket: The ticket that the control is of; it stays as it is.
+        ticket: The ticket of the control; it is not changed.
         name: The control's name.
-        masks: What the control keeps. None: what the ticket keeps.
-        origin: What the control restarts from. None: what the ticket does.
-        data_seed: The order of its data. None: that of the ticket.
-        architecture: Another model, of which masks and origin are then. None:
-            that of the ticket.
+        masks: Masks of the control. `None` keeps the ticket's.
+        origin: State that the control restarts from. `None` keeps the ticket's.
+        data_seed: Seed of the order of its data. `None` keeps the ticket's.
+        architecture: Configuration of another model that `masks` and `origin`
+            belong to. `None` keeps the ticket's.
     """
     return dataclasses.replace(
         ticket,
@@ -41,17 +41,17 @@ def variant(
 
 
 def require_pruned_weights(ticket: Ticket, name: str) -> None:
-    """Raises unless the ticket holds the values of the weights it prunes.
+    """Raises an error unless the ticket has the values of pruned weights.
 
-    One that is read from a file holds zeros in their place, of every kernel.
-    Zeros in some kernels say nothing: they may have begun so.
+    A ticket read from a file has zeros instead, in every kernel. Zeros in some
+    kernels are legal: they may be the initial values.
 
     Args:
-        ticket: The ticket to make a control of.
-        name: The control that needs those values.
+        ticket: The ticket to derive a control from.
+        name: The control that needs the values.
 
     Raises:
-        ValueError: It does not hold them.
+        UserError: All values of pruned weights are zero.
     """
     pruned = [ticket.origin.weights[p][~m] for p, m in ticket.masks.items()]
     count = sum(values.size for values in pruned)
@@ -59,5 +59,5 @@ def require_pruned_weights(ticket: Ticket, name: str) -> None:
         raise UserError(
             f"The control {name!r} needs the values of pruned weights; all "
             f"{count:,} are zero here: a ticket's file holds only the weights "
-            "of the ticket. Give it a ticket of the search itself."
+            "of the ticket. Pass a ticket of the search itself."
         )

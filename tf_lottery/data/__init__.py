@@ -1,25 +1,16 @@
-"""This package knows the data that networks learn from.
+"""Data sets to train, validate and test on."""
 
-A data set of the package is one function and one line in `DATASETS`.
-"""
+from collections.abc import Callable, Mapping
 
-import functools
-from collections.abc import Callable
-
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError
 from tf_lottery.data import catalogue, tfds
 from tf_lottery.data.augmentation import AUGMENTATIONS, Augmentation
 from tf_lottery.data.catalogue import DataDir
 from tf_lottery.data.dataset import Dataset, Split, from_arrays
-from tf_lottery.data.mnist import mnist
 
-DATASETS: dict[str, Callable[[DataDir], Dataset]] = {
-    "mnist": lambda data_dir: mnist(),
-    "fashion_mnist": functools.partial(tfds.load, "fashion_mnist"),
-    "cifar10": functools.partial(tfds.load, "cifar10"),
-    "cifar100": functools.partial(tfds.load, "cifar100"),
-}
+DATASETS: Mapping[str, Callable[[DataDir], Dataset]] = registries.DATASETS
 """Every data set by name; each takes the folder of TensorFlow Datasets."""
 
 
@@ -29,14 +20,15 @@ def load_dataset(name: str, data_dir: DataDir = None) -> Dataset:
     Args:
         name: `"mnist"`, which ships with the package; or an image
             classification set of TensorFlow Datasets (TFDS), such as
-            `"fashion_mnist"`, `"cifar10"`, `"cifar100"`: see
-            `data.tfds.load` for their splits and normalisation.
-        data_dir: The folder that TFDS prepares data sets in. None: its own.
-            What is not there is downloaded, once.
+            `"fashion_mnist"`, `"cifar10"`, `"cifar100"`. `data.tfds.load`
+            documents their splits and normalization.
+        data_dir: The folder that TFDS prepares data sets in; a missing set is
+            downloaded to it once. `None` uses TFDS's default,
+            `~/tensorflow_datasets`.
 
     Raises:
-        ValueError: The name is unknown, and the message lists the known ones;
-            or the set cannot be had, and the message says how to get it.
+        UserError: The name is unknown, and the message lists the known ones;
+            or the set is not available, and the message says how to get it.
     """
     if name in DATASETS:
         return DATASETS[name](data_dir)

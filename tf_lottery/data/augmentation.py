@@ -1,4 +1,4 @@
-"""This module knows how training images are varied at random."""
+"""Random augmentation of training images."""
 
 import dataclasses
 
@@ -10,15 +10,15 @@ from tf_lottery.core.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What happens to each training image, anew every time it is seen.
+    """Random changes of a training image, redrawn at every step.
 
     Attributes:
-        flip: Mirror it left to right, with probability 1/2.
-        pad: Pixels of zeros around it, >= 0, before a crop of the image's own
-            size is cut at a random place. 0: no crop.
+        flip: Whether to mirror it left to right, with probability 1/2.
+        pad: Pixels of zero padding on every side, >= 0, before a crop of the
+            original size at a random position. 0 does not crop.
 
     Raises:
-        ValueError: `pad` is no whole number of 0 or more.
+        UserError: `pad` is not a whole number of 0 or more.
     """
 
     flip: bool = False
@@ -47,13 +47,13 @@ Frankle & Carbin 2019 train ResNet-18 and VGG-19 on CIFAR-10 with
 
 
 def get(name: str) -> Augmentation | None:
-    """Returns an augmentation by name; `"none"` is None.
+    """Returns an augmentation by name; `"none"` returns `None`.
 
     Args:
         name: A name of `AUGMENTATIONS`.
 
     Raises:
-        ValueError: The name is unknown; the message lists the known ones.
+        UserError: The name is unknown; the message lists the known ones.
     """
     return registry.get(AUGMENTATIONS, name, "augmentation")
 
@@ -67,24 +67,24 @@ def augment(
 ) -> tf.Tensor:
     """Returns a batch of images, each flipped and cropped at random.
 
-    A pure function of its arguments: the same numbers with and without XLA,
-    on every device, and in `tf.vectorized_map` over seeds (which draws for
-    one seed after the other, as TensorFlow cannot vectorise its generator,
-    and says so in a warning). An image's draw depends on the seed and on its
-    place in the batch alone, not on the size of the batch; a flip is drawn
-    alike with and without a crop.
+    A pure function of its arguments: results are equal with and without XLA, on
+    every device, and in `tf.vectorized_map` over seeds (TensorFlow cannot
+    vectorize its generator: it draws one seed after the other and prints a
+    warning). An image's draw depends only on the seed and on its position in
+    the batch, not on the size of the batch. Flips are the same with and without
+    a crop.
 
-    The zeros around an image are zeros of `images`: the mean colour if these
-    are standardised, as He et al. 2016 have it. open_lth pads before it
-    standardises, with black.
+    Padding is zero in the units of `images`: the mean color if they are
+    standardized, as in He et al. 2016. open_lth pads with black, before it
+    standardizes.
 
     Args:
         images: `[batch, height, width, channels]`, of any type, every
             dimension static.
         seed: int32 `[2]`, such as the run's seed and the step.
-        augmentation: What to do. None: nothing.
-        part: Which part of a larger batch the images are, >= 0.
-        parts: How many such parts, of the same size, make up that batch.
+        augmentation: The changes to apply. `None` returns the images.
+        part: Index of these images among the parts of a larger batch, >= 0.
+        parts: Number of parts of that batch, all of the same size, >= 1.
 
     Returns:
         Images of the same shape and type.
@@ -93,20 +93,22 @@ def augment(
         return images
     batch, height, width, channels = images.shape
     pad = augmentation.pad
-    # Philox by name: TensorFlow's own choice depends on the device. Bits, not
-    # fractions: of the latter XLA draws others (TensorFlow 2.21).
+    # Philox by name: TensorFlow's default depends on the device. Integers, not
+    # floats: XLA draws different floats (TensorFlow 2.21).
     bits = tf.random.stateless_uniform(
         [parts, batch, 3], seed, None, None, tf.uint32, alg="philox"
     )[part]
-    # Even to 1 in 10**7, as 2**32 is no multiple of the number of places.
-    places = tf.cast(bits[:, :2] % (2 * pad + 1), tf.int32)
-    rows = places[:, :1] + tf.range(height)  # [batch, height]
+    # Biased by up to 1 in 10**7: 2**32 is no multiple of 2 * pad + 1.
+    offsets = tf.cast(bits[:, :2] % (2 * pad + 1), tf.int32)
+    rows = offsets[:, :1] + tf.range(height)  # [batch, height]
     columns = tf.range(width)[tf.newaxis]
     if augmentation.flip:
         mirrored = bits[:, 2:] % 2 == 1  # [batch, 1]
         columns = tf.where(mirrored, width - 1 - columns, columns)
-    columns = places[:, 1:2] + columns  # [batch, width]
+    columns = offsets[:, 1:2] + columns  # [batch, width]
     padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
     pixels = tf.reshape(padded, [batch, -1, channels])
-    wanted = rows[:, :, tf.newaxis] * (width + 2 * pad) + columns[:, tf.newaxis]
-    return tf.gather(pixels, wanted, batch_dims=1)
+    indices = (
+        rows[:, :, tf.newaxis] * (width + 2 * pad) + columns[:, tf.newaxis]
+    )
+    return tf.gather(pixels, indices, batch_dims=1)

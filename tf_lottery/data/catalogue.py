@@ -1,6 +1,6 @@
-"""This module knows how a set of TensorFlow Datasets is found and fetched.
+"""Lookup and download of TensorFlow Datasets (TFDS).
 
-TFDS is imported where it is used, as it takes half a second.
+TFDS is imported inside functions, because its import takes half a second.
 """
 
 import contextlib
@@ -19,22 +19,23 @@ from absl import logging as absl_logging
 from tf_lottery.core.errors import UserError, one_line
 
 DataDir = str | os.PathLike[str] | None
+"""Folder that TFDS prepares data sets in; `None` is TFDS's default."""
 
 _SECONDS_TO_ANSWER = 10
 
 
 def names() -> list[str]:
-    """Returns the names of all sets of TFDS, image sets or not."""
+    """Returns the names of all data sets of TFDS."""
     import tensorflow_datasets as tfds
 
     return tfds.list_builders(with_community_datasets=False)
 
 
 def knows(name: str, data_dir: DataDir = None) -> bool:
-    """Returns whether TFDS has a set of that name, or one lies in the folder.
+    """Returns whether TFDS, or the folder, has a data set of that name.
 
     Args:
-        name: As TFDS names it; a configuration and a version may follow.
+        name: The name in TFDS, such as `"emnist/letters"` or `"mnist:3.0.1"`.
         data_dir: The folder that TFDS prepares data sets in.
     """
     if re.split("[/:]", name)[0] in names():
@@ -47,46 +48,46 @@ def knows(name: str, data_dir: DataDir = None) -> bool:
 
 
 def get(name: str, data_dir: DataDir = None) -> Any:
-    """Returns TFDS's builder of a set, prepared or not.
+    """Returns TFDS's builder of a data set, prepared or not.
 
     Args:
-        name: As TFDS names it; a configuration and a version may follow.
+        name: The name in TFDS, such as `"emnist/letters"` or `"mnist:3.0.1"`.
         data_dir: The folder that TFDS prepares data sets in.
 
     Raises:
-        ValueError: There is no such set, or not that version of it.
+        UserError: TFDS does not have the set, or not that version.
     """
     import tensorflow_datasets as tfds
 
     try:
         with _quiet():
             return tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # of many types, on what the name asks for
+    except Exception as error:  # Of many types, depending on the name.
         raise UserError(
             f"Data set {name!r} cannot be opened: {one_line(error)}."
         ) from error
 
 
 def fetch(builder: Any, name: str, data_dir: DataDir) -> None:
-    """Downloads and prepares a set, unless that is done already.
+    """Downloads and prepares a data set, unless it is prepared.
 
     Args:
-        builder: Its builder.
-        name: What it was asked for as.
-        data_dir: The folder that was asked for.
+        builder: The builder of the set.
+        name: The requested name, for the message.
+        data_dir: The requested folder, for the message.
 
     Raises:
-        ValueError: It cannot be had. The message says where it was looked
-            for, and the command that gets it.
+        UserError: The set is not available. The message names the folder that
+            was searched and the command that downloads the set.
     """
     with _quiet():
         if builder.is_prepared():
             return
     root = "" if data_dir is None else f", data_dir={os.fspath(data_dir)!r}"
     advice = (
-        "Where there is a network, run: python -c "
+        "With a network connection, run: python -c "
         f'"import tensorflow_datasets as tfds; tfds.load({name!r}{root})" '
-        "and, if that is another machine, copy the folder that it fills here."
+        "and, on another machine, copy the folder that it fills to this one."
     )
     missing = f"Data set {name!r} is not prepared in {str(builder.data_dir)!r}"
     url = next(iter(builder.url_infos or ()), None)
@@ -101,16 +102,16 @@ def fetch(builder: Any, name: str, data_dir: DataDir) -> None:
     try:
         with _quiet():
             builder.download_and_prepare()
-    except Exception as error:  # network, disk, checksums, missing packages
+    except Exception as error:  # Network, disk, checksums, missing packages.
         raise UserError(
             f"{missing}, and preparing it failed: {one_line(error)}. {advice}"
         ) from error
 
 
 def _answers(url: str) -> bool:
-    """Returns whether a server can be reached, through a proxy too.
+    """Returns whether a server can be reached, directly or by a proxy.
 
-    TFDS itself tries for minutes before it says that there is no network.
+    TFDS itself retries for minutes before it reports a missing network.
     """
     parts = urlsplit(url)
     root = f"{parts.scheme}://{parts.netloc}/"
@@ -128,7 +129,7 @@ def _answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what TFDS says, and its progress bars, off the terminal."""
+    """Hides the messages and progress bars of TFDS."""
     before = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:

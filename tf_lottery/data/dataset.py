@@ -1,4 +1,4 @@
-"""Data sets: training, validation and test examples, checked at the door."""
+"""Data sets: training, validation and test examples, with checks."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from tf_lottery.data import nested, stream
 from tf_lottery.data.augmentation import Augmentation
 from tf_lottery.data.nested import Nested
 
-_ROWS = 4_096  # looked at in one go: what is checked may not fit into memory
+_ROWS = 4_096  # Rows checked at once; an array may not fit into memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Split:
     """Examples, their targets and their weights.
 
     Each is an array `[examples, ...]`, or arrays in lists, tuples and
-    dictionaries, nested as the model takes them.
+    dictionaries with the nesting of the model's inputs or outputs.
 
     Attributes:
         x: Inputs: numbers, or text as an object array of `str`.
-        y: Targets: int32 labels, or floats. None: the model needs none.
-        sample_weight: Weight of each example in the loss, as
-            `keras.Model.fit` takes it. None: all weigh 1.
+        y: Targets: int32 labels, or floats. `None` for a model without targets.
+        sample_weight: Weights of examples in the loss, float `[examples]`.
+            `None` weights all by 1.
     """
 
     x: Nested
@@ -40,7 +40,7 @@ class Split:
 
     @property
     def parts(self) -> tuple[Nested, Nested, Nested]:
-        """Inputs, targets and weights."""
+        """The tuple of inputs, targets and sample weights."""
         return self.x, self.y, self.sample_weight
 
     @property
@@ -59,17 +59,17 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Examples to train, to validate and to test on.
+    """Examples to train, validate and test on.
 
     Validation data decides early stopping; test data decides nothing.
 
     Attributes:
-        train: What is trained on.
+        train: Training examples.
         validation: Held-out examples, or None.
-        test: Examples for the final figures, or None.
-        classes: The number of classes, or None if targets are no labels.
-        augment: How training images are varied, or None. It goes with the
-            network, not with the data, so that no data set brings its own:
+        test: Examples for the final metrics, or None.
+        classes: The number of classes, or None if targets are not labels.
+        augment: Augmentation of training images, or None. It belongs to the
+            network, so data sets come without one:
             `dataclasses.replace(dataset, augment=...)`.
         batch_size: Examples in the first batch of the stream that the
             training data were read from; None for arrays.
@@ -84,17 +84,14 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all examples, as they are before augmentation.
-
-        Equal data, equal digest.
-        """
+        """SHA-256 over all examples, before augmentation."""
         hasher = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             if split is None:
                 continue
-            for what, array in nested.named_arrays(split.parts):
-                if what not in ("[0]", "[1]"):  # nested, or sample weights
-                    hasher.update(what.encode())
+            for path, array in nested.named_arrays(split.parts):
+                if path not in ("[0]", "[1]"):  # Nested, or sample weights.
+                    hasher.update(path.encode())
                 hasher.update(f"{array.shape}{array.dtype}".encode())
                 for rows in _slices(array):
                     hasher.update(_bytes(rows))
@@ -113,35 +110,35 @@ def from_arrays(
     steps_per_epoch: int | None = None,
     validation_steps: int | None = None,
 ) -> Dataset:
-    """Returns a data set of what `keras.Model.fit` takes.
+    """Returns a data set from the arguments of `keras.Model.fit`.
 
     Streams of batches (a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
     generator, a PyTorch `DataLoader`) are read once, and need not fit into
-    memory: see `data.stream`. What they do at random happens that once;
-    augmentation that shall differ from epoch to epoch is `Dataset.augment`.
+    memory. Random operations in a stream therefore happen once; use
+    `Dataset.augment` for augmentation that differs between epochs.
 
     Args:
-        x: Training inputs: an array `[examples, ...]` (NumPy, a `np.memmap`
-            for one, pandas, TensorFlow, a list of numbers), several in a
-            list, tuple or dictionary, or a stream of batches `x`, `(x, y)` or
+        x: Training inputs: an array `[examples, ...]` (NumPy, `np.memmap`,
+            pandas, TensorFlow, or a list of numbers), arrays in a list, tuple
+            or dictionary, or a stream of batches `x`, `(x, y)` or
             `(x, y, sample_weight)`. Floats become `keras.backend.floatx()`.
-        y: Training targets, nested as the model's outputs are; None if `x` is
-            a stream. Integers become int32.
-        validation_data: `(x, y)`, `(x, y, sample_weight)` or a stream, to find
-            the early-stop step on.
-        test_data: The same, to report on.
+        y: Training targets, with the nesting of the model's outputs; None if
+            `x` is a stream. Integers become int32.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a stream, for
+            early stopping.
+        test_data: The same, for the final metrics.
         sample_weight: Weights of training examples, float `[examples]`, or
             one such array for each output.
-        class_weight: Class to weight of its training examples; 1 for classes
-            that it does not name.
+        class_weight: Weight of training examples by class; 1 for other classes.
         validation_split: Fraction of the training examples, taken from their
-            end, that is validation data instead, in [0, 1).
-        steps_per_epoch: How many batches of a stream make an epoch. None: all
-            there are.
-        validation_steps: How many batches of the validation stream to read.
+            end, to use as validation data, in [0, 1).
+        steps_per_epoch: Number of batches of a stream per epoch. `None` reads
+            all.
+        validation_steps: Number of batches of the validation stream to read.
+            `None` reads all.
 
     Raises:
-        ValueError: Lengths or shapes differ, a split is empty, or inputs hold
+        UserError: Lengths or shapes differ, a split is empty, or inputs hold
             nan or infinity; the message names the split and the array.
     """
     batch_size = None
@@ -152,8 +149,8 @@ def from_arrays(
     else:
         if steps_per_epoch is not None:
             raise UserError(
-                "`steps_per_epoch` says how much of a stream of batches to "
-                "read, and `x` is no stream. For a number of steps, say "
+                "`steps_per_epoch` limits a stream of batches, and `x` is not "
+                "a stream. To train for a number of steps, use "
                 f"length='{steps_per_epoch}it'."
             )
         name = "x, y"
@@ -172,13 +169,14 @@ def from_arrays(
         train, splits["validation_data"] = _divided(train, validation_split)
     if class_weight is not None:
         train = _class_weighted(train, class_weight)
-    for what, given, steps in (
+    for split_name, examples, steps in (
         ("validation_data", validation_data, validation_steps),
         ("test_data", test_data, None),
     ):
-        if given is not None:
-            splits[what] = split = _held_out(what, given, steps)
-            _require_alike(what, split, train)
+        if examples is not None:
+            split = _held_out(split_name, examples, steps)
+            _require_same_form(split_name, split, train)
+            splits[split_name] = split
     return Dataset(
         train,
         splits.get("validation_data"),
@@ -189,8 +187,8 @@ def from_arrays(
 
 
 def _require_no_arrays(y: Any, weights: Any, validation_split: float) -> None:
-    for name, given in (("y", y), ("sample_weight", weights)):
-        if given is not None:
+    for name, value in (("y", y), ("sample_weight", weights)):
+        if value is not None:
             raise UserError(
                 f"`x` is a stream of batches: leave out `{name}`, and let the "
                 "stream yield (x, y, sample_weight)."
@@ -198,64 +196,66 @@ def _require_no_arrays(y: Any, weights: Any, validation_split: float) -> None:
     if validation_split:
         raise UserError(
             "`validation_split` needs arrays, and `x` is a stream of batches: "
-            "give `validation_data`, for one x.take(n) beside x.skip(n)."
+            "give `validation_data`, such as x.take(n), and train on x.skip(n)."
         )
 
 
-def _held_out(name: str, given: Any, steps: int | None) -> Split:
-    if stream.is_stream(given):
-        return _checked(name, *stream.read(name, given, steps)[0])
+def _held_out(name: str, examples: Any, steps: int | None) -> Split:
+    if stream.is_stream(examples):
+        return _checked(name, *stream.read(name, examples, steps)[0])
     if steps is not None:
         raise UserError(
             f"`validation_steps` needs a stream of batches, and {name} is "
-            "none: give as many examples as shall count."
+            "not a stream: pass only the examples to evaluate."
         )
-    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+    if not isinstance(examples, (tuple, list)) or len(examples) not in (2, 3):
         raise UserError(
             f"{name} must be (x, y), (x, y, sample_weight) or a stream such as "
-            f"a tf.data.Dataset; got {type(given).__qualname__}."
+            f"a tf.data.Dataset; got {type(examples).__qualname__}."
         )
     names = ("x", "y", "sample_weight")
     parts = [
         nested.from_user(f"{what} of {name}", part)
-        for what, part in zip(names, given, strict=False)
+        for what, part in zip(names, examples, strict=False)
     ]
     return _checked(name, *parts)
 
 
 def _checked(name: str, x: Nested, y: Nested, weights: Nested = None) -> Split:
-    """Returns a split of arrays that fit each other."""
+    """Returns a split, or raises an error if arrays do not match."""
     y = nested.map_arrays(lambda array: _target(name, array), y)
     split = Split(x, y, weights)
-    found = [
+    arrays = [
         pair
         for what, part in zip(
             ("x", "y", "sample_weight"), split.parts, strict=True
         )
         for pair in nested.named_arrays(part, what)
     ]
-    if not nested.arrays_of(x) or any(not a.ndim for _, a in found):
+    if not nested.arrays_of(x) or any(not a.ndim for _, a in arrays):
         raise UserError(f"{name} holds no examples.")
-    if len({len(array) for _, array in found}) > 1:
-        told = ", ".join(f"{len(array):,} in {what}" for what, array in found)
+    if len({len(array) for _, array in arrays}) > 1:
+        counts = ", ".join(
+            f"{len(array):,} in {path}" for path, array in arrays
+        )
         raise UserError(
             f"{name} must hold as many inputs as targets and weights; got "
-            f"{told}."
+            f"{counts}."
         )
     if not len(split):
         raise UserError(f"{name} holds no examples.")
-    for what, array in found:
+    for path, array in arrays:
         bad = sum(_not_finite(rows) for rows in _slices(array))
         if bad:
             raise UserError(
-                f"{what} of {name} holds {bad} nan or infinite values. Clean "
+                f"{path} of {name} holds {bad} nan or infinite values. Clean "
                 "them first."
             )
     return split
 
 
 def _target(name: str, array: np.ndarray) -> np.ndarray:
-    """Returns targets as they are stored: labels as int32."""
+    """Returns targets, with integers as int32."""
     if array.dtype.kind == "O":
         raise UserError(
             f"Targets of {name} must be numbers; got text. Number the classes: "
@@ -287,22 +287,23 @@ def _not_finite(rows: np.ndarray) -> int:
 
 
 def _divided(split: Split, fraction: float) -> tuple[Split, Split]:
-    """Returns training and validation examples, split where Keras does."""
+    """Returns training and validation examples, split as by Keras."""
     if not 0 < fraction < 1:
         raise UserError(
             f"`validation_split` must be in [0, 1); got {fraction!r}."
         )
-    at = math.floor(len(split) * (1.0 - fraction))
-    if not 0 < at < len(split):
+    count = math.floor(len(split) * (1.0 - fraction))
+    if not 0 < count < len(split):
         raise UserError(
-            f"`validation_split` of {fraction!r} leaves {at} of {len(split)} "
-            "examples to train on. Give more examples, or `validation_data`."
+            f"`validation_split` of {fraction!r} leaves {count} of "
+            f"{len(split)} examples to train on. Give more examples, or "
+            "`validation_data`."
         )
-    return split.rows(slice(None, at)), split.rows(slice(at, None))
+    return split.rows(slice(None, count)), split.rows(slice(count, None))
 
 
 def _class_weighted(split: Split, weights: Mapping[int, float]) -> Split:
-    """Returns a split with the weights of its examples' classes."""
+    """Returns a split with each example weighted by its class."""
     if split.sample_weight is not None:
         raise UserError(
             "Give `class_weight` or `sample_weight`, not both: multiply them "
@@ -325,47 +326,47 @@ def _class_weighted(split: Split, weights: Mapping[int, float]) -> Split:
         labels = labels[..., 0] if single else labels.argmax(axis=-1)
     if labels.ndim > 1:
         raise UserError(
-            "`class_weight` needs a class an example; y has shape "
+            "`class_weight` needs one class per example; y has shape "
             f"{split.y.shape}. Give `sample_weight` of shape {labels.shape}."
         )
-    known, places = np.unique(
+    classes, indices = np.unique(
         np.round(labels).astype(np.int64), return_inverse=True
     )
-    each = np.array(
-        [weights.get(int(label), 1.0) for label in known],
+    per_class = np.array(
+        [weights.get(int(label), 1.0) for label in classes],
         keras.backend.floatx(),
     )
-    return dataclasses.replace(split, sample_weight=each[places])
+    return dataclasses.replace(split, sample_weight=per_class[indices])
 
 
-def _require_alike(name: str, split: Split, train: Split) -> None:
-    """Raises unless a split is nested as the training data are."""
+def _require_same_form(name: str, split: Split, train: Split) -> None:
+    """Raises an error if a split has other arrays than the training data."""
     for what in ("x", "y"):
-        ours, theirs = (getattr(s, what) for s in (split, train))
-        if nested.nesting(ours) != nested.nesting(theirs):
+        held_out, trained = (getattr(s, what) for s in (split, train))
+        if nested.nesting(held_out) != nested.nesting(trained):
             raise UserError(
-                f"{what} of {name} is nested as {nested.nesting(ours)}; that "
-                f"of the training data as {nested.nesting(theirs)}."
+                f"{what} of {name} is nested as {nested.nesting(held_out)}; "
+                f"that of the training data as {nested.nesting(trained)}."
             )
         pairs = zip(
-            nested.named_arrays(ours, what),
-            nested.named_arrays(theirs, what),
+            nested.named_arrays(held_out, what),
+            nested.named_arrays(trained, what),
             strict=True,
         )
-        for (place, one), (_, other) in pairs:
-            if not _fits(one, other, kinds=what == "y"):
+        for (path, array), (_, expected) in pairs:
+            if not _fits(array, expected, kinds=what == "y"):
                 raise UserError(
-                    f"{place} of {name} has shape {one.shape[1:]} an example, "
-                    f"of {_kind(one)}; that of the training data "
-                    f"{other.shape[1:]}, of {_kind(other)}."
+                    f"{path} of {name} has shape {array.shape[1:]} per "
+                    f"example, of {_kind(array)}; that of the training data "
+                    f"{expected.shape[1:]}, of {_kind(expected)}."
                 )
 
 
-def _fits(one: np.ndarray, other: np.ndarray, kinds: bool) -> bool:
-    # Lengths of sequences may differ; the model says whether they fit it.
-    if one.ndim != other.ndim:
+def _fits(array: np.ndarray, expected: np.ndarray, kinds: bool) -> bool:
+    # Lengths of sequences may differ; the model checks them.
+    if array.ndim != expected.ndim:
         return False
-    return not kinds or _kind(one) == _kind(other)
+    return not kinds or _kind(array) == _kind(expected)
 
 
 def _kind(array: np.ndarray) -> str:
@@ -375,7 +376,7 @@ def _kind(array: np.ndarray) -> str:
 
 
 def _classes(splits: list[Split]) -> int | None:
-    """Returns how many classes labels count; None if targets are no labels."""
+    """Returns the number of classes; None if targets are not labels."""
     labels = [split.y for split in splits]
     if not all(
         isinstance(y, np.ndarray) and y.dtype == np.int32 for y in labels

@@ -1,4 +1,4 @@
-"""Nested structures of arrays, as `keras.Model.fit` takes them."""
+"""Nested structures of arrays, as in `keras.Model.fit`."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from tf_lottery.core.errors import UserError, one_line
 
 Nested = Any
-"""An array, None, or a list, tuple or dictionary of these, nested at will."""
+"""An array, None, or a list, tuple or dictionary of `Nested`."""
 
 
 def map_arrays(function: Callable[..., Any], *structures: Nested) -> Nested:
@@ -17,17 +17,17 @@ def map_arrays(function: Callable[..., Any], *structures: Nested) -> Nested:
 
     Args:
         function: From one array of each structure to anything.
-        *structures: Structures that are nested alike. None stays None.
+        *structures: Structures with the same nesting. None stays None.
     """
 
-    def one(*arrays: Any) -> Any:
+    def apply(*arrays: Any) -> Any:
         return None if arrays[0] is None else function(*arrays)
 
-    return keras.tree.map_structure(one, *structures)
+    return keras.tree.map_structure(apply, *structures)
 
 
 def arrays_of(structure: Nested) -> list[Any]:
-    """Returns the arrays of a structure, in the order that Keras flattens."""
+    """Returns the arrays of a structure, in `keras.tree.flatten`'s order."""
     flat = keras.tree.flatten(structure)
     return [array for array in flat if array is not None]
 
@@ -35,11 +35,11 @@ def arrays_of(structure: Nested) -> list[Any]:
 def named_arrays(
     structure: Nested, name: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Yields every array with where it stands, such as `"x['age'][0]"`.
+    """Yields every array with its path, such as `"x['age'][0]"`.
 
     Args:
         structure: The structure.
-        name: The name of the whole.
+        name: Name of the structure, the start of every path.
     """
     if isinstance(structure, dict):
         for key in sorted(structure, key=str):
@@ -52,12 +52,12 @@ def named_arrays(
 
 
 def nesting(structure: Nested) -> Nested:
-    """Returns how a structure is nested, for comparing and for messages."""
+    """Returns the structure with `"array"` in place of every array."""
     return map_arrays(lambda _: "array", structure)
 
 
-def from_user(name: str, given: Any) -> Nested:
-    """Returns what a user gave as arrays of numbers or of text.
+def from_user(name: str, data: Any) -> Nested:
+    """Returns a user's data as arrays of numbers or of text.
 
     Floats become `keras.backend.floatx()`, text becomes an object array of
     `str`. A list is an array if it holds numbers, and a structure if it holds
@@ -65,25 +65,25 @@ def from_user(name: str, given: Any) -> Nested:
     `[examples, 1]`, as in Keras.
 
     Args:
-        name: What an error calls it.
-        given: Arrays, tensors, pandas objects, numbers, nested at will.
+        name: Name of the data, for messages.
+        data: Arrays, tensors, pandas objects or numbers, in any nesting.
 
     Raises:
-        ValueError: Something in it is no array of numbers or of text.
+        UserError: A part is not an array of numbers or of text.
     """
-    if given is None:
+    if data is None:
         return None
-    if isinstance(given, dict):
-        return {k: from_user(f"{name}[{k!r}]", v) for k, v in given.items()}
-    if isinstance(given, (list, tuple)) and _holds_arrays(given):
-        parts = (from_user(f"{name}[{i}]", v) for i, v in enumerate(given))
-        return list(parts) if isinstance(given, list) else tuple(parts)
-    return _array(name, given)
+    if isinstance(data, dict):
+        return {k: from_user(f"{name}[{k!r}]", v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)) and _holds_arrays(data):
+        parts = (from_user(f"{name}[{i}]", v) for i, v in enumerate(data))
+        return list(parts) if isinstance(data, list) else tuple(parts)
+    return _array(name, data)
 
 
-def _holds_arrays(given: Any) -> bool:
-    """Returns whether any entry of a list is no number, text or such list."""
-    for entry in given:
+def _holds_arrays(data: Any) -> bool:
+    """Returns whether a list, or a list in it, has arrays or dictionaries."""
+    for entry in data:
         if isinstance(entry, (list, tuple)):
             if _holds_arrays(entry):
                 return True
@@ -92,13 +92,13 @@ def _holds_arrays(given: Any) -> bool:
     return False
 
 
-def _array(name: str, given: Any) -> np.ndarray:
+def _array(name: str, data: Any) -> np.ndarray:
     try:
-        array = np.asarray(given, order="C")
+        array = np.asarray(data, order="C")
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(
-            f"{name} is no array of numbers: {one_line(error)}. Pad examples "
-            "of different lengths to one length."
+            f"{name} is not an array of numbers: {one_line(error)}. Pad "
+            "examples of different lengths to one length."
         ) from None
     if array.dtype.kind == "O":
         array = _from_objects(name, array)
@@ -108,11 +108,11 @@ def _array(name: str, given: Any) -> np.ndarray:
         raise UserError(
             f"{name} must hold numbers or text; got an array of {array.dtype}."
         )
-    if type(given).__module__.split(".")[0] == "pandas" and array.ndim == 1:
+    if type(data).__module__.split(".")[0] == "pandas" and array.ndim == 1:
         array = array[:, None]
     if array.dtype.kind in "iubO":
         return array
-    with np.errstate(over="ignore"):  # to inf, which is refused by name
+    with np.errstate(over="ignore"):  # To inf, which `dataset` reports.
         return array.astype(keras.backend.floatx(), copy=False)
 
 
@@ -126,8 +126,8 @@ def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
     numbers = (bool, int, float, np.number, np.bool_)
     if kinds and all(issubclass(kind, numbers) for kind in kinds):
         return array.astype(keras.backend.floatx())
-    found = ", ".join(sorted(kind.__name__ for kind in kinds)) or "nothing"
+    types = ", ".join(sorted(kind.__name__ for kind in kinds)) or "nothing"
     raise UserError(
-        f"{name} must hold numbers or text; got an array of objects: {found}. "
+        f"{name} must hold numbers or text; got an array of objects: {types}. "
         "Convert it to one type, and pad examples to one shape."
     )

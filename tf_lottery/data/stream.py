@@ -1,9 +1,8 @@
 """Reading streams of batches: `tf.data`, `PyDataset`, generators, loaders.
 
-A stream is read once, into files without a name: the system keeps them in
-memory as far as there is room, and they are gone with the process. So every
-network sees the same examples, a killed run can resume, and data sets that
-are larger than memory still train.
+A stream is read once, into unnamed temporary files. The operating system caches
+them in free memory and deletes them with the process. So every network sees the
+same examples, a killed run can resume, and data may be larger than memory.
 """
 
 import contextlib
@@ -20,20 +19,20 @@ from tf_lottery.core.errors import UserError
 from tf_lottery.data import nested
 
 _ENDLESS = (
-    "never ends: say how many batches make an epoch, `steps_per_epoch=`, or "
+    "never ends: set the number of batches per epoch, `steps_per_epoch=`, or "
     "leave out repeat()."
 )
 
 
 def is_stream(x: Any) -> bool:
-    """Returns whether data come as batches, and not as arrays."""
+    """Returns whether `x` yields batches and is not made of arrays."""
     return isinstance(
         x, (tf.data.Dataset, keras.utils.PyDataset, Iterator)
     ) or _is_loader(x)
 
 
 def _is_loader(x: Any) -> bool:
-    """Returns whether it is a `torch.utils.data.DataLoader`."""
+    """Returns whether `x` is a `torch.utils.data.DataLoader`."""
     return any(
         cls.__module__.startswith("torch.utils.data")
         and cls.__name__ == "DataLoader"
@@ -47,18 +46,18 @@ def read(
     """Returns the examples of a stream, floats as `keras.backend.floatx()`.
 
     Args:
-        name: What an error calls it.
+        name: Name of the stream, for messages.
         stream: Yields `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
-        batches: How many batches to read. None: all of them.
+        batches: Number of batches to read. `None` reads all.
 
     Returns:
-        Inputs, targets and sample weights, nested as each batch is, every
-        array `[examples, ...]`; targets and weights are None if there are
-        none. And the number of examples in the first batch.
+        Inputs, targets and sample weights with the nesting of a batch, every
+        array `[examples, ...]`, targets and weights possibly None; and the
+        number of examples in the first batch.
 
     Raises:
-        ValueError: It is endless, yields anything but batches of examples of
-            one shape, or breaks off; the message says where.
+        UserError: The stream is endless, breaks off, or does not yield batches
+            of examples of one shape; the message names the batch.
     """
     if batches is None and _is_endless(stream):
         raise UserError(f"{name} {_ENDLESS}")
@@ -116,13 +115,13 @@ def _require_batches(name: str, dataset: tf.data.Dataset) -> None:
             )
         if spec.shape.rank == 0:
             raise UserError(
-                f"{name} yields single examples, for some of what it yields "
-                "has no dimensions. Call batch(...) on it."
+                f"{name} yields single examples: one of its tensors has no "
+                "dimensions. Call batch(...) on it."
             )
 
 
 def _unpacked(name: str, element: Any) -> tuple[Any, Any, Any]:
-    """Returns inputs, targets and sample weights, as Keras tells them apart."""
+    """Returns inputs, targets and sample weights, in the order of Keras."""
     parts = element if isinstance(element, (tuple, list)) else (element,)
     if not 1 <= len(parts) <= 3:
         raise UserError(
@@ -141,7 +140,7 @@ class _Table:
     """Batches, written column by column.
 
     Args:
-        name: What an error calls the stream.
+        name: Name of the stream, for messages.
         stack: Closes the files.
     """
 
@@ -178,10 +177,10 @@ class _Table:
                 )
         sizes = {what: len(array) for what, array in named}
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{n} for {what}" for what, n in sizes.items())
+            counts = ", ".join(f"{n} for {what}" for what, n in sizes.items())
             raise UserError(
                 f"{where.capitalize()} holds different numbers of examples: "
-                f"{told}."
+                f"{counts}."
             )
         try:
             for column, (what, array) in zip(self._columns, named, strict=True):
@@ -189,14 +188,14 @@ class _Table:
         except OSError as error:
             raise UserError(
                 f"{self._name} did not fit on the disk: {error.strerror} at "
-                f"batch {self._batches}. If it never ends, say how many "
-                "batches make an epoch, `steps_per_epoch=`."
+                f"batch {self._batches}. If it never ends, set the number of "
+                "batches per epoch, `steps_per_epoch=`."
             ) from None
         self._batches += 1
         self.batch_size = self.batch_size or max(sizes.values(), default=0)
 
     def arrays(self) -> tuple[Any, Any, Any]:
-        """Returns what was added."""
+        """Returns inputs, targets and weights of all batches."""
         if not self.batch_size:
             raise UserError(f"{self._name} holds no examples.")
         columns = iter(self._columns)
@@ -220,12 +219,12 @@ class _Column:
         self._rows = 0
 
     def append(self, part: np.ndarray, name: str) -> None:
-        """Adds rows; `name` is what an error calls them."""
+        """Adds rows; `name` is their name in messages."""
         if self._shape is None:
             self._shape, self._type = part.shape[1:], part.dtype
         if part.shape[1:] != self._shape:
             raise UserError(
-                f"The {name} have shape {part.shape[1:]} an example; those "
+                f"The {name} have shape {part.shape[1:]} per example; those "
                 f"before have {self._shape}. Pad them to one shape."
             )
         if part.dtype.kind != self._type.kind:
@@ -236,13 +235,13 @@ class _Column:
         if self._type.kind == "O":
             self._text.append(part)
         else:
-            with np.errstate(over="ignore"):  # to inf, which is refused
+            with np.errstate(over="ignore"):  # To inf, which `dataset` reports.
                 part = np.ascontiguousarray(part, self._type)
             self._file.write(part.data)
         self._rows += len(part)
 
     def array(self) -> np.ndarray:
-        """Returns all rows, which the system need not keep in memory."""
+        """Returns all rows, mapped from the file."""
         if self._type.kind == "O":
             return np.concatenate(self._text)
         self._file.flush()

@@ -1,5 +1,6 @@
-"""This module knows how sets of TensorFlow Datasets become a `Dataset`."""
+"""Image classification sets of TensorFlow Datasets."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -20,41 +21,41 @@ CHANNELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar10": _IMAGENET,
     "cifar100": _IMAGENET,
 }
-"""Data set to mean and deviation of each colour, of pixels in [0, 1].
+"""Mean and standard deviation of each channel of pixels in [0, 1], by set.
 
-Frankle & Carbin 2019 state no normalisation. Frankle's own code (open_lth,
-datasets/cifar10.py) takes these for CIFAR-10, which are those of ImageNet; it
-has no CIFAR-100, which is taken to be alike. What is not named here is scaled
-to [0, 1] alone, as by Zhou et al. 2019 (arXiv:1905.01067).
+Frankle & Carbin 2019 state no normalization. Frankle's code (open_lth,
+datasets/cifar10.py) uses these values, those of ImageNet, for CIFAR-10; it has
+no CIFAR-100, which uses the same here. Other sets are only scaled to [0, 1],
+as by Zhou et al. 2019 (arXiv:1905.01067).
 """
 
 
 def load(name: str, data_dir: catalogue.DataDir = None) -> Dataset:
     """Returns an image classification set of TensorFlow Datasets (TFDS).
 
-    It is read from where TFDS prepared it, or downloaded once. Validation
-    data is the set's own `validation` split; without one, a tenth of its
-    training data but at most 5,000 examples are held out, drawn once, from a
-    fixed seed, and shared by all replicates: 5,000 of CIFAR and Fashion-MNIST
-    (Frankle & Carbin 2019, G.1, H.1: sampled at random from the training set;
-    whether once for all, the paper does not say). A set without a `test`
-    split has no test data.
+    The set is read from the folder of TFDS, or downloaded once. Validation data
+    is the set's `validation` split. Without one, a tenth of the training data
+    but at most 5,000 examples are held out, drawn once from a fixed seed and
+    shared by all replicates: 5,000 of CIFAR and Fashion-MNIST (Frankle & Carbin
+    2019, G.1, H.1: sampled at random from the training set; the paper does not
+    say whether once for all replicates). A set without a `test` split has no
+    test data.
 
-    All of it is held in memory, at 4 bytes a pixel and channel.
+    All examples are held in memory, with 4 bytes per pixel and channel.
 
     Args:
-        name: As TFDS names it: `"cifar10"`, `"emnist/letters"`,
+        name: The name in TFDS: `"cifar10"`, `"emnist/letters"`,
             `"svhn_cropped:3.1.0"`.
-        data_dir: The folder that TFDS prepares data sets in. None: its own,
-            `~/tensorflow_datasets` unless the environment says otherwise.
+        data_dir: The folder that TFDS prepares data sets in. `None` uses TFDS's
+            default, `~/tensorflow_datasets`.
 
     Returns:
         Inputs float32 `[examples, height, width, channels]`, pixels scaled to
-        [0, 1] and then standardised as `CHANNELS` says; labels int32.
+        [0, 1] and then standardized by `CHANNELS`; labels int32.
 
     Raises:
-        ValueError: It cannot be had, or is not of 8-bit images of one size,
-            each with one label.
+        UserError: The set is not available, or does not consist of 8-bit images
+            of one size with one label each.
     """
     builder = catalogue.get(name, data_dir)
     keys = _keys(name, builder.info)
@@ -70,7 +71,7 @@ def load(name: str, data_dir: catalogue.DataDir = None) -> Dataset:
         if part in builder.info.splits
     }
     if len({images.shape[1:] for images, _ in parts.values()}) > 1:
-        raise _differing(name, *(images for images, _ in parts.values()))
+        raise _size_error(name, *(images for images, _ in parts.values()))
     if "validation" not in parts:
         parts |= _held_out(builder.name, *parts["train"])
     splits = {part: _split(builder.name, *parts.pop(part)) for part in [*parts]}
@@ -82,8 +83,13 @@ def load(name: str, data_dir: catalogue.DataDir = None) -> Dataset:
     )
 
 
+fashion_mnist = functools.partial(load, "fashion_mnist")
+cifar10 = functools.partial(load, "cifar10")
+cifar100 = functools.partial(load, "cifar100")
+
+
 def _keys(name: str, info: Any) -> tuple[str, str]:
-    """Returns under which names the set keeps its images and its labels."""
+    """Returns the names of the features that are images and labels."""
     import tensorflow_datasets as tfds
 
     features, keys = dict(info.features.items()), info.supervised_keys
@@ -95,13 +101,13 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
             and image.np_dtype == np.uint8
         ):
             return keys
-    held = ", ".join(
+    listing = ", ".join(
         f"{k} ({type(features[k]).__name__})" for k in sorted(features)
     )
     raise UserError(
         f"Data set {name!r} is not one of 8-bit images with a class label "
-        f"each: its supervised keys are {keys}, its features {held}. Load it "
-        "yourself, and give the arrays to TicketSearch.fit."
+        f"each: its supervised keys are {keys}, its features {listing}. "
+        "Load it yourself, and pass the arrays to TicketSearch.fit."
     )
 
 
@@ -119,14 +125,14 @@ def _read(
             split=part,
             as_supervised=True,
             shuffle_files=False,
-            # One file after the other: an order that no setting changes.
+            # One file after the other, so no setting changes the order.
             read_config=tfds.ReadConfig(
                 interleave_cycle_length=1, try_autocache=False
             ),
         )
         for x, y in tfds.as_numpy(examples.batch(_BATCH if sized else 1)):
             if images and x.shape[1:] != images[0].shape[1:]:
-                raise _differing(name, images[0], x)
+                raise _size_error(name, images[0], x)
             images.append(x)
             labels.append(y)
     except (tf.errors.OpError, OSError) as error:
@@ -146,11 +152,11 @@ def _read(
     return np.concatenate(images), y
 
 
-def _differing(name: str, *images: np.ndarray) -> ValueError:
+def _size_error(name: str, *images: np.ndarray) -> UserError:
     sizes = sorted({x.shape[1:] for x in images})
-    return ValueError(
+    return UserError(
         f"Images of data set {name!r} differ in size: some are "
-        f"{' and some '.join(map(str, sizes))}. Resize them yourself, and give "
+        f"{' and some '.join(map(str, sizes))}. Resize them yourself, and pass "
         "the arrays to TicketSearch.fit."
     )
 
@@ -158,7 +164,7 @@ def _differing(name: str, *images: np.ndarray) -> ValueError:
 def _held_out(
     name: str, x: np.ndarray, y: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns training data less a tenth, and that tenth."""
+    """Returns nine tenths for training, and a tenth for validation."""
     held_out = min(len(x) // 10, _MOST_HELD_OUT)
     if not held_out:
         return {}

@@ -1,23 +1,23 @@
-"""This package knows experiments: named settings, run and kept."""
+"""Experiments: settings by name, trained and stored in run directories."""
 
-from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.interpolation import interpolate
-from tf_lottery.experiment.runner import (
-    explain,
-    run_experiment,
-    unfinished,
-)
-from tf_lottery.experiment.shard import Shard
-from tf_lottery.experiment.sweep import expand, members, run_sweep
+from tf_lottery.core import registry
 
-__all__ = [
-    "Config",
-    "Shard",
-    "interpolate",
-    "expand",
-    "explain",
-    "members",
-    "run_experiment",
-    "run_sweep",
-    "unfinished",
-]
+_HOMES = {
+    "Config": "config",
+    "Shard": "shard",
+    "expand": "sweep",
+    "explain": "runner",
+    "interpolate": "interpolation",
+    "members": "sweep",
+    "run_experiment": "runner",
+    "run_sweep": "sweep",
+    "unfinished": "runner",
+}
+
+__all__ = list(_HOMES)  # noqa: PLE0605
+# Names are imported on use: reading a preset or setting needs no TensorFlow.
+__getattr__ = registry.lazy_attributes(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

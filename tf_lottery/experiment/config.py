@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tf_lottery.analysis.looks import Looks
 from tf_lottery.core import registry
 from tf_lottery.core.duration import Duration
+
+if TYPE_CHECKING:  # It imports SciPy: too slow for `tf-lottery list`.
+    from tf_lottery.analysis.looks import Looks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +77,10 @@ class Config:
     initial_weights: str = ""
 
     @property
-    def looks(self) -> Looks:
+    def looks(self) -> "Looks":
         """At how many replicates the run is judged."""
+        from tf_lottery.analysis.looks import Looks
+
         return Looks.parse(self.replicates)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -150,6 +154,8 @@ def _default(field: dataclasses.Field) -> Any:
 
 def _read(name: str, value: Any, kind: type) -> Any:
     if name == "replicates":
+        from tf_lottery.analysis.looks import Looks
+
         looks = Looks.parse(value)
         return str(looks) if looks.is_sequential else looks.last
     if kind is tuple and isinstance(value, str):

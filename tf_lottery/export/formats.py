@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError
 from tf_lottery.export.exported_model import TicketOrModel
@@ -45,36 +46,36 @@ class Format:
 _DENSE = "zeros are multiplied like other numbers"
 _ON_DISK = "sparse only on disk: once loaded, its kernels are dense"
 
-FORMATS = {
-    "saved_model": Format(saved_model, "", "saved_model", {"float32": _DENSE}),
-    "sparse_saved_model": Format(
-        sparse_saved_model,
-        "",
-        "saved_model",
-        {"float32": _ON_DISK, "float16": _ON_DISK, "int8": _ON_DISK},
-    ),
-    "keras": Format(keras_file, ".keras", "keras", {"float32": _DENSE}),
-    "litert": Format(
-        litert,
-        ".tflite",
-        "litert",
-        {
-            "float32": _DENSE,
-            "float16": _DENSE,
-            "int8": "whole numbers of 8 bits are multiplied, zeros included",
-        },
-    ),
-    "sparse_litert": Format(
-        sparse_litert,
-        ".tflite",
-        "litert",
-        {
-            "float32": "zeros are not stored; whether skipping them is faster "
-            "depends on the batch"
-        },
-    ),
-    "onnx": Format(onnx, ".onnx", "onnx", {"float32": _DENSE}),
-}
+SAVED_MODEL = Format(saved_model, "", "saved_model", {"float32": _DENSE})
+SPARSE_SAVED_MODEL = Format(
+    sparse_saved_model,
+    "",
+    "saved_model",
+    {"float32": _ON_DISK, "float16": _ON_DISK, "int8": _ON_DISK},
+)
+KERAS = Format(keras_file, ".keras", "keras", {"float32": _DENSE})
+LITERT = Format(
+    litert,
+    ".tflite",
+    "litert",
+    {
+        "float32": _DENSE,
+        "float16": _DENSE,
+        "int8": "whole numbers of 8 bits are multiplied, zeros included",
+    },
+)
+SPARSE_LITERT = Format(
+    sparse_litert,
+    ".tflite",
+    "litert",
+    {
+        "float32": "zeros are not stored; whether skipping them is faster "
+        "depends on the batch"
+    },
+)
+ONNX = Format(onnx, ".onnx", "onnx", {"float32": _DENSE})
+
+FORMATS: Mapping[str, Format] = registries.FORMATS
 """Formats by name."""
 
 

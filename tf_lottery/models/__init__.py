@@ -1,28 +1,15 @@
-"""This package knows the networks of the literature, as plain Keras models.
-
-A model is a function of one file and one line in `MODELS`.
-"""
+"""Networks of the literature, as plain Keras models."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
+from tf_lottery import registries
 from tf_lottery.core import registry
-from tf_lottery.models.conv import conv_2, conv_4, conv_6
-from tf_lottery.models.lenet import lenet_300_100
-from tf_lottery.models.resnet import resnet_18
-from tf_lottery.models.vgg import vgg_19
 
-MODELS: dict[str, Callable[..., keras.Model]] = {
-    "lenet_300_100": lenet_300_100,
-    "conv_2": conv_2,
-    "conv_4": conv_4,
-    "conv_6": conv_6,
-    "resnet_18": resnet_18,
-    "vgg_19": vgg_19,
-}
+MODELS: Mapping[str, Callable[..., keras.Model]] = registries.MODELS
 """Every model by name."""
 
 
@@ -33,22 +20,22 @@ def build_model(
     seed: int = 0,
     **options: Any,
 ) -> keras.Model:
-    """Returns a network of the literature, freshly initialised.
+    """Returns a network of the literature, newly initialized.
 
     The networks of Frankle & Carbin 2019 (arXiv:1803.03635, Fig. 2).
 
     Args:
         name: `"lenet_300_100"` for MNIST; `"conv_2"`, `"conv_4"`, `"conv_6"`,
             `"resnet_18"`, `"vgg_19"` for CIFAR-10.
-        input_shape: Shape of one example. None: as in the paper.
-        classes: Number of classes. None: as in the paper.
-        seed: Seed of the initialisation, >= 0: same seed, same weights.
-        **options: What else the network takes: `units` and `sigma` of
+        input_shape: Shape of one example. `None` takes the paper's.
+        classes: Number of classes. `None` takes the paper's.
+        seed: Seed of the initial weights, >= 0: same seed, same weights.
+        **options: Further arguments of the network: `units` and `sigma` of
             `lenet_300_100`, `dropout` of `conv_2`, `conv_4` and `conv_6`.
 
     Raises:
-        ValueError: The name or an option is unknown (the message lists the
-            known ones), or the network cannot be built so.
+        UserError: The name or an option is unknown (the message lists the
+            known ones), or its value is not accepted.
 
     Example:
         >>> model = build_model("lenet_300_100", (2, 2), units=(3,), classes=5)
@@ -59,21 +46,11 @@ def build_model(
     known = inspect.signature(build).parameters
     for option in options:
         registry.get(known, option, f"option of {name}")
-    given = {"input_shape": input_shape, "classes": classes}
-    return build(
-        **{key: value for key, value in given.items() if value is not None},
-        seed=seed,
-        **options,
-    )
+    if input_shape is not None:
+        options["input_shape"] = input_shape
+    if classes is not None:
+        options["classes"] = classes
+    return build(seed=seed, **options)
 
 
-__all__ = [
-    "MODELS",
-    "build_model",
-    "conv_2",
-    "conv_4",
-    "conv_6",
-    "lenet_300_100",
-    "resnet_18",
-    "vgg_19",
-]
+__all__ = ["MODELS", "build_model"]

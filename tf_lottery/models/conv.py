@@ -1,4 +1,4 @@
-"""This module knows Conv-2, Conv-4 and Conv-6, small relatives of VGG."""
+"""Conv-2, Conv-4 and Conv-6: small relatives of VGG."""
 
 import keras
 
@@ -13,30 +13,30 @@ def conv_2(
     seed: int = 0,
     dropout: float = 0.0,
 ) -> keras.Model:
-    """Returns Conv-2 of Frankle & Carbin 2019 (Fig. 2), not trained.
+    """Returns Conv-2 of Frankle & Carbin 2019 (Fig. 2), untrained.
 
     Two 3x3 convolutions of 64 filters, max-pooling, dense layers of 256, 256
     and `classes` units: 4,300,992 weights at the default shape, 38,592 of
     them in convolutions. The paper prunes convolutions at 10 % a round, dense
     layers at 20 % and the output at 10 %.
 
-    The paper states widths, poolings (App. H.1) and Gaussian Glorot; that
-    convolutions pad ("same") follows from its weight counts. It does not
-    state ReLU, nor biases that start at 0: these are Zhou et al.'s, who built
-    the networks again (2019, arXiv:1905.01067).
+    The paper states widths, poolings (App. H.1) and Gaussian Glorot; padding
+    ("same") follows from its weight counts. It states neither ReLU nor zero
+    initial biases: these are from the reimplementation of Zhou et al. 2019
+    (arXiv:1905.01067).
 
     Args:
         input_shape: (rows, columns, channels), rows and columns >= 2.
         classes: Number of logits.
-        seed: Seed of the initialisation and of dropout, >= 0.
+        seed: Seed of the initial weights and of dropout, >= 0.
         dropout: Rate, in [0, 1), at which the outputs of the two hidden dense
             layers are dropped in training; 0.5 in the paper (Sec. 3, Fig. 6).
-            Where it drops the paper does not say; VGG, of whose family these
-            networks are, drops there (Simonyan & Zisserman 2015,
-            arXiv:1409.1556, Sec. 3.1). 0: no dropout layers.
+            The paper does not say after which layers; VGG, a network of the
+            same family, drops after these (Simonyan & Zisserman 2015,
+            arXiv:1409.1556, Sec. 3.1). 0 adds no dropout layers.
 
     Raises:
-        ValueError: `input_shape` is no image of that size, or `dropout` is
+        UserError: `input_shape` is not an image of that size, or `dropout` is
             out of range.
     """
     return _conv("conv_2", (64,), input_shape, classes, seed, dropout)
@@ -48,7 +48,7 @@ def conv_4(
     seed: int = 0,
     dropout: float = 0.0,
 ) -> keras.Model:
-    """Returns Conv-4 of Frankle & Carbin 2019 (Fig. 2), not trained.
+    """Returns Conv-4 of Frankle & Carbin 2019 (Fig. 2), untrained.
 
     As `conv_2`, with two more convolutions of 128 filters and a pooling:
     2,425,024 weights at the default shape, 259,776 of them in convolutions.
@@ -56,11 +56,11 @@ def conv_4(
     Args:
         input_shape: (rows, columns, channels), rows and columns >= 4.
         classes: Number of logits.
-        seed: Seed of the initialisation and of dropout, >= 0.
-        dropout: As in `conv_2`.
+        seed: Seed of the initial weights and of dropout, >= 0.
+        dropout: Rate of dropout after the two hidden dense layers, in [0, 1).
 
     Raises:
-        ValueError: `input_shape` is no image of that size, or `dropout` is
+        UserError: `input_shape` is not an image of that size, or `dropout` is
             out of range.
     """
     return _conv("conv_4", (64, 128), input_shape, classes, seed, dropout)
@@ -72,26 +72,26 @@ def conv_6(
     seed: int = 0,
     dropout: float = 0.0,
 ) -> keras.Model:
-    """Returns Conv-6 of Frankle & Carbin 2019 (Fig. 2), not trained.
+    """Returns Conv-6 of Frankle & Carbin 2019 (Fig. 2), untrained.
 
     As `conv_4`, with two more convolutions of 256 filters and a pooling:
     2,261,184 weights at the default shape, 1,144,512 of them in convolutions,
     which the paper prunes at 15 % a round.
 
-    The paper prints 1.7 million weights, two thirds of them in convolutions,
-    which its own table does not give: three poolings leave 4 x 4 x 256 inputs
-    to the first dense layer, and so Zhou et al. 2019 build it. Levels are
-    therefore a little denser than on the paper's axes (level 7: 26.6 %
-    instead of 26.4 %); compare by level.
+    The paper prints 1.7 million weights, two thirds of them in convolutions.
+    This contradicts its own table: three poolings leave 4 x 4 x 256 inputs to
+    the first dense layer, and Zhou et al. 2019 build it like this. Levels are
+    therefore slightly denser than on the paper's axes (level 7: 26.6 % instead
+    of 26.4 %); compare by level.
 
     Args:
         input_shape: (rows, columns, channels), rows and columns >= 8.
         classes: Number of logits.
-        seed: Seed of the initialisation and of dropout, >= 0.
-        dropout: As in `conv_2`.
+        seed: Seed of the initial weights and of dropout, >= 0.
+        dropout: Rate of dropout after the two hidden dense layers, in [0, 1).
 
     Raises:
-        ValueError: `input_shape` is no image of that size, or `dropout` is
+        UserError: `input_shape` is not an image of that size, or `dropout` is
             out of range.
     """
     return _conv("conv_6", (64, 128, 256), input_shape, classes, seed, dropout)

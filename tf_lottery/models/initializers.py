@@ -1,4 +1,4 @@
-"""This module knows from which Gaussian the paper draws a kernel."""
+"""Initializers of the paper's networks."""
 
 import keras
 
@@ -9,19 +9,19 @@ from tf_lottery.core.errors import UserError
 def gaussian(
     seed: int, name: str, sigma: float | None = None
 ) -> keras.initializers.Initializer:
-    """Returns the initialiser of one layer's kernel.
+    """Returns the initializer of one layer's kernel.
 
     Frankle & Carbin 2019 start every network from Gaussian Glorot (Fig. 2).
-    Keras' `GlorotNormal` is a truncated normal, as that of their code.
+    Keras' `GlorotNormal` is a truncated normal, as in their code.
 
     Args:
-        seed: Seed of the network's initialisation, >= 0.
-        name: The layer's name: each layer draws from a stream of its own.
+        seed: Seed of the network's initial weights, >= 0.
+        name: The layer's name. Each layer draws from a separate stream.
         sigma: Standard deviation of N(0, sigma^2), > 0, not truncated (App.
-            G.5). None: Glorot.
+            G.5). `None` uses Glorot.
 
     Raises:
-        ValueError: `sigma` is not above 0.
+        UserError: `sigma` is not above 0.
     """
     key = seeds.integer(seed, "initialisation", name)
     if sigma is None:

@@ -1,4 +1,4 @@
-"""This module knows which shapes of examples a network takes."""
+"""Checks of input shapes."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from tf_lottery.core.errors import UserError
 
 
 def require(name: str, shape: Any) -> None:
-    """Raises unless this is the shape of one example.
+    """Raises an error unless `shape` is the shape of one example.
 
     Args:
         name: The network's name, for the message.
         shape: One whole number per axis, each 1 or more.
 
     Raises:
-        ValueError: It is anything else.
+        UserError: It is anything else.
     """
     if not _is_shape(shape):
         raise UserError(
@@ -26,21 +26,21 @@ def require(name: str, shape: Any) -> None:
 
 
 def require_image(name: str, shape: Any, halvings: int = 0) -> None:
-    """Raises unless this is the shape of an image that is large enough.
+    """Raises an error unless `shape` is that of a large enough image.
 
     Args:
         name: The network's name, for the message.
         shape: (rows, columns, channels).
-        halvings: How often poolings halve rows and columns.
+        halvings: Number of poolings that halve rows and columns, >= 0.
 
     Raises:
-        ValueError: It is no image, or a pooling would leave nothing of it.
+        UserError: It is not an image, or a pooling would leave no pixel.
     """
     if not _is_shape(shape) or len(shape) != 3:
         raise UserError(
             f"`input_shape` of {name} must be (rows, columns, channels), whole "
             f"numbers of 1 or more; got {shape!r}. Grey images have a channel "
-            "too: (28, 28, 1); examples that are no images are for "
+            "too: (28, 28, 1). For examples that are not images, use "
             "lenet_300_100."
         )
     least = 2**halvings

@@ -1,4 +1,4 @@
-"""This module knows LeNet-300-100, the paper's network for MNIST."""
+"""LeNet-300-100, the paper's network for MNIST."""
 
 from collections.abc import Sequence
 
@@ -14,24 +14,24 @@ def lenet_300_100(
     units: Sequence[int] = (300, 100),
     sigma: float | None = None,
 ) -> keras.Model:
-    """Returns LeNet-300-100 (LeCun et al. 1998), not trained.
+    """Returns LeNet-300-100 (LeCun et al. 1998), untrained.
 
     Two hidden layers of 300 and 100 units and an output of logits: 266,200
-    weights at the default shape, in Gaussian Glorot initialisation (Frankle &
-    Carbin 2019, Fig. 2). ReLU, which the paper does not state, is that of its
-    code. Keras' `GlorotNormal` is a truncated normal, as that code's.
+    weights at the default shape, initialized by Gaussian Glorot (Frankle &
+    Carbin 2019, Fig. 2). The paper does not state ReLU; its code uses it.
+    Keras' `GlorotNormal` is a truncated normal, as in that code.
 
     Args:
-        input_shape: Shape of one example; flattened.
+        input_shape: Shape of one example; the network flattens it.
         classes: Number of logits.
-        seed: Seed of the initialisation, >= 0.
+        seed: Seed of the initial weights, >= 0.
         units: Units of the hidden layers, from (25, 9) to (900, 300) in the
-            paper (App. G.6); the name of the model follows them.
+            paper (App. G.6). They appear in the model's name.
         sigma: Standard deviation, > 0, of Gaussian initial weights, from
-            0.0125 to 0.4 in the paper (App. G.5). None: Glorot.
+            0.0125 to 0.4 in the paper (App. G.5). `None` uses Glorot.
 
     Raises:
-        ValueError: `input_shape` is no shape, or `sigma` is not above 0.
+        UserError: `input_shape` is not a shape, or `sigma` is not above 0.
     """
     inputs.require("lenet_300_100", input_shape)
     model = keras.Sequential(

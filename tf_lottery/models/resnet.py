@@ -1,4 +1,4 @@
-"""This module knows the paper's "Resnet-18", a ResNet-20 for CIFAR-10."""
+"""The paper's "Resnet-18": a ResNet-20 for CIFAR-10."""
 
 import keras
 
@@ -10,32 +10,32 @@ def resnet_18(
     classes: int = 10,
     seed: int = 0,
 ) -> keras.Model:
-    """Returns the network that the paper calls Resnet-18, not trained.
+    """Returns the network that the paper calls Resnet-18, untrained.
 
     It has 20 layers (He et al. 2016, arXiv:1512.03385, Sec. 4.2): a 3x3
     convolution, three stages of three blocks of two, with 16, 32 and 64
     filters, the mean over the image, an output of logits (Frankle & Carbin
     2019, Sec. 4 and App. I.3). 270,896 weights: 267,696 in 3x3 convolutions,
-    2,560 in shortcuts, 640 in the output. The paper prunes the first only,
-    together: `allocation="global", rates={"*shortcut*": 0, "output": 0}`.
+    2,560 in shortcuts, 640 in the output. The paper prunes only the 3x3
+    convolutions: `allocation="global", rates={"*shortcut*": 0, "output": 0}`.
 
-    Of the paper's totals, 271,000 (Sec. 4) is that of the weights; 274,000
-    (Fig. 2) that of all variables, 274,042, if shortcuts are normalised and
-    moving statistics count.
+    The paper's total of 271,000 (Sec. 4) counts weights; 274,000 (Fig. 2)
+    counts all variables, 274,042 with normalized shortcuts and moving
+    statistics.
 
-    Where a stage halves the image, its shortcut is a normalised 1x1
-    convolution, as in Frankle's open_lth and as the 2,560 weights tell; He et
-    al. pad the shortcut for CIFAR-10 and have no weights there. Normalisation
-    and its departures are those of `normalised.convolution`; a ReLU follows
-    the first in a block, and the sum.
+    Where a stage halves the image, its shortcut is a normalized 1x1
+    convolution, as in Frankle's open_lth and as the 2,560 weights imply; He et
+    al. pad the shortcut for CIFAR-10, without weights. Convolutions are
+    normalized by `normalization.convolution`, which lists the differences from
+    open_lth. A ReLU follows the first convolution of a block, and the sum.
 
     Args:
         input_shape: (rows, columns, channels).
         classes: Number of logits.
-        seed: Seed of the initialisation, >= 0.
+        seed: Seed of the initial weights, >= 0.
 
     Raises:
-        ValueError: `input_shape` is no image.
+        UserError: `input_shape` is not an image.
     """
     inputs.require_image("resnet_18", input_shape)
     image = keras.Input(input_shape, name="image")
@@ -56,7 +56,7 @@ def resnet_18(
 def _block(
     x: keras.KerasTensor, filters: int, seed: int, name: str
 ) -> keras.KerasTensor:
-    """Returns two convolutions of x, added to x; halves it for more filters."""
+    """Returns a residual block; it halves the image if filters increase."""
     strides = 1 if x.shape[-1] == filters else 2
     y = normalization.convolution(
         x, filters, seed, f"{name}_conv1", strides=strides

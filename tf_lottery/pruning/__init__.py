@@ -1,24 +1,17 @@
-"""This package knows how networks are pruned.
+"""Pruning: from scores to masks.
 
-Four things, kept apart: a *criterion* scores every weight, an *allocation*
-shares the budget among kernels, a *schedule* says how much is left at each
-level, and `prune` turns them into masks. A new criterion is a function and
-one line in `CRITERIA`.
+A *criterion* scores every weight, an *allocation* shares the budget among
+kernels, a *schedule* says how many weights are left at each level, and `prune`
+turns scores and budget into masks.
 """
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.pruning.allocation import ALLOCATIONS
-from tf_lottery.pruning.both_ends import (
-    large_init_large_final,
-    magnitude_increase,
-    movement,
-)
-from tf_lottery.pruning.initial import large_init, small_init
-from tf_lottery.pruning.magnitude import magnitude, small_final
 from tf_lottery.pruning.prune import keep_best, prune
 from tf_lottery.pruning.random import Random
 from tf_lottery.pruning.schedule import SCHEDULES
@@ -27,28 +20,15 @@ Criterion = Callable[
     [Mapping[str, np.ndarray], Mapping[str, np.ndarray]],
     Mapping[str, np.ndarray],
 ]
-"""From kernels trained, and as tickets restart from them, to scores by path.
+"""From trained kernels and restart kernels to scores, all by kernel path.
 
-Higher scores are kept; those of pruned weights are not looked at. The second
-mapping is θ0, or θk where the search rewinds to step k, pruned weights
-included.
+Weights with the highest scores are kept; scores of pruned weights are ignored.
+The restart kernels are θ0, or θk if the search rewinds to step k; they include
+the pruned weights.
 """
 
-CRITERIA: dict[str, Criterion] = {
-    "magnitude": magnitude,
-    "small_final": small_final,
-    "large_init": large_init,
-    "small_init": small_init,
-    "large_init_large_final": large_init_large_final,
-    "magnitude_increase": magnitude_increase,
-    "movement": movement,
-    "random": Random(),
-}
-"""Every criterion by name.
-
-`magnitude` is the paper's; the names of the others, and it as `large_final`,
-are those of Zhou et al. 2019 (arXiv:1905.01067).
-"""
+CRITERIA: Mapping[str, Criterion] = registries.CRITERIA
+"""Every criterion by name."""
 
 
 def find_criterion(
@@ -58,15 +38,18 @@ def find_criterion(
 
     Args:
         criterion: A name of `CRITERIA`, or a callable.
-        seed: Seed of a criterion that draws and is given by name. None: as it
-            stands in the table.
+        seed: Seed for the criterion `"random"`, >= 0. `None` keeps its
+            default, 0.
+
+    Raises:
+        UserError: The name is unknown.
     """
     if callable(criterion):
         return criterion
-    found = registry.get(CRITERIA, criterion, "criterion")
-    if isinstance(found, Random) and seed is not None:
+    scorer = registry.get(CRITERIA, criterion, "criterion")
+    if isinstance(scorer, Random) and seed is not None:
         return Random(seed)
-    return found
+    return scorer
 
 
 __all__ = [

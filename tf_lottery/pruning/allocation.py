@@ -1,9 +1,10 @@
-"""This module knows how a budget of weights is shared among kernels."""
+"""Allocations: how a budget of weights is shared among kernels."""
 
 import bisect
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.core.masks import Masks
 
@@ -11,8 +12,11 @@ Budgets = Mapping[tuple[str, ...], int]
 """Group of kernels to the number of weights that the group keeps."""
 
 Allocation = Callable[[Mapping[str, int], Callable[[int], int], Masks], Budgets]
-"""From kernel sizes, how many of n weights to keep, and what survives so far
-of these kernels (among others), to budgets."""
+"""Function of kernel sizes, `keep` and the current masks, returning budgets.
+
+`keep(n)` is the number of weights to keep of n. The masks may include other
+kernels too.
+"""
 
 
 def layerwise(
@@ -32,10 +36,10 @@ def layerwise(
 def global_(
     sizes: Mapping[str, int], keep: Callable[[int], int], masks: Masks
 ) -> dict[tuple[str, ...], int]:
-    """Returns one budget for all kernels, which compete for it.
+    """Returns one budget that all kernels share.
 
-    Frankle & Carbin 2019, Sec. 4, prunes deep networks so: otherwise small
-    layers become bottlenecks.
+    Frankle & Carbin 2019, Sec. 4, prune deep networks in this way: otherwise
+    small layers become bottlenecks.
 
     Example:
         >>> ones = Masks.ones({"a": (2, 5), "b": (10, 10)})
@@ -51,11 +55,11 @@ def evenly(
 ) -> dict[tuple[str, ...], int]:
     """Returns one density for every kernel, and the exact total of them all.
 
-    "Uniform" of Evci et al. 2020 (arXiv:1911.11134, Sec. 3). It differs from
-    `layerwise` in what is counted: there every kernel follows the schedule on
-    its own, and the roundings add up; here they share the total that `global`
-    keeps. A kernel with fewer survivors than its share keeps them all, and
-    the others share what it leaves; every kernel keeps at least one weight.
+    "Uniform" of Evci et al. 2020 (arXiv:1911.11134, Sec. 3). With `layerwise`
+    every kernel is rounded separately and the roundings add up; here the total
+    equals that of `global`. A kernel with fewer survivors than its share keeps
+    them all, and the others share the remainder. Every kernel keeps at least
+    one weight.
 
     Example:
         >>> ones = Masks.ones({"a": (1, 3), "b": (1, 3), "c": (2, 5)})
@@ -73,14 +77,14 @@ def erk(
 
     Evci et al. 2020 (arXiv:1911.11134, Sec. 3), after Mocanu et al. 2018
     (arXiv:1707.04780): the density of a kernel is proportional to the sum of
-    its dimensions over their product, height and width included, so that its
-    count is proportional to the sum. A kernel that would be more than whole
-    stays whole, and the others share the rest in the same proportion.
+    its dimensions over their product, height and width included, so its count
+    is proportional to the sum. A kernel whose density would exceed 1 stays
+    dense, and the others share the rest in the same proportion.
 
-    Differs in three things from the authors' code. The total is exact: their
-    kernels are rounded one by one, here the largest remainders go up. The cap
-    is what survives, not the size, so that masks only shrink at any level.
-    And every kernel keeps at least one weight.
+    Differs from the authors' code in three ways. The total is exact: they round
+    each kernel separately, this function rounds up the largest remainders. The
+    cap is the number of survivors, not the size, so masks only shrink. Every
+    kernel keeps at least one weight.
 
     Example:
         Dimensions add up to 4, 8 and 16, so 14 weights are 2, 4 and 8; of 28,
@@ -97,17 +101,19 @@ def erk(
     return _shared(keep(sum(sizes.values())), shares, masks)
 
 
-ALLOCATIONS: dict[str, Allocation] = {
-    "layerwise": layerwise,
-    "global": global_,
-    "evenly": evenly,
-    "erk": erk,
-}
+ALLOCATIONS: Mapping[str, Allocation] = registries.ALLOCATIONS
 """Every allocation by name."""
 
 
 def get(allocation: str | Allocation) -> Allocation:
-    """Returns the allocation of that name, or the callable itself."""
+    """Returns the allocation of that name, or the callable itself.
+
+    Args:
+        allocation: A name of `ALLOCATIONS`, or a callable.
+
+    Raises:
+        UserError: The name is unknown.
+    """
     if callable(allocation):
         return allocation
     return registry.get(ALLOCATIONS, allocation, "allocation")
@@ -116,14 +122,13 @@ def get(allocation: str | Allocation) -> Allocation:
 def _shared(
     total: int, shares: Mapping[str, int], masks: Masks
 ) -> dict[tuple[str, ...], int]:
-    """Returns budgets by share, within what survives of each kernel.
+    """Returns budgets in proportion to shares, capped by the survivors.
 
-    Kernels of which nothing is left get none, and stay as they are.
+    Kernels without survivors get no budget, and are not pruned.
     """
     alive = {path: int(masks[path].sum()) for path in sorted(shares)}
     caps = {path: count for path, count in alive.items() if count}
-    # What cannot be shared is refused where budgets are spent, as that of any
-    # allocation: more than survives, or, below, fewer weights than kernels.
+    # `keep_best` raises for budgets that are too large or, below, too small.
     if not caps or total > sum(caps.values()):
         return {tuple(alive): total}
     floor = 1 if total >= len(caps) else 0
@@ -136,9 +141,9 @@ def _apportion(
 ) -> dict[str, int]:
     """Returns counts that add up to `total`, each within [floor, cap].
 
-    They are `scale * share`, bounded, for the one scale that fits, in exact
-    arithmetic; then the largest remainders are rounded up (Hamilton's
-    method), the first by path among equals.
+    Counts are `scale * share`, clipped, for the scale that yields the total, in
+    exact arithmetic. The largest remainders are then rounded up (Hamilton's
+    method); among equal remainders, the first by path.
     """
 
     def ideal(scale: Fraction) -> dict[str, Fraction]:
@@ -150,8 +155,8 @@ def _apportion(
     def filled(scale: Fraction) -> Fraction:
         return sum(ideal(scale).values(), Fraction(0))
 
-    # `filled` rises in straight lines between the scales at which a kernel
-    # leaves its floor or reaches its cap.
+    # `filled` is linear between the scales at which a kernel leaves its floor
+    # or reaches its cap.
     bends = sorted(
         {Fraction(b, shares[p]) for p in caps for b in (floor, caps[p])}
     )

@@ -1,4 +1,4 @@
-"""This module knows the criteria that compare both ends of training."""
+"""Criteria that compare trained with initial weights."""
 
 from collections.abc import Mapping
 
@@ -8,10 +8,10 @@ import numpy as np
 def magnitude_increase(
     trained: Mapping[str, np.ndarray], origin: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns abs(trained) - abs(initial): weights that shrank most go.
+    """Returns abs(trained) - abs(initial): weights that shrank most are pruned.
 
-    Zhou et al. 2019 (arXiv:1905.01067, Sec. 2), where it does about as well
-    as `magnitude`.
+    Zhou et al. 2019 (arXiv:1905.01067, Sec. 2), where it performs about
+    as well as `magnitude`.
 
     Args:
         trained: Kernel path to trained weights.
@@ -33,7 +33,7 @@ def magnitude_increase(
 def movement(
     trained: Mapping[str, np.ndarray], origin: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns abs(trained - initial): weights that moved least go.
+    """Returns abs(trained - initial): weights that moved least are pruned.
 
     Zhou et al. 2019 (arXiv:1905.01067, Sec. 2). Not the "movement pruning" of
     Sanh et al. 2020 (arXiv:2005.07683), which sums weight times gradient.
@@ -55,15 +55,15 @@ def movement(
 def large_init_large_final(
     trained: Mapping[str, np.ndarray], origin: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns how large a weight is at the end where it is smaller.
+    """Returns the smaller of the ranks of initial and trained magnitude.
 
     Zhou et al. 2019 (arXiv:1905.01067, Sec. 2) write min(α abs(trained),
-    abs(initial)), where α brings the two to one scale; their code keeps what
-    is above one common percentile at both ends, kernel by kernel. That is the
-    rule here: the score is the smaller of two fractions, of the kernel's
-    survivors that have a smaller trained weight, and of those that have a
-    smaller initial one. It needs no α, and compares among kernels. A weight
-    that training left at exactly zero counts as pruned.
+    abs(initial)), where α scales both to one range; their code keeps, kernel by
+    kernel, the weights above one percentile of both magnitudes. This function
+    does the same: the score is the smaller of two fractions, that of the
+    kernel's survivors with a smaller trained magnitude, and that with a smaller
+    initial magnitude. It needs no α, and scores are comparable between kernels.
+    A weight that is exactly zero after training counts as pruned.
 
     Args:
         trained: Kernel path to trained weights; pruned ones are zero.
@@ -85,9 +85,9 @@ def large_init_large_final(
 
 
 def _smaller(kernel: np.ndarray, alive: np.ndarray) -> np.ndarray:
-    """Returns, of each weight, the fraction of survivors that are smaller."""
+    """Returns for each weight the fraction of survivors that are smaller."""
     sizes = np.abs(kernel).astype(np.float64)
     ordered = np.sort(sizes[alive])
     ranks = np.searchsorted(ordered, sizes) / max(ordered.size, 1)
-    # `searchsorted` gives nan a rank; whoever prunes must see it.
+    # `searchsorted` gives nan a rank; `prune` must see the nan and raise.
     return np.where(np.isnan(sizes), np.nan, ranks)

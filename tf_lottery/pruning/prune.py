@@ -1,4 +1,4 @@
-"""This module knows which weights go: scores, masks, budget -> masks."""
+"""Masks from scores and budgets."""
 
 from collections.abc import Mapping
 
@@ -21,12 +21,12 @@ def prune(
 
     Args:
         scores: Kernel path to score of every weight, shaped as the kernel;
-            higher is kept. Those of pruned weights are not looked at.
-        masks: What survives so far.
+            the highest are kept. Scores of pruned weights are ignored.
+        masks: Masks of the current survivors.
         density: The fraction of all weights to keep, in (0, 1], at most the
             current one. Counts are rounded to nearest, halves to even.
         allocation: How the budget is shared among kernels: `"layerwise"`
-            (each kernel at this density), `"global"` (the best of all),
+            (each kernel at this density), `"global"` (the best overall),
             `"evenly"`, `"erk"` (small kernels denser), or a callable, see
             `allocation.Allocation`.
 
@@ -34,8 +34,8 @@ def prune(
         Masks within `masks`, with exactly the stated number of weights.
 
     Raises:
-        ValueError: The density is out of range, or keeps no weight of a
-            kernel; scores do not fit the masks, or hold nan.
+        UserError: The density is out of range, or keeps no weight of a
+            kernel; scores do not fit the masks, or contain nan.
 
     Example:
         >>> scores = {"dense/kernel": np.array([[4.0, 1.0], [2.0, 3.0]])}
@@ -62,38 +62,38 @@ def keep_best(
     """Returns the masks that keep the stated number of best weights.
 
     Counts are exact: both published codebases of the lottery ticket
-    hypothesis cut at a threshold and prune one weight too many. Of weights
-    with equal scores, those that come first are kept, in the order of kernel
-    paths and then of the flat index.
+    hypothesis cut at a threshold and prune one weight too many. Among
+    equal scores, the first are kept, ordered by kernel path and then by flat
+    index.
 
     Args:
-        scores: Kernel path to scores; higher is kept.
-        masks: What survives so far.
+        scores: Kernel path to scores; the highest are kept.
+        masks: Masks of the current survivors.
         budgets: Group of kernel paths to the number of weights that the group
-            keeps. Kernels in no group stay as they are.
+            keeps. Kernels in no group are not pruned.
 
     Returns:
         Masks within `masks`.
 
     Raises:
-        ValueError: A budget is below 1 or above what survives; scores do not
-            fit the masks, or hold nan.
+        UserError: A budget is below 1 or above the number of survivors;
+            scores do not fit the masks, or contain nan.
     """
-    kept = dict(masks)
+    pruned = dict(masks)
     for group, keep in budgets.items():
         paths = sorted(group)
         alive = sum(int(masks[path].sum()) for path in paths)
         _check_budget(paths, keep, alive, sum(masks[p].size for p in paths))
         ranked = np.concatenate([_survivors(scores, masks, p) for p in paths])
         survives = np.zeros(alive, bool)
-        # Stable: among equals the first stay.
+        # Stable: among equal scores, the first are kept.
         survives[np.argsort(-ranked, kind="stable")[:keep]] = True
         for path in paths:
             mask = masks[path].copy()
             count = int(mask.sum())
             mask[mask], survives = survives[:count], survives[count:]
-            kept[path] = mask
-    return Masks(kept)
+            pruned[path] = mask
+    return Masks(pruned)
 
 
 def _survivors(scores: Scores, masks: Masks, path: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""This module knows the criterion that knows nothing."""
+"""The criterion that scores weights at random."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,12 +10,13 @@ from tf_lottery.core import seeds
 
 @dataclasses.dataclass(frozen=True)
 class Random:
-    """Scores weights at random: every survivor is as likely to go.
+    """Scores weights at random: each survivor is equally likely to be pruned.
 
-    Zhou et al. 2019 (arXiv:1905.01067, Sec. 2); the floor that any criterion
-    must beat. By name it takes the seed of the search. Scores are the same at
-    every level: the order of what is left is still random, so the masks are
-    nested random subsets, as if drawn anew (their code does that).
+    Zhou et al. 2019 (arXiv:1905.01067, Sec. 2); the baseline that any
+    criterion must beat. Selected by name, it uses the seed of the search.
+    Scores are the same at every level. The survivors are still in random
+    order, so masks are nested random subsets, with the same distribution as
+    redrawn scores (which the authors' code uses).
 
     Attributes:
         seed: Seed of the draw, >= 0.
@@ -28,12 +29,12 @@ class Random:
         trained: Mapping[str, np.ndarray],
         origin: Mapping[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
-        """Returns numbers in [0, 1), uniform and independent.
+        """Returns independent uniform numbers in [0, 1).
 
         Args:
-            trained: Kernel path to trained weights; only their shapes count.
-            origin: Kernel path to the weights that training started from; not
-                needed here.
+            trained: Kernel path to trained weights; only shapes are used.
+            origin: Kernel path to the weights that training restarts from;
+                ignored.
 
         Example:
             >>> kernels = {"dense/kernel": np.zeros((2, 3))}
@@ -47,3 +48,7 @@ class Random:
             )
             for path, kernel in trained.items()
         }
+
+
+random = Random()
+"""The criterion `"random"`, with seed 0."""

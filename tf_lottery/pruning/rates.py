@@ -1,4 +1,4 @@
-"""This module knows at which rate each kernel is pruned."""
+"""Pruning rates of kernels."""
 
 from collections.abc import Mapping
 
@@ -12,31 +12,31 @@ def rates_by_path(
     rate: float,
     rates: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Returns the fraction that each kernel loses per round.
+    """Returns the fraction of survivors that each kernel loses per round.
 
     Args:
         kernels: The kernels to prune, by path.
         rate: The rate of all kernels that `rates` does not name, in [0, 1).
-        rates: Role (`"conv"`, `"dense"`, `"output"`) or glob pattern of
-            kernel paths to rate. A later entry overrules an earlier one.
+        rates: Rate by role (`"conv"`, `"dense"`, `"output"`) or by glob
+            pattern of kernel paths. A later entry overrides an earlier one.
 
     Raises:
-        ValueError: A rate is out of range, or a key is no role and matches no
+        UserError: A rate is out of range, or a key is no role and matches no
             kernel.
     """
-    found = dict.fromkeys(kernels, _checked("rate", rate))
+    by_path = dict.fromkeys(kernels, _checked("rate", rate))
     for key, value in (rates or {}).items():
         _checked(f"rates[{key!r}]", value)
         paths = [path for path, k in kernels.items() if k.role == key]
         for path in paths or matching(key, list(kernels)):
-            found[path] = float(value)
-    return found
+            by_path[path] = float(value)
+    return by_path
 
 
 def _checked(name: str, rate: float) -> float:
     if not 0 <= rate < 1:
         raise UserError(
             f"`{name}` must be in [0, 1); got {rate}. It is the fraction of "
-            "the survivors that goes each round, such as 0.2."
+            "the survivors that each round prunes, such as 0.2."
         )
     return float(rate)

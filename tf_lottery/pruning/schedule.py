@@ -1,8 +1,9 @@
-"""This module knows how many weights are left at each level."""
+"""Schedules: how many weights are left at each level."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 
 
@@ -11,9 +12,10 @@ class Schedule:
     """How pruning proceeds over levels.
 
     Attributes:
-        kept: From size, rate and level to the number of weights kept.
-        from_dense: Whether every level is scored by the dense network's
-            training (one-shot) or by that of the level before (iterative).
+        kept: Function from size, rate and level to the number of weights left.
+        from_dense: Whether every level is scored by the trained dense network
+            (one-shot) or by the trained network of the previous level
+            (iterative).
     """
 
     kept: Callable[[int, float, int], int]
@@ -25,12 +27,12 @@ def geometric(size: int, rate: float, level: int) -> int:
 
     Each round prunes `round(rate * survivors)` weights, halves to even, so
     that counts are exact integers at every level. Frankle & Carbin 2019 give
-    rates per round (Fig. 2) and no rounding; the rule is that of Google's
-    code for the paper, without the one weight too many that goes there.
+    rates per round (Fig. 2) and no rounding. Google's code for the paper rounds
+    in this way, but prunes one weight too many.
 
     Args:
         size: Weights at level 0, >= 1.
-        rate: Fraction of the survivors that goes each round, in [0, 1).
+        rate: Fraction of the survivors that each round prunes, in [0, 1).
         level: Rounds so far, >= 0.
 
     Returns:
@@ -45,15 +47,22 @@ def geometric(size: int, rate: float, level: int) -> int:
     return size
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "geometric": Schedule(geometric, from_dense=False),
-    "one_shot": Schedule(geometric, from_dense=True),
-}
+GEOMETRIC = Schedule(geometric, from_dense=False)
+ONE_SHOT = Schedule(geometric, from_dense=True)
+
+SCHEDULES: Mapping[str, Schedule] = registries.SCHEDULES
 """Every schedule by name."""
 
 
 def get(schedule: str | Schedule) -> Schedule:
-    """Returns the schedule of that name, or the object itself."""
+    """Returns the schedule of that name, or the object itself.
+
+    Args:
+        schedule: A name of `SCHEDULES`, or a `Schedule`.
+
+    Raises:
+        UserError: The name is unknown.
+    """
     if isinstance(schedule, Schedule):
         return schedule
     return registry.get(SCHEDULES, schedule, "schedule")

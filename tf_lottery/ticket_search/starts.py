@@ -165,7 +165,7 @@ def pretrained(
     fresh = masking.variables_by_path(twin or model)
     for path, variable in masking.variables_by_path(model).items():
         layer = owners[id(variable)]
-        if not reinitialized.starts_again(layer, variable):
+        if not reinitialized.is_reinitialized(layer, variable):
             continue
         initializer = masking.initializer_of(layer, variable)
         if initializer is None:

@@ -16,6 +16,7 @@ from tf_lottery import data, masking, pruning
 from tf_lottery.analysis import conclusion, smallest, verdict
 from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.analysis.looks import Looks
+from tf_lottery.core import variants
 from tf_lottery.core.duration import Duration
 from tf_lottery.core.errors import UserError
 from tf_lottery.lottery import search
@@ -529,7 +530,7 @@ class TicketSearch:
         left = self._replicates * self.networks - len(directory.rows())
         chains = 1 + (len(self._controls) if self._pruning.levels else 0)
         rebuilds = any(
-            name.partition(".")[0] in controls_.OF_ARCHITECTURE
+            variants.control_of(name) in controls_.OF_ARCHITECTURE
             for name in self._controls
         )
         return all_cores_executor(

@@ -22,7 +22,7 @@ PAPER = Config(
     controls=("reinit*3",),
 )
 
-# The same, coarser: two large rounds, and training too short to be judged by.
+# Coarser: two large rounds, and training too short for a verdict.
 QUICK = PAPER.replace(
     {
         "length": "300it",
@@ -34,3 +34,5 @@ QUICK = PAPER.replace(
         "controls": ("reinit",),
     }
 )
+
+SCALES = {"quick": QUICK, "paper": PAPER}

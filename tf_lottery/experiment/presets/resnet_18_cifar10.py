@@ -29,7 +29,7 @@ PAPER = Config(
     controls=("reinit", "shuffle"),
 )
 
-# The same, coarser: two large rounds, and training too short to be judged by.
+# Coarser: two large rounds, and training too short for a verdict.
 QUICK = PAPER.replace(
     {
         "length": "150it",
@@ -42,3 +42,5 @@ QUICK = PAPER.replace(
         "controls": ("reinit",),
     }
 )
+
+SCALES = {"quick": QUICK, "paper": PAPER}

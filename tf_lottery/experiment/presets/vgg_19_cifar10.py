@@ -29,7 +29,7 @@ PAPER = Config(
     controls=("reinit", "shuffle"),
 )
 
-# The same, coarser: one large round, and training too short to be judged by.
+# Coarser: one large round, and training too short for a verdict.
 QUICK = PAPER.replace(
     {
         "length": "30it",
@@ -42,3 +42,5 @@ QUICK = PAPER.replace(
         "controls": ("reinit",),
     }
 )
+
+SCALES = {"quick": QUICK, "paper": PAPER}

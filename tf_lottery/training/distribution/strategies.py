@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable
 
 import tensorflow as tf
 
+from tf_lottery import registries
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError, one_line
 
@@ -16,32 +16,34 @@ def get(name: str) -> tf.distribute.Strategy | None:
     Call it before TensorFlow computes anything, as it may connect hosts.
 
     Args:
-        name: A key of `STRATEGIES`.
+        name: A name of `registries.STRATEGIES`.
 
     Raises:
         UserError: The name is unknown, or the machine lacks the devices; the
             message says what is missing.
     """
-    return registry.get(STRATEGIES, name, "strategy")()
+    return registry.get(registries.STRATEGIES, name, "strategy")()
 
 
-def _auto() -> tf.distribute.Strategy | None:
-    """Uses several hosts, else a TPU, else several GPUs, else None."""
+def auto() -> tf.distribute.Strategy | None:
+    """Returns the strategy for several hosts, a TPU or GPUs, or None."""
     if _tf_config_workers() > 1 or _slurm_tasks() > 1:
-        return _multi_worker()
+        return multi_worker()
     if os.environ.get("TPU_NAME"):
-        return _tpu()
+        return tpu()
     if len(tf.config.list_physical_devices("GPU")) > 1:
-        return _mirrored()
+        return mirrored()
     return None
 
 
-def _one_device() -> tf.distribute.Strategy:
+def one_device() -> tf.distribute.Strategy:
+    """Returns the strategy for the first GPU, or for the CPU."""
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return tf.distribute.OneDeviceStrategy(f"{kind}:0")
 
 
-def _mirrored() -> tf.distribute.Strategy:
+def mirrored() -> tf.distribute.Strategy:
+    """Returns the strategy for all GPUs, or for all logical CPU devices."""
     if tf.config.list_physical_devices("GPU"):
         return tf.distribute.MirroredStrategy()
     names = [device.name for device in tf.config.list_logical_devices("CPU")]
@@ -52,7 +54,8 @@ def _mirrored() -> tf.distribute.Strategy:
     )
 
 
-def _multi_worker() -> tf.distribute.Strategy:
+def multi_worker() -> tf.distribute.Strategy:
+    """Returns the strategy for the hosts that TF_CONFIG or `srun` names."""
     if _tf_config_workers():
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif _slurm_tasks():
@@ -80,7 +83,8 @@ def slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
     )
 
 
-def _tpu() -> tf.distribute.Strategy:
+def tpu() -> tf.distribute.Strategy:
+    """Returns the strategy for the TPU that TPU_NAME names, or the local."""
     name = os.environ.get("TPU_NAME", "local")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
@@ -92,16 +96,6 @@ def _tpu() -> tf.distribute.Strategy:
             "Set TPU_NAME, or use another strategy."
         ) from None
     return tf.distribute.TPUStrategy(resolver)
-
-
-STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy | None]] = {
-    "auto": _auto,
-    "one_device": _one_device,
-    "mirrored": _mirrored,
-    "multi_worker": _multi_worker,
-    "tpu": _tpu,
-}
-"""Name to a function that builds the strategy from the devices."""
 
 
 def described(strategy: tf.distribute.Strategy | None) -> str:
