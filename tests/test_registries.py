@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_lottery import registries
+from tf_lottery.core import registries
 from tf_lottery.core.registry import Registry
 
 TABLES = {k: v for k, v in vars(registries).items() if isinstance(v, Registry)}

@@ -5,8 +5,8 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterable
 
-from tf_lottery import registries
 from tf_lottery.cli import export
+from tf_lottery.core import registries
 
 TEXT = "print a script that completes commands, flags and names"
 

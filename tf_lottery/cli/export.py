@@ -4,9 +4,8 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from tf_lottery import registries
 from tf_lottery.cli.silence import silence_tensorflow
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 from tf_lottery.core.errors import UserError
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import argparse
 import dataclasses
 
-from tf_lottery import registries
 from tf_lottery.cli import export
+from tf_lottery.core import registries
 
 TEXT = "show presets, models, data sets and the rest"
 

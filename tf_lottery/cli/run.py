@@ -4,9 +4,9 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from tf_lottery import registries
 from tf_lottery.cli import report
 from tf_lottery.cli.silence import silence_tensorflow
+from tf_lottery.core import registries
 from tf_lottery.core.errors import UserError
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ Carbin 2019 draw three.
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
-from tf_lottery import registries
 from tf_lottery.controls.data_order import data_order
 from tf_lottery.controls.noisy import noise
 from tf_lottery.controls.random_masks import random_erk, random_evenly
@@ -24,7 +23,7 @@ from tf_lottery.controls.reinitialized import (
 from tf_lottery.controls.scored import initial_magnitude, inverted
 from tf_lottery.controls.shuffled import shuffle, shuffle_global
 from tf_lottery.controls.small_dense import small_dense
-from tf_lottery.core import registry, seeds
+from tf_lottery.core import registries, registry, seeds
 from tf_lottery.core import variants as variant_names
 from tf_lottery.core.errors import UserError
 from tf_lottery.lottery.ticket import Ticket

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tf_lottery import registries
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 from tf_lottery.core.errors import UserError
 from tf_lottery.data import catalogue, tfds
 from tf_lottery.data.augmentation import AUGMENTATIONS, Augmentation

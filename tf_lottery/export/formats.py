@@ -6,8 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tf_lottery import registries
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 from tf_lottery.core.errors import UserError
 from tf_lottery.export.exported_model import TicketOrModel
 from tf_lottery.export.keras_file import keras_file

@@ -6,8 +6,7 @@ from typing import Any
 
 import keras
 
-from tf_lottery import registries
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 
 MODELS: Mapping[str, Callable[..., keras.Model]] = registries.MODELS
 """Every model by name."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tf_lottery import registries
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 from tf_lottery.pruning.allocation import ALLOCATIONS
 from tf_lottery.pruning.prune import keep_best, prune
 from tf_lottery.pruning.random import Random

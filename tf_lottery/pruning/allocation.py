@@ -4,8 +4,7 @@ import bisect
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from tf_lottery import registries
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 from tf_lottery.core.masks import Masks
 
 Budgets = Mapping[tuple[str, ...], int]

@@ -3,8 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from tf_lottery import registries
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 
 
 @dataclasses.dataclass(frozen=True)

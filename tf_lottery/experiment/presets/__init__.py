@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tf_lottery import registries
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 from tf_lottery.experiment.config import Config
 
 PRESETS: Mapping[str, Mapping[str, Config]] = registries.PRESETS

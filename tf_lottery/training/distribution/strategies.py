@@ -5,8 +5,7 @@ import os
 
 import tensorflow as tf
 
-from tf_lottery import registries
-from tf_lottery.core import registry
+from tf_lottery.core import registries, registry
 from tf_lottery.core.errors import UserError, one_line
 
 
