@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import pathlib
 
 import pytest
 import sample_tickets
@@ -18,7 +19,7 @@ from sample_runs import (
     tree,
 )
 
-from tf_lottery.runs import run_directory
+from tf_lottery.runs import layout, run_directory
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.training import Diverged
 
@@ -56,7 +57,7 @@ def test_results_have_one_row_per_network(tmp_path):
     fill(directory(tmp_path / "run"))
     with open(tmp_path / "run" / "results.csv") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == list(run_directory.COLUMNS)
+    assert list(rows[0]) == list(layout.COLUMNS)
     assert [row["level"] for row in rows] == ["0", "1", "2"]
     assert rows[1]["weights_kept"] == str(32 + 20)
     assert float(rows[1]["density"]) == (32 + 20) / 80
@@ -119,7 +120,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("tf_lottery.runs.run_directory._write_json", fail)
+    monkeypatch.setattr("tf_lottery.runs.network_files.as_json", fail)
     with pytest.raises(OSError, match="disk full"):
         kept.save(0, ticket, run)
     assert tree(tmp_path) == before
@@ -230,7 +231,7 @@ def test_the_first_theta_0_and_the_last_theta_k_stay(tmp_path, step, kept):
         other.save_checkpoint(0, step, write_text("other"))
 
     one.save_checkpoint(0, step, write_text("one", meanwhile))
-    assert one.checkpoint(0, step).read_text() == kept
+    assert one.load_checkpoint(0, step, pathlib.Path.read_text) == kept
     folder = tmp_path / "run" / "replicate_0"
     assert os.listdir(folder) == [f"theta_{step}"]
 
@@ -250,8 +251,8 @@ def test_a_siblings_divergence_is_taken_over(tmp_path):
     theirs = directory(tmp_path / "theirs")
     (dense, _), *_ = found_tickets()
     theirs.save_diverged(0, dense, Diverged(0, 10, math.nan))
-    kept = RunDirectory(
-        tmp_path / "own", FINGERPRINT, {"preset": "toy"}, siblings=[theirs]
+    kept = RunDirectory.open_or_create(
+        tmp_path / "own", FINGERPRINT, {"preset": "toy"}, reusable_runs=[theirs]
     )
     assert kept.load_diverged(0, dense).last == 10
     assert len(directory(tmp_path / "own").diverged()) == 1

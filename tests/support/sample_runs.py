@@ -17,7 +17,7 @@ FINGERPRINT = {"rate": 0.2, "optimizer": {"name": "adam", "beta": [0.9]}}
 
 
 def directory(path, fingerprint=FINGERPRINT):
-    return RunDirectory(path, fingerprint, {"preset": "toy"})
+    return RunDirectory.open_or_create(path, fingerprint, {"preset": "toy"})
 
 
 def fake_run(ticket):
@@ -93,5 +93,5 @@ def took_at_once(place, count=8):
     """Returns of each of several who take one lease whether it has it."""
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         return list(
-            pool.map(lambda _: Leases(place).take("dense"), range(count))
+            pool.map(lambda _: Leases(place).acquire("dense"), range(count))
         )

@@ -11,8 +11,8 @@ from tf_lottery.training import loop, resume
 
 
 def main():
-    loop.SECONDS_BETWEEN_CHECKPOINTS = object_store.RESTS = 0
-    leases._InBucket.pause = 0.1
+    loop.SECONDS_BETWEEN_CHECKPOINTS = object_store.REST_FACTOR = 0
+    leases._BucketStore.poll_interval = 0.1
     real_save, real_found = resume.save, resume.found
     freeze_at = None
 

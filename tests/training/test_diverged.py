@@ -180,10 +180,10 @@ def study_of(folder, replicates, exploding_one, levels=1):
     Its θ0 is in the directory before the search begins.
     """
     trainer = toy.trainer()
-    directory = RunDirectory(folder, {}, {})
+    directory = RunDirectory.open_or_create(folder, {}, {})
     made = searches(replicates, levels=levels, controls=["reinit"])
     start = exploding(trainer.initial(toy.mlp(), 0))
-    if not directory.find_checkpoint(exploding_one, 0):
+    if not directory.has_checkpoint(exploding_one, 0):
         directory.save_checkpoint(
             exploding_one,
             0,

@@ -235,7 +235,7 @@ def open_run(
     if run_directory.is_run(run_dir):
         begun = RunDirectory.open(run_dir).replicates
         config.looks.require_continues(begun, str(run_dir))
-    return RunDirectory(
+    return RunDirectory.open_or_create(
         run_dir, determines, metadata, reusable_runs, leases, config.replicates
     )
 

@@ -218,7 +218,7 @@ class Scheduler:
 
     def theta_0(self, replicate: int, initial: State) -> State:
         """Returns θ0: the run directory's, if it keeps one."""
-        if not self._directory.find_checkpoint(replicate, 0):
+        if not self._directory.has_checkpoint(replicate, 0):
             self._keep(replicate, initial)
         return self._restored(replicate, 0)
 
@@ -250,7 +250,7 @@ class Scheduler:
         """
         if self._rewind is not None:
             return
-        found = self._directory.rewind
+        found = self._directory.load_rewind()
         if found is None:
             found = self._first_stable(
                 replicate_searches, executor, order or replicate_searches
@@ -258,8 +258,8 @@ class Scheduler:
             if found is None:
                 return
             # Another process may have found it first, and restarted there.
-            found = self._directory.rewind or found
-            self._directory.rewind = found
+            found = self._directory.load_rewind() or found
+            self._directory.save_rewind(found)
         self._rewind = found["step"]
         self._progress.say(
             f"Tickets restart from step {found['step']:,}, the first stable "
@@ -389,7 +389,7 @@ class Scheduler:
 
         def tell(job: Job, step: int, figures: Mapping[str, Any]) -> None:
             task, ticket, _ = queue.running[job]
-            self._directory.put_unfinished(task.replicate, ticket)
+            self._directory.upload_unfinished(task.replicate, ticket)
             self._progress.advance(task.replicate, ticket, step, figures)
 
         with self._directory.leases as leases:
@@ -423,15 +423,15 @@ class Scheduler:
         ):
             for task in queue.waiting[:slots]:
                 job, ticket = self._job(task)
-                lease = self._directory.leased_as(task.replicate, ticket)
-                if not leases.take(lease):
+                lease = self._directory.lease_name(task.replicate, ticket)
+                if not leases.acquire(lease):
                     queue.remote[lease] = task
                 elif (run := self._kept(task)) is not None:
                     # Another process kept it since this one looked.
                     leases.release(lease)
                     queue.new += queue.after(task, run)
                 else:
-                    self._directory.bring_unfinished(task.replicate, ticket)
+                    self._directory.download_unfinished(task.replicate, ticket)
                     queue.running[job] = task, ticket, lease
                     executor.submit(job)
             del queue.waiting[:slots]
@@ -446,7 +446,7 @@ class Scheduler:
                 holder = leases.holder(next(iter(queue.remote)))
                 self._progress.say(f"Waiting for what {holder} trains.")
                 queue.has_told = True
-            time.sleep(leases.pause)
+            time.sleep(leases.poll_interval)
 
     def _job(self, task: Task) -> tuple[Job, Ticket]:
         ticket = task.ticket()
@@ -472,7 +472,7 @@ class Scheduler:
             return self._kept_diverged(task, ticket)
         if task.keeps_slots and not run.slots:
             return None
-        found = self._directory.find_checkpoint
+        found = self._directory.has_checkpoint
         if task.is_dense and not all(
             found(task.replicate, step) for step in self._captures
         ):
@@ -527,6 +527,8 @@ class Scheduler:
         self._directory.save_checkpoint(replicate, state.step, write)
 
     def _restored(self, replicate: int, step: int) -> State:
-        prefix = self._directory.checkpoint(replicate, step)
-        with self._directory.naming():
-            return checkpoint.load(self._trainer, prefix)
+        return self._directory.load_checkpoint(
+            replicate,
+            step,
+            lambda prefix: checkpoint.load(self._trainer, prefix),
+        )

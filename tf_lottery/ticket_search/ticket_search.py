@@ -33,12 +33,8 @@ from tf_lottery.runs.executors import (
     run_worker,
 )
 from tf_lottery.runs.progress import Progress
-from tf_lottery.runs.run_directory import (
-    DivergedNetwork,
-    Record,
-    RunDirectory,
-    is_run,
-)
+from tf_lottery.runs.record import DivergedNetwork, Record
+from tf_lottery.runs.run_directory import RunDirectory, is_run
 from tf_lottery.runs.scheduler import ReplicateSearch, Scheduler
 from tf_lottery.ticket_search import metric_drops
 from tf_lottery.ticket_search.callbacks import (
@@ -420,7 +416,7 @@ class TicketSearch:
                 begun = RunDirectory.open(run_dir).replicates
                 looks = Looks.parse(self._replicates)
                 looks.require_continues(begun, str(run_dir))
-            directory = RunDirectory(
+            directory = RunDirectory.open_or_create(
                 run_dir,
                 settings,
                 {**provenance.versions(), "hardware": provenance.hardware()},

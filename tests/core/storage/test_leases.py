@@ -24,7 +24,7 @@ def dead(tmp_path):
     code = """
 import pathlib, sys
 from tf_lottery.core.storage.leases import Leases
-Leases(pathlib.Path(sys.argv[1])).take("dense")
+Leases(pathlib.Path(sys.argv[1])).acquire("dense")
 """
     subprocess.run([sys.executable, "-c", code, folder], check=True)
     assert os.listdir(folder) == ["dense.0"]
@@ -34,20 +34,20 @@ Leases(pathlib.Path(sys.argv[1])).take("dense")
 def test_a_lease_is_taken_by_one_until_it_is_released(tmp_path):
     one, other = Leases(tmp_path / "leases"), Leases(tmp_path / "leases")
     assert one.is_free("dense")
-    assert one.take("dense")
-    assert not one.take("dense")
-    assert not other.take("dense")
+    assert one.acquire("dense")
+    assert not one.acquire("dense")
+    assert not other.acquire("dense")
     assert not other.is_free("dense")
-    assert other.take("dense.2")
+    assert other.acquire("dense.2")
     one.release("dense")
     assert other.is_free("dense")
-    assert other.take("dense")
+    assert other.acquire("dense")
 
 
 def test_leases_are_released_whatever_happens(tmp_path):
     def fail(leases):
         with leases:
-            assert leases.take("dense")
+            assert leases.acquire("dense")
             raise ValueError("The loss became nan.")
 
     with pytest.raises(ValueError, match="nan"):
@@ -56,19 +56,19 @@ def test_leases_are_released_whatever_happens(tmp_path):
 
 
 def test_a_process_that_is_gone_is_not_waited_for(dead):
-    leases = Leases(dead, patience=1e9)
+    leases = Leases(dead, expiry=1e9)
     assert leases.is_free("dense")
-    assert leases.take("dense")
+    assert leases.acquire("dense")
     leases.release("dense")
     assert not os.listdir(dead)
 
 
 def test_what_stands_still_on_another_machine_is_taken_over_in_time(tmp_path):
     leave_behind(tmp_path, "elsewhere 1 ")
-    leases = Leases(tmp_path, patience=0.05)
-    assert not leases.take("dense")
+    leases = Leases(tmp_path, expiry=0.05)
+    assert not leases.acquire("dense")
     assert leases.holder("dense") == "process 1 on elsewhere"
-    by(lambda: leases.take("dense"))
+    by(lambda: leases.acquire("dense"))
 
 
 def test_the_same_process_number_in_another_container_is_another(dead):
@@ -79,18 +79,18 @@ def test_the_same_process_number_in_another_container_is_another(dead):
 
 def test_what_moves_is_not_taken_over(tmp_path):
     leave_behind(tmp_path, "elsewhere 1 ")
-    leases = Leases(tmp_path, patience=0.02)
+    leases = Leases(tmp_path, expiry=0.02)
     end = time.monotonic() + 0.2
     for beat in range(1_000_000):
         os.utime(tmp_path / "dense.0", ns=(beat, beat))
-        assert not leases.take("dense")
+        assert not leases.acquire("dense")
         if time.monotonic() > end:
             break
 
 
 def test_a_holder_moves_its_lease(tmp_path):
-    with Leases(tmp_path, patience=0.06) as leases:
-        assert leases.take("dense")
+    with Leases(tmp_path, expiry=0.06) as leases:
+        assert leases.acquire("dense")
         os.utime(tmp_path / "dense.0", ns=(0, 0))
         by(lambda: (tmp_path / "dense.0").stat().st_mtime_ns > 0)
 
@@ -112,7 +112,7 @@ def test_of_many_one_takes_over(dead, monkeypatch):
 
 def test_who_was_thought_dead_harms_nobody(tmp_path):
     slow = Leases(tmp_path)
-    assert slow.take("dense")
+    assert slow.acquire("dense")
     leave_behind(tmp_path, "elsewhere 1 ")
     slow.release("dense")
     assert (tmp_path / "dense.0").read_text() == "elsewhere 1 "

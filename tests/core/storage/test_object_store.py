@@ -107,15 +107,15 @@ def test_a_large_file_goes_up_in_parts(at):
 def test_a_lease_is_taken_by_one_until_it_is_released(at):
     one, other = Leases(at), Leases(at)
     assert one.is_free("dense")
-    assert one.take("dense")
-    assert not one.take("dense")
-    assert not other.take("dense")
+    assert one.acquire("dense")
+    assert not one.acquire("dense")
+    assert not other.acquire("dense")
     assert not other.is_free("dense")
     assert other.holder("dense") == one.holder("dense")
     assert f"process {os.getpid()} on " in one.holder("dense")
-    assert other.take("dense.2")
+    assert other.acquire("dense.2")
     one.release("dense")
-    assert other.take("dense")
+    assert other.acquire("dense")
 
 
 def test_of_many_one_takes_a_lease(at, server):
@@ -132,8 +132,8 @@ def test_of_many_one_takes_a_lease(at, server):
 
 def test_no_beat_follows_the_release_of_a_lease(at, server):
     beating, goes_on = threading.Event(), threading.Event()
-    with Leases(at, patience=0.06) as leases:
-        assert leases.take("dense")
+    with Leases(at, expiry=0.06) as leases:
+        assert leases.acquire("dense")
 
         def before(method, _):
             if method == "POST":
@@ -153,12 +153,12 @@ def test_no_beat_follows_the_release_of_a_lease(at, server):
 def test_what_stands_still_is_taken_over_and_what_moves_is_not(at):
     place = object_store.of(at)
     place.create("dense.0", b"elsewhere 1 \n")
-    other = Leases(at, patience=0.05)
+    other = Leases(at, expiry=0.05)
     for beat in range(50):
         place.write("dense.0", b"elsewhere 1 \n%d" % beat)
-        assert not other.take("dense")
+        assert not other.acquire("dense")
     assert other.holder("dense") == "process 1 on elsewhere"
-    by(lambda: other.take("dense"))
+    by(lambda: other.acquire("dense"))
     assert list(place.files()) == ["dense.0", "dense.1"]
     other.release("dense")
     assert place.is_empty()
@@ -173,8 +173,8 @@ def test_a_heart_beats_on_after_requests_that_failed(at, server, no_sleep):
             raise ConnectionError
 
     place = object_store.of(at)
-    with Leases(at, patience=0.06) as held:
-        assert held.take("dense")
+    with Leases(at, expiry=0.06) as held:
+        assert held.acquire("dense")
         first = place.read("dense.0")
         server.before = before
         by(lambda: place.read("dense.0") != first)
@@ -238,9 +238,9 @@ def test_of_two_that_replace_a_folder_at_once_one_is_whole(
         server,
         "POST",
         "/index",
-        lambda: object_store.of(at).put_folder("theta", other, "index"),
+        lambda: object_store.of(at).upload_folder("theta", other, "index"),
     )
-    place.put_folder("theta", one, "index")
+    place.upload_folder("theta", one, "index")
     assert place.read("theta/data") == b"one's data"
     assert place.read("theta/index") == b"one's index"
 
@@ -248,18 +248,18 @@ def test_of_two_that_replace_a_folder_at_once_one_is_whole(
 def test_a_folder_that_is_half_replaced_is_not_there(at, server, tmp_path):
     one, other = (folder_of(tmp_path / w, w) for w in ("one", "other"))
     place = object_store.of(at)
-    place.put_folder("theta", one, "index")
+    place.upload_folder("theta", one, "index")
     read = tmp_path / "read"
-    place.bring_folder("theta", read, "index")
+    place.download_folder("theta", read, "index")
     meanwhile(
         server,
         "POST",
         "/index",
-        lambda: place.bring_folder("theta", read, "index"),
+        lambda: place.download_folder("theta", read, "index"),
     )
-    place.put_folder("theta", other, "index")
+    place.upload_folder("theta", other, "index")
     assert not read.exists()
-    place.bring_folder("theta", read, "index")
+    place.download_folder("theta", read, "index")
     assert sample_runs.tree(read) == sample_runs.tree(other)
 
 
@@ -272,13 +272,13 @@ def test_theta_0_is_what_it_was_first(at, server, tmp_path, ending):
             server,
             "POST",
             ending,
-            lambda: object_store.of(at).put_first("theta", other, "index"),
+            lambda: object_store.of(at).create_folder("theta", other, "index"),
         )
-        object_store.of(at).put_first("theta", one, "index")
+        object_store.of(at).create_folder("theta", one, "index")
         first = "other"
     else:
-        object_store.of(at).put_first("theta", one, "index")
-        object_store.of(at).put_first("theta", other, "index")
+        object_store.of(at).create_folder("theta", one, "index")
+        object_store.of(at).create_folder("theta", other, "index")
         first = "one"
     for folder in (one, other):
         assert (folder / "data").read_text() == f"{first}'s data"
@@ -299,36 +299,38 @@ def test_the_first_theta_0_and_the_last_theta_k_stay(at, step, kept):
 
         directory.save_checkpoint(0, step, write)
     for directory in directories.values():
-        assert directory.find_checkpoint(0, step)
-        prefix = directory.checkpoint(0, step)
-        assert prefix.with_suffix(".data").read_text() == kept
-    assert not directory.find_checkpoint(1, step)
+        assert directory.has_checkpoint(0, step)
+        text = directory.load_checkpoint(
+            0, step, lambda prefix: prefix.with_suffix(".data").read_text()
+        )
+        assert text == kept
+    assert not directory.has_checkpoint(1, step)
 
 
 def test_theta_0_of_who_died_over_it_is_not_waited_for(
     at, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(object_store, "PATIENCE", 0.05)
+    monkeypatch.setattr(object_store, "CREATOR_TIMEOUT", 0.05)
     object_store.of(at).create("theta/data", b"of a dead one")
     folder = folder_of(tmp_path / "one", "one")
-    object_store.of(at).put_first("theta", folder, "index")
+    object_store.of(at).create_folder("theta", folder, "index")
     assert object_store.of(at).read("theta/data") == b"one's data"
     assert (folder / "data").read_text() == "one's data"
 
 
 def test_what_is_under_way_is_put_and_brought(at, tmp_path, monkeypatch):
-    monkeypatch.setattr(object_store, "RESTS", 0)
+    monkeypatch.setattr(object_store, "REST_FACTOR", 0)
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     place = object_store.of(at)
     for step in (1, 2, 3):
         (here / f"job_{step}").write_text(str(step))
         (here / f"job_{step - 2}").unlink(missing_ok=True)
-        place.put_new("unfinished", here)
-    object_store.of(at).bring_new("unfinished", there)
+        place.upload_new("unfinished", here)
+    object_store.of(at).download_new("unfinished", there)
     assert sorted(os.listdir(there)) == ["job_2", "job_3"]
     place.remove_folder("unfinished")
-    place.put_new("unfinished", here)
+    place.upload_new("unfinished", here)
     assert sorted(place.files("unfinished")) == ["job_2", "job_3"]
 
 
@@ -423,7 +425,7 @@ def process(server, tmp_path_factory):
 def test_what_two_processes_share_in_a_sweep_is_trained_once(
     at, process, capsys, monkeypatch
 ):
-    monkeypatch.setattr(leases._InBucket, "pause", 0.1)
+    monkeypatch.setattr(leases._BucketStore, "poll_interval", 0.1)
     settings = {**SMALL, "rate": [0.3, 0.5]}
     configs = experiment.expand(experiment.Config(), settings)
     process.start(settings, at)
