@@ -12,7 +12,7 @@ def said(capsys, **settings):
     progress = Progress(400, **settings)
     for step in (100, 150, 200):
         progress.advance(0, TICKET, step, {"validation_loss": 0.5})
-    progress.end(0, TICKET, {"seconds": 3.0, "steps": 200})
+    progress.trained(0, TICKET, {"seconds": 3.0, "steps": 200})
     progress.close()
     return capsys.readouterr().err
 
@@ -23,7 +23,7 @@ def test_a_log_gets_a_line_a_network_and_no_bar(capsys):
 
 
 def test_a_log_of_a_long_run_gets_lines_between(capsys):
-    text = said(capsys, every=0)
+    text = said(capsys, line_interval=0)
     assert "\r" not in text
     # A hundred of 400 steps were taken earlier.
     assert text.splitlines()[:3] == [
@@ -34,11 +34,11 @@ def test_a_log_of_a_long_run_gets_lines_between(capsys):
 
 
 def test_who_asks_for_silence_gets_it(capsys):
-    assert said(capsys, verbose=False, every=0) == ""
+    assert said(capsys, verbose=False, line_interval=0) == ""
 
 
 def test_a_long_run_says_once_how_long_it_will_take(capsys):
-    progress = Progress(10**15, settles=0)
+    progress = Progress(10**15, estimate_after=0)
     for step in (100, 150, 200):
         progress.advance(0, TICKET, step, {})
     progress.close()

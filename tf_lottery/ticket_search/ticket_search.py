@@ -34,8 +34,9 @@ from tf_lottery.runs.executors import (
 )
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.record import DivergedNetwork, Record
+from tf_lottery.runs.replicate_search import ReplicateSearch
 from tf_lottery.runs.run_directory import RunDirectory, is_run
-from tf_lottery.runs.scheduler import ReplicateSearch, Scheduler
+from tf_lottery.runs.scheduler import Scheduler
 from tf_lottery.ticket_search import metric_drops
 from tf_lottery.ticket_search.callbacks import (
     CallbackBridge,
@@ -80,7 +81,7 @@ class TicketSearch:
         rewind: How far from the start tickets restart, as a `Duration`: `"0it"`
             is the paper's reset to θ0, `"500it"` or `"1ep"` a later θk.
             `"auto"`: the first step from which training is stable, which
-            `Scheduler.settle` finds by training a few copies more.
+            `Scheduler.find_rewind_step` finds by training a few copies more.
         rewind_mode: What goes back there: `"weights"`, `"learning_rate"` alone,
             or `"nothing"`, as `search.Pruning` says.
         seed: Seed of data order, layers' randomness, controls and the
@@ -436,7 +437,7 @@ class TicketSearch:
                 self._replicates * self.networks * trainer.steps,
                 shows,
                 self._replicates,
-                evaluated=evaluated,
+                on_evaluation=evaluated,
             )
             stack.callback(progress.close)
             stack.enter_context(weights_restored(self._model))
@@ -533,7 +534,7 @@ class TicketSearch:
             self._replicates * chains,
             left * trainer.steps,
             starts.initial(trainer, 0),
-            progress.say,
+            progress.write,
             masking.architecture_of(self._model) if rebuilds else None,
         )
 
