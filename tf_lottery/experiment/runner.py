@@ -166,7 +166,7 @@ def run_experiment(
             run(more)
         diverged = _all_diverged(config, directory)
         if isinstance(executor, executors.MultiWorkerExecutor):
-            executor.end_with(diverged)
+            executor.set_result(diverged)
     _require_trained(diverged)
     return directory
 

@@ -491,7 +491,9 @@ class TicketSearch:
                 if record.replicate < self._replicates
             ]
             if isinstance(executor, MultiWorkerExecutor):
-                executor.end_with((self.tickets, self.records, self._diverged))
+                executor.set_result(
+                    (self.tickets, self.records, self._diverged)
+                )
 
     def _keeps_within(self, directory: RunDirectory, level: int) -> bool:
         """Returns whether a level is shown to lose at most `max_drop`."""
