@@ -1,4 +1,4 @@
-"""A process that runs experiments, one a line, and says how they went."""
+"""A process that runs experiments: each line of its input names one."""
 
 import json
 import os
@@ -16,16 +16,16 @@ def main():
     real_save, real_found = resume.save, resume.found
     freeze_at = None
 
-    def save(folder, kept):
-        real_save(folder, kept)
-        if kept.state.step == freeze_at:
+    def save(folder, checkpoint):
+        real_save(folder, checkpoint)
+        if checkpoint.state.step == freeze_at:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def found(jobs):
-        kept = real_found(jobs)
-        for each in kept:
-            print(f"goes on from step {each.state.step}", flush=True)
-        return kept
+        checkpoints = real_found(jobs)
+        for checkpoint in checkpoints:
+            print(f"resumes at step {checkpoint.state.step}", flush=True)
+        return checkpoints
 
     resume.save, resume.found = save, found
     print("ready", flush=True)

@@ -798,7 +798,7 @@ class TicketSearch:
         self, recipe: Recipe, dataset: data.Dataset
     ) -> dict[str, Any]:
         """Returns what determines the results; levels may grow."""
-        describe = provenance.described
+        describe = provenance.to_json
         architecture = masking.architecture_of(self._model)
         cls = type(self._model)
         named = f"{cls.__module__}.{cls.__qualname__}"

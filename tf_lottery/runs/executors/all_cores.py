@@ -51,8 +51,8 @@ def all_cores_executor(
             except Exception as error:  # noqa: BLE001 - a user's objects
                 stack.close()
                 warn(
-                    "All networks train in this process, in turn, for what "
-                    "trains them cannot travel to others: "
+                    "All networks train in this process, in turn, because "
+                    "the trainer cannot be sent to other processes: "
                     f"{one_line(error, 200)}"
                 )
         yield executor or InProcessExecutor(trainer)
@@ -73,5 +73,5 @@ def _pool(
     pool.broadcast(digest)
     expected = digest(trainer)
     if set(pool.gather()) != {expected}:
-        raise UserError("two steps of training end otherwise there.")
+        raise UserError("two training steps give another result there.")
     return pool

@@ -179,7 +179,7 @@ def _together(function: Callable[[], Any]) -> Any:
         reason = one_line(error)
         _, _, cause = reason.partition("Collective ops is aborted by: ")
         raise WorkerLostError(
-            "A worker is gone, and the others cannot go on without it "
+            "A worker was lost, and the others cannot go on without it "
             f"({(cause or reason)[:200]}). Start all of them again: the same "
             "command goes on from here."
         ) from None
