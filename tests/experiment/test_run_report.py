@@ -65,7 +65,9 @@ def test_a_run_that_misses_a_draw_is_under_way(stable_run, tmp_path):
     directory, _ = stable_run
     settings = {**TINY_SETTINGS, "controls": ["data_order", "reinit*3"]}
     metadata = {**directory.config["metadata"], "settings": settings}
-    RunDirectory(directory.path, directory.config["fingerprint"], metadata)
+    RunDirectory.open_or_create(
+        directory.path, directory.config["fingerprint"], metadata
+    )
     report.write(directory.path)
     page = (directory.path / "report.html").read_text()
     assert "The run is under way: 11 are planned" in page
@@ -84,7 +86,7 @@ def test_the_command_asks_for_the_same_bytes_where_they_cost(
         "deterministic": True,
     }
     fingerprint = directory.config["fingerprint"]
-    run = RunDirectory(tmp_path / "run", fingerprint, metadata)
+    run = RunDirectory.open_or_create(tmp_path / "run", fingerprint, metadata)
     report.write(run.path)
     page = (run.path / "report.html").read_text()
     assert ("--deterministic" in page) == asks
@@ -110,6 +112,8 @@ def test_what_holds_no_run_is_named(tmp_path):
     with pytest.raises(ValueError, match="holds no run"):
         report.write(tmp_path)
     config = TINY.replace({"levels": 0})
-    directory = RunDirectory(tmp_path / "r", config.fingerprint(), {})
+    directory = RunDirectory.open_or_create(
+        tmp_path / "r", config.fingerprint(), {}
+    )
     with pytest.raises(ValueError, match="holds no trained network"):
         report.write(directory.path)

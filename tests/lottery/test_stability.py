@@ -239,7 +239,7 @@ def test_dead_certain_training_is_stable_from_the_start(tmp_path):
         run_dir=tmp_path / "run",
         verbose=False,
     )
-    record = RunDirectory.open(tmp_path / "run").rewind
+    record = RunDirectory.open(tmp_path / "run").load_rewind()
     assert record["step"] == 0
     assert all(abs(barrier) < 0.02 for barrier in record["barriers"].values())
 
@@ -327,7 +327,7 @@ def test_the_copy_that_decides_is_not_the_one_that_is_shown(tmp_path):
     search = prepare(**settings)
     fit(search, tmp_path / "run", length="8it", evaluate_every=4)
     dense = {r.variant: r for r in search.records if r.level == 0}
-    step = RunDirectory.open(tmp_path / "run").rewind["step"]
+    step = RunDirectory.open(tmp_path / "run").load_rewind()["step"]
     probe, shown = dense[f"probe_{step}"], dense["data_order"]
     assert probe.digests["start"] == shown.digests["start"]
     assert probe.digests["trained"] != shown.digests["trained"]

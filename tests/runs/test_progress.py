@@ -1,4 +1,4 @@
-"""What a run says of itself where there is no terminal."""
+"""Progress of a run without a terminal."""
 
 import re
 import types
@@ -8,24 +8,24 @@ from tf_lottery.runs.progress import Progress
 TICKET = types.SimpleNamespace(level=2, variant="ticket", density=0.64)
 
 
-def said(capsys, **settings):
+def output(capsys, **settings):
     progress = Progress(400, **settings)
     for step in (100, 150, 200):
         progress.advance(0, TICKET, step, {"validation_loss": 0.5})
-    progress.end(0, TICKET, {"seconds": 3.0, "steps": 200})
+    progress.trained(0, TICKET, {"seconds": 3.0, "steps": 200})
     progress.close()
     return capsys.readouterr().err
 
 
-def test_a_log_gets_a_line_a_network_and_no_bar(capsys):
-    text = said(capsys)
+def test_a_log_has_one_line_per_network_and_no_bar(capsys):
+    text = output(capsys)
     assert text == "level  2  ticket    density  64.00 %  3.0 s\n"
 
 
-def test_a_log_of_a_long_run_gets_lines_between(capsys):
-    text = said(capsys, every=0)
+def test_a_log_of_a_long_run_has_lines_during_training(capsys):
+    text = output(capsys, line_interval=0)
     assert "\r" not in text
-    # A hundred of 400 steps were taken earlier.
+    # An earlier process took 100 of the 400 steps.
     assert text.splitlines()[:3] == [
         "level  2  ticket    step     100  0% of the run's steps",
         "level  2  ticket    step     150  17% of the run's steps",
@@ -33,12 +33,12 @@ def test_a_log_of_a_long_run_gets_lines_between(capsys):
     ]
 
 
-def test_who_asks_for_silence_gets_it(capsys):
-    assert said(capsys, verbose=False, every=0) == ""
+def test_nothing_is_printed_unless_verbose(capsys):
+    assert output(capsys, verbose=False, line_interval=0) == ""
 
 
-def test_a_long_run_says_once_how_long_it_will_take(capsys):
-    progress = Progress(10**15, settles=0)
+def test_a_long_run_estimates_its_time_once(capsys):
+    progress = Progress(10**15, estimate_after=0)
     for step in (100, 150, 200):
         progress.advance(0, TICKET, step, {})
     progress.close()

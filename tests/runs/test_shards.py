@@ -13,18 +13,16 @@ from tf_lottery.experiment import Shard
 def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     processes = [Process(folder, name) for name in ("one", "other")]
-    for each in processes:
-        each.by(lambda each=each: "ready" in each.said())
+    for process in processes:
+        process.wait_until(lambda process=process: "ready" in process.output())
     yield processes
-    for each in processes:
-        each.process.kill()
-        each.process.wait()
-        each.process.stdin.close()
+    for process in processes:
+        process.kill()
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run of this process alone."""
+    """The files of a run that this process trains alone."""
     folder = tmp_path_factory.mktemp("alone") / "run"
     config = experiment.Config().replace(TINY)
     experiment.run_experiment(config, folder, "lenet_mnist", verbose=False)
@@ -43,7 +41,7 @@ def test_each_network_is_trained_by_one_of_two_processes(pair, alone, tmp_path):
     assert contents(tmp_path / "run") == alone
 
 
-def test_what_two_processes_share_in_a_sweep_is_trained_once(pair, tmp_path):
+def test_two_processes_train_a_shared_network_of_a_sweep_once(pair, tmp_path):
     settings = {**TINY, "replicates": 1, "levels": 1, "controls": []}
     for process in pair:
         process.start({**settings, "rate": [0.3, 0.5]}, tmp_path / "sweep")
@@ -55,26 +53,24 @@ def test_what_two_processes_share_in_a_sweep_is_trained_once(pair, tmp_path):
         assert [r.level for r in run.records()] == [0, 1]
 
 
-def test_a_network_whose_process_was_killed_is_taken_over(
-    pair, alone, tmp_path
-):
+def test_a_network_of_a_killed_process_is_taken_over(pair, alone, tmp_path):
     one, other = pair
     settings = {**TINY, "replicates": 1, "levels": 1, "controls": []}
     one.start(settings, tmp_path / "run", freeze_at=60)
     level = tmp_path / "run" / "replicate_0" / "level_0"
-    one.by(lambda: list(level.glob(".ticket.unfinished/*_60")))
+    one.wait_until(lambda: list(level.glob(".ticket.unfinished/*_60")))
     other.start(settings, tmp_path / "run")
     waiting = f"Waiting for what process {one.process.pid} on "
-    other.by(lambda: any(waiting in line for line in other.told()))
+    other.wait_until(lambda: any(waiting in line for line in other.errors()))
     one.process.kill()
     one.process.wait()
     other.wait()
-    assert other.said()[-2:] == ["goes on from step 60", "ended"]
+    assert other.output()[-2:] == ["resumes at step 60", "ended"]
     assert len(other.trained()) == 2
-    made = contents(tmp_path / "run")
-    assert len(made.pop("results.csv")) == 2
-    assert len(made) == 2 * 3
-    for name, content in made.items():
+    files = contents(tmp_path / "run")
+    assert len(files.pop("results.csv")) == 2
+    assert len(files) == 2 * 3
+    for name, content in files.items():
         assert content == alone[name]
 
 
@@ -91,27 +87,27 @@ def command(run_dir, shard):
     )
 
 
-def test_shards_one_after_the_other_make_the_whole_run(alone, tmp_path, capsys):
+def test_shards_one_after_another_train_the_whole_run(alone, tmp_path, capsys):
     run = tmp_path / "a run"
     assert command(run, "1/2") == 0
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert out == (
         "Shard 1/2 is done, others are not. Once they are: "
         f"tf-lottery report '{run}'\n"
     )
-    assert "Shard 1/2: replicate 1 of 2; others are left to" in told
+    assert "Shard 1/2: replicate 1 of 2; others are left to" in err
     assert not (run / "replicate_0").exists()
     assert not (run / "report.html").exists()
     assert command(run, "2/3") == 0
-    out, told = capsys.readouterr()
-    assert "Shard 2/3: replicate none of 2" in told
+    out, err = capsys.readouterr()
+    assert "Shard 2/3: replicate none of 2" in err
     assert command(run, "0/2") == 0
     assert capsys.readouterr().out.endswith("report.html\n")
     assert contents(run) == alone
 
 
 @pytest.mark.parametrize("shard", ["2/2", "x/y", "1/0", "1", "", "/", "1/2/"])
-def test_what_is_no_shard_is_refused(shard, tmp_path, capsys):
+def test_a_malformed_shard_is_refused(shard, tmp_path, capsys):
     assert command(tmp_path / "run", shard) == 2
     assert capsys.readouterr().err == (
         "tf-lottery: A shard is written i/n, of n shards number i from 0 to "
@@ -121,15 +117,15 @@ def test_what_is_no_shard_is_refused(shard, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_every_replicate_of_a_sweep_is_of_one_shard(count):
+def test_every_replicate_of_a_sweep_belongs_to_one_shard(count):
     replicates = {"rate=0.1": 2, "rate=0.2": 1, "rate=0.4": 3}
-    found = [
+    trained = [
         (label, replicate)
         for index in range(count)
         for label, each in Shard(index, count).within(replicates).items()
         for replicate in each.own(replicates[label])
     ]
-    assert len(found) == len(set(found)) == 6
+    assert len(trained) == len(set(trained)) == 6
     sizes = [
         sum(
             len(each.own(replicates[label]))
@@ -140,7 +136,7 @@ def test_every_replicate_of_a_sweep_is_of_one_shard(count):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_shard_of_a_sweep_trains_its_own_and_no_more(tmp_path):
+def test_a_shard_of_a_sweep_trains_only_its_replicates(tmp_path):
     settings = {**TINY, "levels": 0, "replicates": 1, "length": "2it"}
     configs = experiment.expand(
         experiment.Config(), {**settings, "learning_rate": [1e-3, 2e-3]}

@@ -1,9 +1,8 @@
 """A small server of Google Cloud Storage's JSON API, in memory.
 
-What the real client, gcsfs, asks of it over HTTP, and no more: listing in
-pages, download, upload at once and in parts, removal, and creation by one
-alone. Told apart by their names are buckets that nobody made (`missing`) and
-that nobody may see (`forbidden`).
+It answers the requests of the real client, gcsfs: listing in pages, download,
+upload at once and in parts, removal, and exclusive creation. The bucket
+`missing` does not exist, and access to the bucket `forbidden` is denied.
 """
 
 import base64
@@ -31,7 +30,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects = {}  # bucket/name: content, generation
-        self.asked = []  # method and object of each request
+        self.requests = []  # method and object of each
         self.lock = threading.RLock()
         self.generations = itertools.count(1)
         self.uploads = {}
@@ -42,7 +41,7 @@ class Server(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def tree(self, folder):
-        """What lies in a folder of a bucket, as `sample_runs.tree`."""
+        """Returns all files of a folder of a bucket: name to content."""
         with self.lock:
             return {
                 name.removeprefix(f"{folder}/"): content
@@ -61,15 +60,15 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request, client_address):
-        """A client that was killed is none of the server's business."""
+        """Ignores clients that were killed."""
 
 
 @contextlib.contextmanager
 def serving():
-    """A server that gcsfs, here and in processes begun here, speaks to."""
+    """Starts a server for gcsfs, in this process and its child processes."""
     with Server() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        # Nobody need log in to it, nor look whether this is Google's machine.
+        # gcsfs then needs no login, and does not look for Google's machines.
         patch.setenv("NO_GCE_CHECK", "true")
         yield server
 
@@ -93,91 +92,95 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self, method):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urllib.parse.urlsplit(self.path)
-        asked = dict(urllib.parse.parse_qsl(url.query))
-        found = re.fullmatch(
+        query = dict(urllib.parse.parse_qsl(url.query))
+        parts = re.fullmatch(
             r"(?:/upload|/download)?/storage/v1/b/([^/]+)/o(?:/(.+))?", url.path
         )
-        bucket, name = (urllib.parse.unquote(p or "") for p in found.groups())
+        bucket, name = (urllib.parse.unquote(p or "") for p in parts.groups())
         if bucket == "forbidden":
             return self._fail(403, "nobody does not have storage.objects.list")
         if bucket == "missing":
             return self._fail(404, "The specified bucket does not exist.")
         if method == "POST":
-            name, body, ends = self._uploaded(asked, body, bucket)
-            if not ends:
+            name, body, is_complete = self._upload(query, body)
+            if not is_complete:
                 return None
         name = f"{bucket}/{name}"
-        self.server.asked.append((method, name))
+        self.server.requests.append((method, name))
         if method == "GET" and name.endswith("/"):
-            return self._list(bucket, asked)
+            return self._list(bucket, query)
         self.server.before(method, name)
         with self.server.lock:
             objects = self.server.objects
             if method == "POST":
-                if asked.get("ifGenerationMatch") == "0" and name in objects:
+                if query.get("ifGenerationMatch") == "0" and name in objects:
                     return self._fail(412, "conditionNotMet")
                 objects[name] = body, next(self.server.generations)
-                return self._say(json.dumps(self._about(name)).encode())
+                return self._send(json.dumps(self._metadata(name)).encode())
             if name not in objects:
                 return self._fail(404, f"No such object: {name}")
             if method == "DELETE":
                 del objects[name]
-                return self._say(b"", 204)
+                return self._send(b"", 204)
             content = objects[name][0]
-        return self._say(content)
+        return self._send(content)
 
-    def _uploaded(self, asked, body, bucket):
-        """Name and content of an upload, and whether it is all there."""
-        if asked["uploadType"] == "multipart":
-            _, about, content, _ = re.split(rb"\r?\n?--==0==", body, maxsplit=3)
-            about = about.partition(b"\n\n")[2]
+    def _upload(self, query, body):
+        """Returns name and content of an upload, and whether it is complete."""
+        if query["uploadType"] == "multipart":
+            _, metadata, content, _ = re.split(
+                rb"\r?\n?--==0==", body, maxsplit=3
+            )
+            metadata = metadata.partition(b"\n\n")[2]
             return (
-                json.loads(about)["name"],
+                json.loads(metadata)["name"],
                 content.partition(b"\n\n")[2],
                 True,
             )
-        if "upload_id" not in asked:
+        if "upload_id" not in query:
             number = uuid.uuid4().hex
             self.server.uploads[number] = json.loads(body)["name"], b""
-            where = f"{self.server.url}{self.path}&upload_id={number}"
-            self._say(b"", Location=where)
+            location = f"{self.server.url}{self.path}&upload_id={number}"
+            self._send(b"", Location=location)
             return "", b"", False
-        name, before = self.server.uploads[asked["upload_id"]]
-        body = before + body
-        self.server.uploads[asked["upload_id"]] = name, body
-        whole = int(self.headers["Content-Range"].rpartition("/")[2])
-        if len(body) < whole:
-            self._say(b"", 308, Range=f"bytes=0-{len(body) - 1}")
-        return name, body, len(body) == whole
+        name, earlier = self.server.uploads[query["upload_id"]]
+        body = earlier + body
+        self.server.uploads[query["upload_id"]] = name, body
+        size = int(self.headers["Content-Range"].rpartition("/")[2])
+        if len(body) < size:
+            self._send(b"", 308, Range=f"bytes=0-{len(body) - 1}")
+        return name, body, len(body) == size
 
-    def _list(self, bucket, asked):
-        prefix = f"{bucket}/{asked.get('prefix', '')}"
-        cut = asked.get("delimiter")
+    def _list(self, bucket, query):
+        prefix = f"{bucket}/{query.get('prefix', '')}"
+        delimiter = query.get("delimiter")
         items, folders = {}, {}
         with self.server.lock:
             for name in sorted(self.server.objects):
                 if not name.startswith(prefix):
                     continue
-                inner, there, _ = name[len(prefix) :].partition(cut or "\0")
-                if there:
-                    folders[f"{prefix}{inner}{cut}"] = None
+                inner, is_folder, _ = name[len(prefix) :].partition(
+                    delimiter or "\0"
+                )
+                if is_folder:
+                    folders[f"{prefix}{inner}{delimiter}"] = None
                 else:
-                    items[name] = self._about(name)
+                    items[name] = self._metadata(name)
         names = sorted([*items, *folders])
-        first = int(asked.get("pageToken", 0))
-        size = min(int(asked.get("maxResults", PAGE)), PAGE)
+        first = int(query.get("pageToken", 0))
+        size = min(int(query.get("maxResults", PAGE)), PAGE)
         page = names[first : first + size]
-        inside = len(bucket) + 1
-        said = {
+        start = len(bucket) + 1
+        answer = {
             "kind": "storage#objects",
             "items": [items[n] for n in page if n in items],
-            "prefixes": [n[inside:] for n in page if n in folders],
+            "prefixes": [n[start:] for n in page if n in folders],
         }
         if first + size < len(names):
-            said["nextPageToken"] = str(first + size)
-        return self._say(json.dumps(said).encode())
+            answer["nextPageToken"] = str(first + size)
+        return self._send(json.dumps(answer).encode())
 
-    def _about(self, name):
+    def _metadata(self, name):
         content, generation = self.server.objects[name]
         bucket, _, inner = name.partition("/")
         return {
@@ -189,10 +192,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         }
 
     def _fail(self, status, message):
-        said = {"error": {"code": status, "message": message}}
-        self._say(json.dumps(said).encode(), status)
+        answer = {"error": {"code": status, "message": message}}
+        self._send(json.dumps(answer).encode(), status)
 
-    def _say(self, content, status=200, **headers):
+    def _send(self, content, status=200, **headers):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -24,12 +24,13 @@ TINY = {
 
 
 class Process:
-    """A process of `shard_process`, which is given one run after another."""
+    """A process of `shard_process`, which trains one run after another."""
 
     def __init__(self, folder, name):
-        self._said, self._told = folder / f"{name}.out", folder / f"{name}.err"
-        self._lines = 0
-        with self._said.open("w") as out, self._told.open("w") as err:
+        self._stdout = folder / f"{name}.out"
+        self._stderr = folder / f"{name}.err"
+        self._earlier_lines = 0  # on stderr, of earlier runs
+        with self._stdout.open("w") as out, self._stderr.open("w") as err:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
@@ -44,51 +45,61 @@ class Process:
             )
 
     def start(self, settings, folder, freeze_at=None):
-        self._lines += len(self.told())
-        self._ends = self.said().count("ended") + 1
+        """Starts a run; the process stops itself at the step `freeze_at`."""
+        self._earlier_lines += len(self.errors())
+        self._ends = self.output().count("ended") + 1
         line = json.dumps([settings, str(folder), freeze_at])
         print(line, file=self.process.stdin, flush=True)
 
-    def said(self):
-        return self._said.read_text().splitlines()
+    def output(self):
+        """Returns its lines on stdout."""
+        return self._stdout.read_text().splitlines()
 
-    def told(self):
-        """What it wrote of this run so far."""
-        return self._told.read_text().splitlines()[self._lines :]
+    def errors(self):
+        """Returns its lines on stderr about this run."""
+        return self._stderr.read_text().splitlines()[self._earlier_lines :]
 
     def wait(self):
-        self.by(lambda: self.said().count("ended") == self._ends)
+        """Waits until the run has ended."""
+        self.wait_until(lambda: self.output().count("ended") == self._ends)
 
-    def by(self, condition):
+    def wait_until(self, condition):
+        """Waits for a condition that becomes true while the process runs."""
         end = time.monotonic() + 240
         while not condition():
-            assert self.process.poll() is None, self.told()
-            assert time.monotonic() < end, self.told()
+            assert self.process.poll() is None, self.errors()
+            assert time.monotonic() < end, self.errors()
             time.sleep(0.02)
 
     def trained(self):
-        """The networks it trained itself in this run."""
+        """Returns the networks that it trained itself in this run."""
         return [
             line.split("  density")[0]
-            for line in self.told()
+            for line in self.errors()
             if re.search(r"\d s$", line)
         ]
 
+    def kill(self):
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+
 
 def contents(folder):
-    """What a run keeps, but for the time it took.
+    """Returns the files of a run's networks and results.csv, without times.
 
-    In checkpoints Keras numbers layers by process.
+    Checkpoints are left out: Keras numbers their layers within a process.
     """
-    found = {}
+    files = {}
     for path in sorted(folder.glob("replicate_*/level_*/*/*")):
         name = str(path.relative_to(folder))
-        found[name] = path.read_bytes()
+        files[name] = path.read_bytes()
         if path.name == "record.json":
-            found[name] = json.loads(found[name])
-            del found[name]["row"]["seconds"]
+            files[name] = json.loads(files[name])
+            del files[name]["row"]["seconds"]
     with (folder / "results.csv").open() as file:
-        found["results.csv"] = list(csv.DictReader(file))
-    for row in found["results.csv"]:
+        files["results.csv"] = list(csv.DictReader(file))
+    for row in files["results.csv"]:
         del row["seconds"]
-    return found
+    return files

@@ -1,4 +1,4 @@
-"""Run directories that several test files use."""
+"""Small run directories for tests."""
 
 import concurrent.futures
 import dataclasses
@@ -16,37 +16,38 @@ from tf_lottery.training import Diverged
 FINGERPRINT = {"rate": 0.2, "optimizer": {"name": "adam", "beta": [0.9]}}
 
 
-def directory(path, fingerprint=FINGERPRINT):
-    return RunDirectory(path, fingerprint, {"preset": "toy"})
+def open_run(path, fingerprint=FINGERPRINT):
+    return RunDirectory.open_or_create(path, fingerprint, {"preset": "toy"})
 
 
-def fake_run(ticket):
-    run = sample_tickets.fake_training(ticket)
+def fake_training(ticket):
+    result = sample_tickets.fake_training(ticket)
     draw = np.random.default_rng(ticket.level)
-    return type(run)(
-        trained=run.trained,
+    return type(result)(
+        trained=result.trained,
         metrics={"steps": 5, "test_accuracy": 0.25, "seconds": 1.5},
         curve=({"step": 5, "loss": 0.5},),
         per_example={"test": draw.random(13) < 0.5},
     )
 
 
-def fill(kept, levels=2):
-    how = search.Pruning(levels, sample_tickets.RATES)
-    tickets = search.find_tickets(sample_tickets.dense_ticket(), how)
-    found = list(search.train_sequentially(tickets, fake_run))
-    for ticket, run in found:
-        kept.save(0, ticket, run)
-    return found
+def trained_tickets(levels=2):
+    """Returns tickets by level, each with the result of its training."""
+    pruning = search.Pruning(levels, sample_tickets.RATES)
+    tickets = search.find_tickets(sample_tickets.dense_ticket(), pruning)
+    return list(search.train_sequentially(tickets, fake_training))
 
 
-def found_tickets(levels=2):
-    how = search.Pruning(levels, sample_tickets.RATES)
-    tickets = search.find_tickets(sample_tickets.dense_ticket(), how)
-    return list(search.train_sequentially(tickets, fake_run))
+def fill(directory, levels=2):
+    """Saves trained tickets in a run directory, and returns them."""
+    trained = trained_tickets(levels)
+    for ticket, result in trained:
+        directory.save(0, ticket, result)
+    return trained
 
 
 def tree(path):
+    """Returns all files of a folder: name to content."""
     return {
         str(p.relative_to(path)): p.read_bytes()
         for p in sorted(path.rglob("*"))
@@ -54,44 +55,44 @@ def tree(path):
     }
 
 
-def diverges_and_comes_back(kept, opened):
-    """Holds what a run keeps of a network that diverged, and then did not.
+def check_diverged_network(directory, reopen):
+    """Checks that a run stores a divergence, and later a result instead.
 
-    `opened` opens the directory as a process that knows nothing of it.
+    `reopen` opens the directory as a process without any local files.
     """
-    (dense, run), (ticket, other), *_ = found_tickets()
-    kept.save(0, dense, run)
-    kept.save(0, ticket, other)
+    (dense, dense_result), (ticket, result), *_ = trained_tickets()
+    directory.save(0, dense, dense_result)
+    directory.save(0, ticket, result)
     outcome = Diverged(20, 30, math.inf)
-    kept.save_diverged(0, ticket, outcome)
-    (network,) = opened().diverged()
-    place = network.replicate, network.level, network.variant, network.step
-    assert place == (0, 1, "ticket", 30)
-    assert opened().load_diverged(0, ticket) == outcome == network.outcome
-    assert opened().load(0, ticket) is None
-    assert [row["level"] for row in opened().rows()] == [0]
-    assert [record.level for record in opened().records()] == [0]
-    # What came out differently did not diverge.
-    unlike = dataclasses.replace(ticket, data_seed=5)
-    assert opened().load_diverged(0, unlike) is None
-    assert opened().load_diverged(1, ticket) is None
-    kept.save(0, ticket, other)
-    assert opened().diverged() == []
-    assert opened().load_diverged(0, ticket) is None
-    assert [row["level"] for row in opened().rows()] == [0, 1]
+    directory.save_diverged(0, ticket, outcome)
+    (network,) = reopen().diverged()
+    assert (network.replicate, network.level) == (0, 1)
+    assert (network.variant, network.step) == ("ticket", 30)
+    assert reopen().load_diverged(0, ticket) == outcome == network.outcome
+    assert reopen().load(0, ticket) is None
+    assert [row["level"] for row in reopen().rows()] == [0]
+    assert [record.level for record in reopen().records()] == [0]
+    # Another training of the same level did not diverge.
+    other = dataclasses.replace(ticket, data_seed=5)
+    assert reopen().load_diverged(0, other) is None
+    assert reopen().load_diverged(1, ticket) is None
+    directory.save(0, ticket, result)
+    assert reopen().diverged() == []
+    assert reopen().load_diverged(0, ticket) is None
+    assert [row["level"] for row in reopen().rows()] == [0, 1]
 
 
-def by(condition):
-    """Waits for something that is to happen, and not for long."""
+def wait_until(condition):
+    """Waits for a condition that becomes true soon."""
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def took_at_once(place, count=8):
-    """Returns of each of several who take one lease whether it has it."""
+def acquire_in_parallel(folder, count=8):
+    """Returns, for each of several `Leases`, whether it acquired one lease."""
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         return list(
-            pool.map(lambda _: Leases(place).take("dense"), range(count))
+            pool.map(lambda _: Leases(folder).acquire("dense"), range(count))
         )

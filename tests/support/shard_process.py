@@ -1,4 +1,4 @@
-"""A process that runs experiments, one a line, and says how they went."""
+"""A process that runs experiments: each line of its input names one."""
 
 import json
 import os
@@ -11,21 +11,21 @@ from tf_lottery.training import loop, resume
 
 
 def main():
-    loop.SECONDS_BETWEEN_CHECKPOINTS = object_store.RESTS = 0
-    leases._InBucket.pause = 0.1
+    loop.SECONDS_BETWEEN_CHECKPOINTS = object_store.REST_FACTOR = 0
+    leases._BucketStore.poll_interval = 0.1
     real_save, real_load = resume.save, resume.load_latest
     freeze_at = None
 
-    def save(folder, kept):
-        real_save(folder, kept)
-        if kept.state.step == freeze_at:
+    def save(folder, checkpoint):
+        real_save(folder, checkpoint)
+        if checkpoint.state.step == freeze_at:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def load_latest(jobs):
-        kept = real_load(jobs)
-        for each in kept:
-            print(f"goes on from step {each.state.step}", flush=True)
-        return kept
+        checkpoints = real_load(jobs)
+        for checkpoint in checkpoints:
+            print(f"resumes at step {checkpoint.state.step}", flush=True)
+        return checkpoints
 
     resume.save, resume.load_latest = save, load_latest
     print("ready", flush=True)

@@ -1,6 +1,6 @@
 """One of several workers that find tickets together: `python worker.py OUT`.
 
-TF_CONFIG says which one, and of how many.
+TF_CONFIG names the workers, and which of them this one is.
 """
 
 import os
@@ -16,20 +16,20 @@ from tf_lottery.training.distribution import strategies
 
 def main(out):
     strategy = strategies.get("multi_worker")
-    # Ops may run only now that the workers are joined.
+    # TensorFlow operations may run only after the workers have joined.
     import replicas
 
     loop.SECONDS_BETWEEN_CHECKPOINTS = 0
-    found = replicas.search(
+    search = replicas.search(
         replicas.momentum, strategy, run_dir=out / "run", length="240it"
     )
     name = "chief" if strategies.is_chief(strategy) else "other"
-    said = diverging(strategy, out) + sweeps(strategy, out)
-    (out / name).write_bytes(pickle.dumps((replicas.outcome(found), said)))
+    errors = diverging(strategy, out) + sweeps(strategy, out)
+    (out / name).write_bytes(pickle.dumps((replicas.outcome(search), errors)))
 
 
 def diverging(strategy, out):
-    """Searches with a learning rate that is too high; returns what is wrong."""
+    """Searches with a too high learning rate; returns the error message."""
     import replicas
 
     folder = out / "diverging"
@@ -41,28 +41,28 @@ def diverging(strategy, out):
 
 
 def sweeps(strategy, out):
-    """Sweeps, and again with another setting; returns what is wrong then."""
+    """Runs sweeps that conflict; returns their error messages."""
     from tf_lottery import experiment
 
     config = experiment.Config(
         model="lenet_300_100", dataset="mnist", length="4it", levels=1
     )
-    # Of the folder nothing is known to those that follow.
-    own = out / ("s" if strategies.is_chief(strategy) else "none")
-    said = ""
+    # Only the chief knows the folder.
+    folder = out / ("s" if strategies.is_chief(strategy) else "none")
+    errors = ""
     sweep = {"rate": [0.2, 0.5]}
     high = {"learning_rate": [1e30, 1e-3]}
-    for each, axes, place in (
-        (config, sweep, own),
-        (config.replace({"batch_size": 50}), sweep, own),
+    for base, axes, run_dir in (
+        (config, sweep, folder),
+        (config.replace({"batch_size": 50}), sweep, folder),
         (config.replace({"levels": 0}), high, out / "high"),
     ):
-        configs = experiment.expand(each, axes)
+        configs = experiment.expand(base, axes)
         try:
-            experiment.run_sweep(configs, place, "", False, strategy=strategy)
+            experiment.run_sweep(configs, run_dir, "", False, strategy=strategy)
         except ValueError as error:
-            said += f"{error}"
-    return said
+            errors += f"{error}"
+    return errors
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def test_processes_come_to_the_same_bytes(three, tmp_path, monkeypatch, capsys):
     made = search(toy.mlp(dropout=0.2), controls=["reinit"], replicates=3)
     fit(made, tmp_path / "run", verbose=1)
     assert lengths == [2]  # the two steps that processes take too
-    assert "cannot travel" not in capsys.readouterr().err
+    assert "cannot be sent" not in capsys.readouterr().err
     assert kept(tmp_path / "run") == kept(path)
 
 
@@ -169,8 +169,8 @@ def threads_of(_):
 def test_processes_have_the_threads_they_are_given():
     # Other threads sum in another order: convolutions differ in last bits.
     with process_pool.ProcessPool(toy.trainer, 1, 3) as executor:
-        executor.ask(threads_of)
-        assert executor.answers() == [3]
+        executor.broadcast(threads_of)
+        assert executor.gather() == [3]
 
 
 def local_model(kind):
@@ -256,7 +256,7 @@ def test_a_model_that_fit_has_trained_travels(tmp_path, monkeypatch, capsys):
     assert in_processes(monkeypatch) == []
     fit(search(model, replicates=2), tmp_path / "there", verbose=1)
     said = capsys.readouterr()
-    assert "cannot travel" not in said.err
+    assert "cannot be sent" not in said.err
     assert "start from the same weights" in said.out
     assert kept(tmp_path / "there") == kept(tmp_path / "here")
 
@@ -276,7 +276,7 @@ def test_what_cannot_travel_trains_here_and_a_line_says_so(
     said = [
         line
         for line in capsys.readouterr().err.splitlines()
-        if "cannot travel" in line
+        if "cannot be sent" in line
     ]
     assert len(said) == 1
     assert "train in this process, in turn" in said[0]
@@ -295,7 +295,7 @@ def test_what_trains_otherwise_in_a_process_trains_here(
     monkeypatch.setattr(toy, "_is_here", True, raising=False)
     lengths = in_processes(monkeypatch)
     fit(search(loss=here_alone, replicates=2), verbose=1)
-    assert "two steps of training end otherwise" in capsys.readouterr().err
+    assert "two training steps give another result" in capsys.readouterr().err
     assert lengths == [2] + [24] * 4
 
 

@@ -289,7 +289,7 @@ def test_two_workers_one_dies_and_the_same_command_goes_on(tmp_path):
     other.send_signal(signal.SIGKILL)
     _, said = chief.communicate(timeout=60)
     assert chief.returncode == 1
-    assert said.strip().splitlines()[-1].startswith("A worker is gone")
+    assert said.strip().splitlines()[-1].startswith("A worker was lost")
     other.communicate()
     # What is done is not done again, and what was under way goes on.
     dense = (

@@ -18,7 +18,7 @@ from tf_lottery.core import seeds
 from tf_lottery.experiment import runner
 from tf_lottery.lottery import search
 from tf_lottery.runs.executors import InProcessExecutor, ProcessPool
-from tf_lottery.runs.network_plan import Plan, described
+from tf_lottery.runs.network_graph import NetworkGraph, describe
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.runs.scheduler import Scheduler
@@ -180,10 +180,10 @@ def study_of(folder, replicates, exploding_one, levels=1):
     Its θ0 is in the directory before the search begins.
     """
     trainer = toy.trainer()
-    directory = RunDirectory(folder, {}, {})
+    directory = RunDirectory.open_or_create(folder, {}, {})
     made = searches(replicates, levels=levels, controls=["reinit"])
     start = exploding(trainer.initial(toy.mlp(), 0))
-    if not directory.find_checkpoint(exploding_one, 0):
+    if not directory.has_checkpoint(exploding_one, 0):
         directory.save_checkpoint(
             exploding_one,
             0,
@@ -241,7 +241,7 @@ def test_what_diverged_is_kept_though_the_stack_is_interrupted(
         if progress._steps.get((2, 0, "ticket")) == 30:
             raise KilledError
 
-    progress._evaluated = killed
+    progress._on_evaluation = killed
     with pytest.raises(KilledError):
         scheduler.run(replicate_searches, InProcessExecutor(trainer, stack=3))
     directory = RunDirectory.open(tmp_path)
@@ -474,8 +474,8 @@ def test_between_a_ticket_and_a_copy_that_diverged_there_is_no_line(
     assert "replicate 0  level  1  the copy diverged" in out
 
 
-ONE_SHOT = Plan(3, {"reinit": None}, "one_shot")
-STEPWISE = Plan(3, {"reinit": None, "data_order": None}, "geometric")
+ONE_SHOT = NetworkGraph(3, {"reinit": None}, "one_shot")
+STEPWISE = NetworkGraph(3, {"reinit": None, "data_order": None}, "geometric")
 
 
 def test_what_depends_on_a_ticket():
@@ -494,6 +494,6 @@ def test_what_depends_on_a_ticket():
 
 def test_what_depends_on_a_ticket_can_be_read():
     every = "levels 1 to 3 and the controls of level 0"
-    assert described(0, STEPWISE.dependents(0)) == every
-    assert described(2, ONE_SHOT.dependents(2)) == "the controls of level 2"
-    assert described(3, Plan(3, {}, "geometric").dependents(3)) == ""
+    assert describe(0, STEPWISE.dependents(0)) == every
+    assert describe(2, ONE_SHOT.dependents(2)) == "the controls of level 2"
+    assert describe(3, NetworkGraph(3, {}, "geometric").dependents(3)) == ""

@@ -12,7 +12,8 @@ from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.runner import build_trainer
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.stability import LinearPath
-from tf_lottery.runs.run_directory import Record, RunDirectory
+from tf_lottery.runs.record import Record
+from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.training import Trainer
 
 _COPY = "data_order"

@@ -19,7 +19,8 @@ from tf_lottery.core.errors import UserError
 from tf_lottery.experiment import command, presets, runner, sweep
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.ticket import Ticket
-from tf_lottery.runs.run_directory import Record, RunDirectory, write_report
+from tf_lottery.runs.record import Record
+from tf_lottery.runs.run_directory import RunDirectory, write_report
 
 
 def write(run_dir: str | os.PathLike[str]) -> list[str]:

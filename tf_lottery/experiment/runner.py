@@ -22,7 +22,7 @@ from tf_lottery.experiment.optimizer import optimizer
 from tf_lottery.experiment.shard import Shard
 from tf_lottery.lottery import stability
 from tf_lottery.runs import executors, provenance, run_directory
-from tf_lottery.runs.network_plan import Name, Plan
+from tf_lottery.runs.network_graph import NetworkGraph, NetworkName
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.runs.scheduler import Scheduler
@@ -138,7 +138,7 @@ def run_experiment(
         progress = Progress(steps, verbose, looks.last)
         stack.callback(progress.close)
         if shard.count > 1:
-            progress.say(shard.text(looks.last))
+            progress.write(shard.text(looks.last))
         captured = _steps(checkpoint_steps, trainer)
         scheduler = Scheduler(trainer, directory, rewind, progress, captured)
 
@@ -153,20 +153,20 @@ def run_experiment(
                     searches[r].replicate_search(scheduler, trainer, r)
                     for r in every
                 )
-                scheduler.settle(replicate_searches, executor, order)
+                scheduler.find_rewind_step(replicate_searches, executor, order)
                 scheduler.run(replicate_searches, executor)
 
         run(own)
         if looks.is_sequential and not judged(directory).is_settled:
             more = range(looks.first, looks.last)
-            progress.say(
+            progress.write(
                 f"{looks.first} replicates do not decide: {len(more)} more."
             )
-            progress.expect(len(more) * searches[0].networks * trainer.steps)
+            progress.add_steps(len(more) * searches[0].networks * trainer.steps)
             run(more)
         diverged = _all_diverged(config, directory)
         if isinstance(executor, executors.MultiWorkerExecutor):
-            executor.end_with(diverged)
+            executor.set_result(diverged)
     _require_trained(diverged)
     return directory
 
@@ -235,7 +235,7 @@ def open_run(
     if run_directory.is_run(run_dir):
         begun = RunDirectory.open(run_dir).replicates
         config.looks.require_continues(begun, str(run_dir))
-    return RunDirectory(
+    return RunDirectory.open_or_create(
         run_dir, determines, metadata, reusable_runs, leases, config.replicates
     )
 
@@ -266,16 +266,18 @@ def unfinished(config: Config, directory: RunDirectory) -> list[int]:
     A network that diverged is none of these, nor is what depends on it.
     """
     variants = controls.variants(config.controls)
-    plan = Plan(config.levels, variants, config.schedule)
-    done: dict[int, set[Name]] = {r: set() for r in range(config.looks.last)}
+    graph = NetworkGraph(config.levels, variants, config.schedule)
+    done: dict[int, set[NetworkName]] = {
+        r: set() for r in range(config.looks.last)
+    }
     for row in directory.rows():
         place = row["level"], row["variant"]
         done.setdefault(row["replicate"], set()).add(place)
     for network in directory.diverged():
         place = network.level, network.variant
         own = done.setdefault(network.replicate, set())
-        own |= {place, *plan.dependents(*place)}
-    return [r for r in range(config.looks.last) if plan.networks - done[r]]
+        own |= {place, *graph.dependents(*place)}
+    return [r for r in range(config.looks.last) if graph.networks - done[r]]
 
 
 def prepare(

@@ -164,7 +164,9 @@ def run_sweep(
         while left:
             # Workers on several hosts come to the runs in one order.
             near = left[:1] if strategies.has_workers(strategy) else left
-            free = next((label for label in near if leases.take(label)), None)
+            free = next(
+                (label for label in near if leases.acquire(label)), None
+            )
             label = free or left[0]
             left.remove(label)
             if verbose:
@@ -250,4 +252,8 @@ def _axes(label: str) -> list[str]:
 
 def members(run_dir: str | os.PathLike[str]) -> dict[str, RunDirectory]:
     """Returns the runs of a sweep by label; none if it is no sweep."""
-    return {} if run_directory.is_run(run_dir) else run_directory.runs(run_dir)
+    return (
+        {}
+        if run_directory.is_run(run_dir)
+        else run_directory.find_runs(run_dir)
+    )

@@ -1,1 +1,1 @@
-"""Runs: what is trained, by whom, in which order, and where it is kept."""
+"""Runs: scheduling, executors and storage of trained networks."""

@@ -18,14 +18,14 @@ class Progress:
     notebook, which would keep every state of a bar, gets a line a minute.
 
     Args:
-        steps: Steps of the whole run.
+        steps: Training steps of the whole run.
         verbose: Whether to show anything.
-        replicates: How many there are; of one alone nobody need be told.
-        evaluated: Called with the replicate, a ticket, the step and the
-            figures of each evaluation.
-        every: Seconds between the lines that stand for the bar.
-        settles: Seconds of training after which the time of the whole run is
-            estimated, and said if it is more than a minute.
+        replicates: Number of replicates, >= 1. With 1, lines do not name it.
+        on_evaluation: Called with the replicate, the ticket, the step and the
+            metrics of each evaluation.
+        line_interval: Seconds between the lines that replace the bar.
+        estimate_after: Seconds of training after which the time of the whole
+            run is estimated, and shown if it is more than a minute.
     """
 
     def __init__(
@@ -33,17 +33,19 @@ class Progress:
         steps: int,
         verbose: bool = True,
         replicates: int = 1,
-        evaluated: Callable[[int, Ticket, int, Mapping[str, float]], None]
+        on_evaluation: Callable[[int, Ticket, int, Mapping[str, float]], None]
         | None = None,
-        every: float = 60.0,
-        settles: float = 5.0,
+        line_interval: float = 60.0,
+        estimate_after: float = 5.0,
     ) -> None:
-        self._evaluated = evaluated
+        self._on_evaluation = on_evaluation
         self._verbose, self._replicates = verbose, replicates
+        # Replicate, level and variant to the step of its training.
         self._steps: dict[tuple[int, int, str], int] = {}
-        self._done, self._every, self._said = 0, every, time.monotonic()
-        self._settles: float | None = settles
-        self._began: float | None = None
+        self._done = 0  # steps that this process took
+        self._line_interval, self._last_line = line_interval, time.monotonic()
+        self._estimate_after: float | None = estimate_after
+        self._start: float | None = None
         self._bar = tqdm.tqdm(
             total=steps,
             unit=" steps",
@@ -58,67 +60,87 @@ class Progress:
         replicate: int,
         ticket: Ticket,
         step: int,
-        figures: Mapping[str, float],
+        metrics: Mapping[str, float],
     ) -> None:
-        """Says that the training of a network reached a step.
+        """Shows that the training of a network reached a step.
 
-        The first step told of is where training begins, or goes on from.
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket in training.
+            step: The step, >= 0. The first call gives the step at which
+                training starts or resumes.
+            metrics: The metrics of the latest evaluation, or none.
         """
-        name = replicate, ticket.level, ticket.variant
-        if name not in self._steps:
-            # Steps not taken now must not count as fast ones.
+        network = replicate, ticket.level, ticket.variant
+        if network not in self._steps:
+            # Steps of an earlier process must not count as fast ones.
             self._bar.total -= step
-            self._bar.set_description(self._named(replicate, ticket))
+            self._bar.set_description(self._label(replicate, ticket))
             self._bar.refresh()
         else:
-            self._done += step - self._steps[name]
-            self._bar.update(step - self._steps[name])
-        self._steps[name] = step
+            self._done += step - self._steps[network]
+            self._bar.update(step - self._steps[network])
+        self._steps[network] = step
         self._estimate()
-        if self._evaluated and figures:
-            self._evaluated(replicate, ticket, step, figures)
-        if "validation_loss" in figures:
+        if self._on_evaluation and metrics:
+            self._on_evaluation(replicate, ticket, step, metrics)
+        if "validation_loss" in metrics:
             self._bar.set_postfix_str(
-                f"validation loss {figures['validation_loss']:.4f}"
+                f"validation loss {metrics['validation_loss']:.4f}"
             )
-        if self._bar.disable and time.monotonic() - self._said >= self._every:
-            where = f"{self._named(replicate, ticket)}  step {step:>7,}"
+        elapsed = time.monotonic() - self._last_line
+        if self._bar.disable and elapsed >= self._line_interval:
+            label = f"{self._label(replicate, ticket)}  step {step:>7,}"
             share = min(1, self._done / max(1, self._bar.total))
-            self.say(f"{where}  {share:.0%} of the run's steps")
+            self.write(f"{label}  {share:.0%} of the run's steps")
 
     def _estimate(self) -> None:
-        """Says once how long the run will take, as soon as that is known."""
+        """Shows once how long the run will take, as soon as that is known."""
         now = time.monotonic()
-        if self._began is None:
-            self._began = now
-        if self._settles is None or now - self._began < self._settles:
+        if self._start is None:
+            self._start = now
+        elapsed = now - self._start
+        if self._estimate_after is None or elapsed < self._estimate_after:
             return
-        if not self._done or now == self._began:
+        if not self._done or not elapsed:
             return
-        self._settles = None
-        rate = self._done / (now - self._began)
+        self._estimate_after = None
+        rate = self._done / elapsed
         minutes = (self._bar.total - self._done) / rate / 60
         if minutes > 1:
-            self.say(
+            self.write(
                 f"At {rate:,.0f} steps a second this takes about "
                 f"{minutes:,.0f} minutes more. Fewer levels, controls, "
                 "replicates or epochs take less."
             )
 
-    def kept(
+    def restored(
         self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
     ) -> None:
-        """Says that a network was trained earlier."""
+        """Shows that a network was trained earlier.
+
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket that was trained.
+            metrics: The metrics of its training.
+        """
         self._bar.total -= metrics["steps"]
         self._bar.refresh()
-        self._write(replicate, ticket, metrics, "kept from before")
+        line = self._line(replicate, ticket, metrics)
+        self.write(f"{line}  kept from before")
 
-    def end(
+    def trained(
         self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
     ) -> None:
-        """Says what a network came to."""
-        seconds = f"{metrics['seconds']:.1f} s"
-        self._write(replicate, ticket, metrics, seconds)
+        """Shows that a network is trained.
+
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket that was trained.
+            metrics: The metrics of its training.
+        """
+        line = self._line(replicate, ticket, metrics)
+        self.write(f"{line}  {metrics['seconds']:.1f} s")
 
     def diverged(
         self,
@@ -127,69 +149,68 @@ class Progress:
         outcome: Diverged,
         untrained: str = "",
     ) -> None:
-        """Says that a network diverged, and what will be missing for it.
+        """Shows that a network diverged, and what is not trained therefore.
 
         Args:
-            replicate: The replicate it belongs to.
-            ticket: What was trained.
-            outcome: How it ended.
-            untrained: Which networks are not trained because of it.
+            replicate: The replicate, >= 0.
+            ticket: The ticket that was trained.
+            outcome: How its training diverged.
+            untrained: The networks that are not trained because of it.
         """
         name = f"Level {ticket.level} {ticket.variant}"
         if self._replicates > 1:
             name += f" of replicate {replicate}"
         ends = f"Not trained because of it: {untrained or 'nothing else'}."
-        self.say(f"{name} diverged. {outcome} {ends}")
+        self.write(f"{name} diverged. {outcome} {ends}")
 
-    def expect(self, steps: int) -> None:
-        """Says that there is more to do than was known, or less: < 0."""
+    def add_steps(self, steps: int) -> None:
+        """Changes the number of steps of the whole run.
+
+        Args:
+            steps: How many more there are; negative, if there are fewer.
+        """
         self._bar.total += steps
         self._bar.refresh()
 
-    def say(self, line: str) -> None:
-        """Says something in a line of its own."""
-        self._said = time.monotonic()
+    def write(self, line: str) -> None:
+        """Shows a line.
+
+        Args:
+            line: The text, without a line break.
+        """
+        self._last_line = time.monotonic()
         if self._verbose:
             self._bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Ends the bar."""
         self._bar.close()
 
-    def _write(
-        self,
-        replicate: int,
-        ticket: Ticket,
-        metrics: Mapping[str, Any],
-        how: str,
-    ) -> None:
-        self.say(f"{self._line(replicate, ticket, metrics)}  {how}")
-
-    def _named(self, replicate: int, ticket: Ticket) -> str:
-        name = f"level {ticket.level:>2}  {ticket.variant:<8}"
+    def _label(self, replicate: int, ticket: Ticket) -> str:
+        label = f"level {ticket.level:>2}  {ticket.variant:<8}"
         several = self._replicates > 1
-        return f"replicate {replicate}  {name}" if several else name
+        return f"replicate {replicate}  {label}" if several else label
 
     def _line(
         self, replicate: int, ticket: Ticket, metrics: Mapping[str, Any]
     ) -> str:
-        parts = [self._named(replicate, ticket)]
+        parts = [self._label(replicate, ticket)]
         parts.append(f"density {100 * ticket.density:6.2f} %")
         if "early_stop_step" in metrics:
             parts.append(f"early stop {metrics['early_stop_step']:>7,}")
-        return "  ".join([*parts, *_told(metrics)])
+        return "  ".join([*parts, *_deciding_metric(metrics)])
 
 
-def _told(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns the deciding metric as text: on test data, else on validation."""
+def _deciding_metric(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the deciding metric on test data, else on validation data."""
     metric = metrics.get("deciding_metric", "accuracy")
     for split in ("test", "validation"):
         for when in ("_at_early_stop", ""):
             value = metrics.get(f"{split}_{metric}{when}")
             if value is None:
                 continue
-            told = f"{value:.4g}"
-            if metric != "loss":
-                told = f"{100 * value:.2f} %"
-            return [f"{split} {metric.replace('_', ' ')} {told}"]
+            text = (
+                f"{value:.4g}" if metric == "loss" else f"{100 * value:.2f} %"
+            )
+            return [f"{split} {metric.replace('_', ' ')} {text}"]
     return []

@@ -1,4 +1,4 @@
-"""This module knows how to write down what determines a run, or ran it."""
+"""Provenance of a run: versions, hardware, and settings as JSON."""
 
 import contextlib
 import dataclasses
@@ -16,22 +16,26 @@ import tensorflow as tf
 
 
 def digest(text: str | None) -> str | None:
-    """Returns SHA-256 of a text; None of None."""
+    """Returns the SHA-256 of a text, or None for None.
+
+    Args:
+        text: The text.
+    """
     return text and hashlib.sha256(text.encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
     """Returns the versions of the packages that the results depend on."""
     names = ("tf-lottery", "tensorflow", "keras", "numpy")
-    found = {}
+    installed = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def hardware() -> dict[str, str | int]:
-    """Returns what this process computes on: processor, cores, GPUs."""
+    """Returns the hardware of this process: processor, cores, GPUs."""
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
@@ -44,7 +48,7 @@ def hardware() -> dict[str, str | int]:
 
 
 def _processor() -> str:
-    """Returns the processor's name; Linux knows it better than Python."""
+    """Returns the processor's name, which Linux knows better than Python."""
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
             name, _, value = line.partition(":")
@@ -53,22 +57,28 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def described(thing: Any) -> Any:
-    """Returns a setting, an object or a function too, as JSON holds it."""
-    if thing is None or isinstance(thing, str):
-        return thing
-    if isinstance(thing, Mapping):
-        return {str(key): described(value) for key, value in thing.items()}
-    if isinstance(thing, (list, tuple)):
-        return [described(value) for value in thing]
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        fields = dataclasses.fields(thing)
-        return [described(getattr(thing, f.name)) for f in fields]
-    if hasattr(thing, "get_config"):
-        serialized = keras.saving.serialize_keras_object(thing)
-        # Keras counts objects per process in their names.
+def to_json(value: Any) -> Any:
+    """Returns a setting as JSON can hold it.
+
+    Args:
+        value: Any setting: also a Keras object, which is serialized; a
+            function, which becomes its qualified name; a dataclass, which
+            becomes a list of its fields.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return [to_json(getattr(value, field.name)) for field in fields]
+    if hasattr(value, "get_config"):
+        serialized = keras.saving.serialize_keras_object(value)
+        # Keras numbers names within a process.
         serialized["config"].pop("name", None)
         return json.loads(json.dumps(serialized, default=str))
-    if callable(thing):
-        return f"{thing.__module__}.{thing.__qualname__}"
-    return thing
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value

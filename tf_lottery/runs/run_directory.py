@@ -1,268 +1,229 @@
-"""This module knows the files of a run directory, and nobody else does.
+"""Run directories: the trained networks of a run, on a disk or in a bucket."""
 
-::
-
-  config.json                     what determines the run; and versions
-  results.csv                     one row per trained network
-  rewind.json                     how the first stable step was found, if it was
-  report.html, figures/           drawn from the records
-  replicate_0/theta_0/            θ0, and θk, as TensorFlow checkpoints
-  replicate_0/level_3/line.json   what lies between a ticket and its copy
-  replicate_0/level_3/.ticket.unfinished/    where a training under way is
-  .leases/                        which process trains what
-  replicate_0/level_3/ticket/     of each trained network, by level and variant:
-      ticket                      its ticket file
-      trained                     its trained weights; what it classified right
-      record.json                 figures, learning curve, digests
-  replicate_0/level_3/reinit/     of a network that diverged, in place of these:
-      diverged.json               when its loss became nan, digests
-
-Whatever is there is whole: files and folders are written beside their place
-and renamed into it. So any number of processes work on one directory.
-
-A run directory may lie in a bucket: the same files, of which each process has
-a temporary copy. It brings what it looks for, and puts what it writes.
-"""
-
-import contextlib
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from tf_lottery.core.errors import MissingFileError, UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.core.storage import array_file, object_store
 from tf_lottery.core.storage.leases import Leases
-from tf_lottery.core.storage.object_store import Bucket, BucketError
+from tf_lottery.core.storage.object_store import BucketError
 from tf_lottery.lottery.ticket import Ticket
-from tf_lottery.lottery.ticket_file import pack, unpack
-from tf_lottery.training import Diverged, TrainingResult
-from tf_lottery.training.state import digest
-
-COLUMNS = (
-    "preset",
-    "replicate",
-    "level",
-    "variant",
-    "density",
-    "weights_kept",
-    "steps",
-    "early_stop_step",
-    "validation_loss_at_early_stop",
-    "validation_accuracy_at_early_stop",
-    "test_accuracy_at_early_stop",
-    "test_accuracy",
-    "train_accuracy",
-    "seconds",
+from tf_lottery.lottery.ticket_file import unpack
+from tf_lottery.runs import layout, network_files
+from tf_lottery.runs.record import (
+    DivergedNetwork,
+    Record,
+    diverged_json,
+    sort_key,
+    start_fingerprint,
 )
-"""The columns of results.csv."""
+from tf_lottery.runs.results import Results, Row
+from tf_lottery.runs.run_files import RunFiles, as_json
+from tf_lottery.training import Diverged, TrainingResult
 
-# Folder, and what changes with its record, to its row of results.csv.
-Rows = dict[tuple[pathlib.Path, object], Mapping[str, Any]]
-
-_RECORD = "record.json"  # the last file of a trained network's
-_RECORDS = "replicate_*/level_*/*/record.json"
-_DIVERGED = "diverged.json"  # in place of a record
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """What is known of one trained network.
-
-    Attributes:
-        replicate: Which replicate it belongs to.
-        level: Its level.
-        variant: `"ticket"` or the control's name.
-        row: Its row of results.csv.
-        curve: Column to values over its evaluations.
-        digests: SHA-256 of what it started from and of what it made.
-        per_example: `"validation"`, `"test"` to the deciding metric of each
-            example at early stop, bool or float32 `[examples]`.
-    """
-
-    replicate: int
-    level: int
-    variant: str
-    row: Mapping[str, Any]
-    curve: Mapping[str, list[float]]
-    digests: Mapping[str, str]
-    per_example: Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class DivergedNetwork:
-    """What is known of one network whose training diverged.
-
-    Attributes:
-        replicate: Which replicate it belongs to.
-        level: Its level.
-        variant: `"ticket"` or the control's name.
-        outcome: When its loss became nan or infinite.
-    """
-
-    replicate: int
-    level: int
-    variant: str
-    outcome: Diverged
-
-    @property
-    def step(self) -> int:
-        """The first step at which the loss was seen not to be finite."""
-        return self.outcome.last
+_Loaded = TypeVar("_Loaded")
 
 
 class RunDirectory:
-    """A directory that holds a run, new or begun earlier.
+    """A directory that holds the trained networks of a run.
+
+    `RunDirectory.open` opens a run to read it, `RunDirectory.open_or_create`
+    to train it. Any number of processes can work on one directory.
 
     Args:
-        path: The directory; made if it is not there. Or an address in a
-            bucket, `gs://bucket/folder`.
-        fingerprint: What determines the results. A directory that was begun
-            with another identity is refused.
-        metadata: What else is worth knowing: the preset's name, versions.
-        reusable_runs: Runs whose networks are trained in the same way: what
-            they keep is taken over where this run asks for the same.
-        leases: Who trains what, of this run and its siblings. None: of this
-            run, in a folder of its own.
-        replicates: How many replicates the run is planned for, and judged at:
-            a number, or two such as `"5:8"`.
+        files: The files of the directory.
+        config: The content of config.json.
+        reusable_runs: Runs whose networks are trained in the same way. A
+            network that this run needs and one of these has is copied.
+        leases: The leases on the training of networks. None: those of this
+            run alone.
 
     Attributes:
-        path: The directory; of one in a bucket, what this process has of it.
+        path: The directory; of one in a bucket, this process's local copy.
         address: The directory, or its address in a bucket.
-        config: What its config.json holds.
+        config: The content of config.json.
+        leases: The leases on the training of networks.
 
     Raises:
-        ValueError: The directory holds another run or other files, or cannot
-            be written. It is left as it was.
-        BucketError: The bucket is not there, not permitted, or out of reach.
-            Every method may raise it.
+        BucketError: The bucket does not exist, is not permitted, or does not
+            answer. Every method may raise it.
     """
 
     def __init__(
         self,
+        files: RunFiles,
+        config: Mapping[str, Any],
+        reusable_runs: "Sequence[RunDirectory]" = (),
+        leases: Leases | None = None,
+    ) -> None:
+        self.path, self.address = files.path, files.address
+        self.config = config
+        self.leases = leases or Leases(f"{self.address}/{layout.LEASES}")
+        self._files, self._results = files, Results(files)
+        self._reusable_runs = tuple(reusable_runs)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "RunDirectory":
+        """Returns an existing run directory.
+
+        Args:
+            path: The directory, or its address in a bucket,
+                `gs://bucket/folder`.
+
+        Raises:
+            ValueError: It holds no run.
+        """
+        files = RunFiles(path)
+        config = _read_config(files)
+        if config is None:
+            files.is_empty()  # Raises if there is no such bucket.
+            raise _no_run(files)
+        return cls(files, config)
+
+    @classmethod
+    def open_or_create(
+        cls,
         path: str | os.PathLike[str],
         fingerprint: Mapping[str, Any],
         metadata: Mapping[str, Any],
         reusable_runs: "Sequence[RunDirectory]" = (),
         leases: Leases | None = None,
         replicates: int | str = 1,
-    ) -> None:
-        self._siblings = tuple(reusable_runs)
-        self._lie_in(path)
-        self.leases = leases or Leases(f"{self.address}/.leases")
-        config = {
+    ) -> "RunDirectory":
+        """Returns a run directory, after creating it if it does not exist.
+
+        Args:
+            path: The directory, or its address in a bucket,
+                `gs://bucket/folder`.
+            fingerprint: Everything that determines the results, as JSON
+                holds it.
+            metadata: Further facts about the run, as JSON holds them: the
+                preset's name, versions.
+            reusable_runs: Runs whose networks are trained in the same way. A
+                network that this run needs and one of these has is copied.
+            leases: The leases on the training of networks. None: those of
+                this run alone.
+            replicates: The number of replicates that the run is planned for:
+                a number >= 1, or two such as `"5:8"`.
+
+        Raises:
+            ValueError: The directory holds a run with another fingerprint,
+                or other files, or cannot be written. It is left as it was.
+        """
+        files = RunFiles(path)
+        new = {
             "fingerprint": dict(fingerprint),
             "metadata": dict(metadata),
             "replicates": replicates,
         }
-        # As JSON gives it back, so that old and new compare.
-        config = json.loads(json.dumps(config))
+        # As it is read back, so that old and new can be compared.
+        new = json.loads(json.dumps(new))
         try:
-            self._begin(config)
-            # A killed process may have kept a network and not its row.
-            self._write_results()
+            config = _write_config(files, new)
+            directory = cls(files, config, reusable_runs, leases)
+            # A killed process may have saved a network and not its row.
+            directory._results.write()
         except BucketError:
             raise
         except OSError as error:
             raise UserError(
-                f"Cannot write to {self.address!r}: {error.strerror}. "
+                f"Cannot write to {files.address!r}: {error.strerror}. "
                 "Choose another run directory."
             ) from None
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "RunDirectory":
-        """Returns the run directory that is there.
-
-        Raises:
-            ValueError: There is none.
-        """
-        directory = cls.__new__(cls)
-        directory._lie_in(path)
-        directory._siblings = ()
-        file = directory._bring("config.json")
-        if directory._bucket and not file.exists():
-            directory._bucket.is_empty()  # Or it says that there is no bucket.
-        directory.config = _read_config(file, directory.address)
         return directory
-
-    def _lie_in(self, path: str | os.PathLike[str]) -> None:
-        self._bucket = object_store.of(path)
-        self.path = (
-            self._bucket.local_copy() if self._bucket else pathlib.Path(path)
-        )
-        self.address = self._bucket.address if self._bucket else str(self.path)
-        self._rows: Rows = {}
 
     @property
     def replicates(self) -> int | str:
         """The number of replicates that the run is planned for.
 
-        5, or `"5:8"`, as `analysis.looks` takes it.
+        It is a number such as 5, or two such as `"5:8"`: three more follow if
+        the first five are not decisive.
         """
         settings = self.config["metadata"].get("settings", {})
         return self.config.get("replicates", settings.get("replicates", 1))
 
-    def checkpoint(self, replicate: int, step: int) -> pathlib.Path:
-        """Returns the prefix of the checkpoint of θ at a step."""
-        return self._replicate(replicate) / f"theta_{step}" / "checkpoint"
+    def has_checkpoint(self, replicate: int, step: int) -> bool:
+        """Returns whether θ of a step exists, here or in a reusable run.
 
-    def find_checkpoint(self, replicate: int, step: int) -> bool:
-        """Returns whether θ of that step is kept; takes over a sibling's."""
-        prefix = self.checkpoint(replicate, step)
-        folder, last = prefix.parent, f"{prefix.name}.index"
-        self._bring_folder(folder, last)
-        for sibling in self._siblings:
+        Args:
+            replicate: The replicate, >= 0.
+            step: The step, >= 0.
+        """
+        name = layout.checkpoint_folder(replicate, step)
+        marker = layout.CHECKPOINT_INDEX
+        folder = self._files.folder(name, marker)
+        for run in self._reusable_runs:
             if folder.exists():
                 break
-            theirs = sibling.checkpoint(replicate, step).parent
-            sibling._bring_folder(theirs, last)
-            if theirs.exists():
-                _copy_folder(theirs, folder, lambda: False)
-                self._put_checkpoint(prefix, is_first=True)
+            source = run._files.folder(name, marker)
+            if source.exists():
+                self._files.create_folder(name, _copy_of(source), marker)
         return folder.exists()
 
     def save_checkpoint(
         self, replicate: int, step: int, write: Callable[[pathlib.Path], None]
     ) -> None:
-        """Keeps θ of a step; `write` writes the checkpoint at a prefix.
+        """Saves θ of a step.
 
-        θ0 is what it was first: others may have begun with it.
+        A θ0 that exists is kept: other processes may have started from it.
+
+        Args:
+            replicate: The replicate, >= 0.
+            step: The step, >= 0.
+            write: Writes a TensorFlow checkpoint under the path prefix that
+                it is called with.
         """
-        prefix = self.checkpoint(replicate, step)
-        array_file.write_folder(
-            prefix.parent,
-            lambda beside: write(beside / prefix.name),
-            replaces=lambda: step > 0,
+        save = self._files.replace_folder if step else self._files.create_folder
+        save(
+            layout.checkpoint_folder(replicate, step),
+            lambda folder: write(folder / layout.CHECKPOINT),
+            layout.CHECKPOINT_INDEX,
         )
-        self._put_checkpoint(prefix, is_first=step == 0)
 
-    def _put_checkpoint(self, prefix: pathlib.Path, is_first: bool) -> None:
-        if self._bucket:
-            place, folder = self._bucket, prefix.parent
-            put = place.put_first if is_first else place.put_folder
-            put(self._name(folder), folder, f"{prefix.name}.index")
+    def load_checkpoint(
+        self, replicate: int, step: int, read: Callable[[pathlib.Path], _Loaded]
+    ) -> _Loaded:
+        """Returns what `read` returns for the checkpoint of θ of a step.
 
-    @property
-    def rewind(self) -> dict[str, Any] | None:
-        """How the step was found that tickets restart from, if it was."""
-        return self._json("rewind.json")
+        Args:
+            replicate: The replicate, >= 0.
+            step: A step, >= 0, for which `has_checkpoint` was true or
+                `save_checkpoint` was called.
+            read: Reads a TensorFlow checkpoint from a path prefix.
+        """
+        folder = self.path / layout.checkpoint_folder(replicate, step)
+        with self._files.errors_name_address():
+            return read(folder / layout.CHECKPOINT)
 
-    @rewind.setter
-    def rewind(self, found: dict[str, Any]) -> None:
-        self._keep_json("rewind.json", found)
+    def load_rewind(self) -> dict[str, Any] | None:
+        """Returns how the step to rewind to was found, if it was."""
+        return self._files.read_json(layout.REWIND)
 
-    def save(self, replicate: int, ticket: Ticket, run: TrainingResult) -> None:
-        """Keeps a trained network, and brings results.csv up to date."""
+    def save_rewind(self, content: Mapping[str, Any]) -> None:
+        """Saves how the step to rewind to was found.
+
+        Args:
+            content: The content of rewind.json: `"step"` and how it was found.
+        """
+        self._files.write(layout.REWIND, as_json(content))
+
+    def save(
+        self, replicate: int, ticket: Ticket, result: TrainingResult
+    ) -> None:
+        """Saves a trained network and updates results.csv.
+
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket that was trained.
+            result: The result of its training.
+        """
         row = {
             "preset": self.config["metadata"].get("preset", ""),
             "replicate": replicate,
@@ -270,449 +231,265 @@ class RunDirectory:
             "variant": ticket.variant,
             "density": ticket.density,
             "weights_kept": ticket.masks.kept,
-            **run.metrics,
+            **result.metrics,
         }
-        record = {
-            "row": row,
-            "digests": {
-                **started_from(ticket),
-                "trained": digest(run.trained),
-            },
-            "curve": {
-                key: [point[key] for point in run.curve]
-                for key in (run.curve[-1] if run.curve else ())
-            },
-        }
-        arrays = pack("weights", run.trained, ticket.masks)
-        # At the last step both are the same.
-        is_last = run.metrics.get("early_stop_step") == run.metrics["steps"]
-        best = {} if is_last or run.best is None else run.best
-        arrays |= pack("best", best, ticket.masks)
-        arrays |= pack("slots", run.slots, ticket.masks)
-        decisions = {
-            s: v for s, v in run.per_example.items() if v.dtype == bool
-        }
-        examples = {s: len(v) for s, v in decisions.items()}
-        arrays |= {f"correct/{s}": np.packbits(v) for s, v in decisions.items()}
-        arrays |= {
-            f"per_example/{s}": v
-            for s, v in run.per_example.items()
-            if s not in decisions
-        }
-
-        def write(folder: pathlib.Path) -> None:
-            ticket.save(folder / "ticket")
-            header = {"examples": examples}
-            array_file.write(folder / "trained", "trained", header, arrays)
-            _write_json(folder / _RECORD, record)
-
-        folder = self._network_folder(replicate, ticket.level, ticket.variant)
-        unfinished = self.unfinished(replicate, ticket)
-        array_file.write_folder(folder, write, unfinished)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if self._bucket:
-            self._bucket.remove(self._name(folder / _DIVERGED))
-            self._bucket.put_folder(self._name(folder), folder, _RECORD)
-            self._bucket.remove_folder(self._name(unfinished))
-        self._write_results()
+        self._replace_network(
+            replicate,
+            ticket,
+            lambda folder: network_files.write(folder, ticket, result, row),
+            layout.RECORD,
+            old_marker=layout.DIVERGED,
+        )
 
     def save_diverged(
         self, replicate: int, ticket: Ticket, outcome: Diverged
     ) -> None:
-        """Keeps that a network diverged, in place of what was kept of it."""
-        content = _as_json(
-            {
-                "replicate": replicate,
-                "level": ticket.level,
-                "variant": ticket.variant,
-                "first_step": outcome.first,
-                "last_step": outcome.last,
-                # JSON has neither nan nor infinity.
-                "loss": str(outcome.loss),
-                "digests": started_from(ticket),
-            }
+        """Saves that a network diverged, in place of an earlier result.
+
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket that was trained.
+            outcome: How its training diverged.
+        """
+        content = as_json(diverged_json(replicate, ticket, outcome))
+        self._replace_network(
+            replicate,
+            ticket,
+            lambda folder: array_file.write_bytes(
+                folder / layout.DIVERGED, content
+            ),
+            layout.DIVERGED,
+            old_marker=layout.RECORD,
         )
-        folder = self._network_folder(replicate, ticket.level, ticket.variant)
-        unfinished = self.unfinished(replicate, ticket)
-        array_file.write_folder(
-            folder,
-            lambda beside: array_file.write_bytes(beside / _DIVERGED, content),
-            unfinished,
+
+    def _replace_network(
+        self,
+        replicate: int,
+        ticket: Ticket,
+        write: Callable[[pathlib.Path], None],
+        marker: str,
+        old_marker: str,
+    ) -> None:
+        """Replaces a network's folder; removes what is left of its training."""
+        network = replicate, ticket.level, ticket.variant
+        name = layout.network_folder(*network)
+        unfinished = layout.unfinished_folder(*network)
+        self._files.replace_folder(
+            name, write, marker, scratch=unfinished, old_marker=old_marker
         )
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if self._bucket:
-            self._bucket.remove(self._name(folder / _RECORD))
-            self._bucket.write(self._name(folder / _DIVERGED), content)
-            self._bucket.remove_folder(self._name(unfinished))
-        self._write_results()
+        self._files.remove_folder(unfinished)
+        self._results.write()
 
     def load_diverged(self, replicate: int, ticket: Ticket) -> Diverged | None:
-        """Returns how the training of this very ticket diverged, if it did.
+        """Returns how the training of a ticket diverged, if it did.
 
-        If a sibling keeps it, it is taken over.
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket, with the very masks and starting state.
         """
-        own = self._divergence_of(replicate, ticket)
-        if own is not None:
-            return own
-        for sibling in self._siblings:
-            theirs = sibling._divergence_of(replicate, ticket)
-            if theirs is not None:
-                self.save_diverged(replicate, ticket, theirs)
-                return theirs
+        outcome = self._load_diverged(replicate, ticket)
+        if outcome is not None:
+            return outcome
+        for run in self._reusable_runs:
+            outcome = run._load_diverged(replicate, ticket)
+            if outcome is not None:
+                self.save_diverged(replicate, ticket, outcome)
+                return outcome
         return None
 
-    def _divergence_of(self, replicate: int, ticket: Ticket) -> Diverged | None:
-        cell = self._network_folder(replicate, ticket.level, ticket.variant)
-        content = self._json(self._name(cell / _DIVERGED))
-        if content is None or content["digests"] != started_from(ticket):
+    def _load_diverged(self, replicate: int, ticket: Ticket) -> Diverged | None:
+        name = layout.network_folder(replicate, ticket.level, ticket.variant)
+        content = self._files.read_json(f"{name}/{layout.DIVERGED}")
+        if content is None or content["digests"] != start_fingerprint(ticket):
             return None
-        return _diverged_network(content).outcome
+        return DivergedNetwork.from_json(content).outcome
 
     def diverged(self) -> list[DivergedNetwork]:
         """Returns the networks whose training diverged, in order.
 
-        They have no record and no row of results.csv.
+        They have no record and no row in results.csv.
         """
-        form = f"replicate_*/level_*/*/{_DIVERGED}"
-        if self._bucket:
-            files = self._bucket.files()
-            names = [n for n in files if pathlib.PurePath(n).match(form)]
-        else:
-            names = [self._name(path) for path in self.path.glob(form)]
-        contents = []
-        for name in names:
-            # Another process may be replacing it.
-            with contextlib.suppress(FileNotFoundError):
-                contents.append(self._json(name))
-        found = [content for content in contents if content is not None]
-        return [_diverged_network(c) for c in sorted(found, key=_order)]
+        contents = self._files.read_all(
+            self._files.versions(layout.DIVERGED_NETWORKS)
+        )
+        networks = [json.loads(content) for content in contents if content]
+        return [
+            DivergedNetwork.from_json(content)
+            for content in sorted(networks, key=sort_key)
+        ]
 
     def unfinished(self, replicate: int, ticket: Ticket) -> pathlib.Path:
-        """Returns the folder for what is kept while a ticket trains."""
-        cell = self._network_folder(replicate, ticket.level, ticket.variant)
-        return cell.with_name(f".{cell.name}.unfinished")
+        """Returns the folder of a ticket's checkpoints during training.
 
-    def bring_unfinished(self, replicate: int, ticket: Ticket) -> None:
-        """Brings what another process kept while the ticket was trained."""
-        if self._bucket:
-            folder = self.unfinished(replicate, ticket)
-            self._bucket.bring_new(self._name(folder), folder)
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket.
+        """
+        return self.path / _unfinished(replicate, ticket)
 
-    def put_unfinished(self, replicate: int, ticket: Ticket) -> None:
-        """Puts where others find it what is kept while the ticket trains."""
-        if self._bucket:
-            folder = self.unfinished(replicate, ticket)
-            self._bucket.put_new(self._name(folder), folder)
+    def download_unfinished(self, replicate: int, ticket: Ticket) -> None:
+        """Downloads the checkpoints that another process left of a training.
 
-    def leased_as(self, replicate: int, ticket: Ticket) -> str:
-        """Returns what a lease on the training of a ticket is called."""
-        told = json.dumps(started_from(ticket)).encode()
-        place = f"{replicate}-{ticket.level}-{ticket.variant}"
-        return f"{place}-{hashlib.sha256(told).hexdigest()[:12]}"
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket.
+        """
+        self._files.download_new(_unfinished(replicate, ticket))
+
+    def upload_unfinished(self, replicate: int, ticket: Ticket) -> None:
+        """Uploads the checkpoints of a training for other processes.
+
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket.
+        """
+        self._files.upload_new(_unfinished(replicate, ticket))
+
+    def lease_name(self, replicate: int, ticket: Ticket) -> str:
+        """Returns the name of the lease on a ticket's training.
+
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket.
+        """
+        fingerprint = json.dumps(start_fingerprint(ticket)).encode()
+        network = f"{replicate}-{ticket.level}-{ticket.variant}"
+        return f"{network}-{hashlib.sha256(fingerprint).hexdigest()[:12]}"
 
     def load(self, replicate: int, ticket: Ticket) -> TrainingResult | None:
-        """Returns the run that trained this very ticket, if it is kept.
+        """Returns the result of a ticket's training, if there is one.
 
-        If a sibling keeps it, it is taken over. Kept is what started from the
-        same masks and weights: of a level that came out differently, nothing
-        that follows from it is reused.
+        A result counts only if its training started from the same masks and
+        the same state. One of a reusable run is copied into this run.
+
+        Args:
+            replicate: The replicate, >= 0.
+            ticket: The ticket.
         """
-        folder = self._network_folder(replicate, ticket.level, ticket.variant)
-        record = self._record_of(replicate, ticket)
+        record = self._matching_record(replicate, ticket)
         if record is None:
-            record = self._taken_over(replicate, ticket)
+            record = self._copy_from_reusable(replicate, ticket)
         if record is None:
             return None
-        with self.naming():
-            _, arrays = array_file.read(folder / "trained", "trained")
-        names = [k for k in record.row if k not in COLUMNS[:6]]
-        points = zip(*record.curve.values(), strict=True)
-        return TrainingResult(
-            trained=unpack("weights", arrays, ticket.masks),
-            slots=unpack("slots", arrays, ticket.masks),
-            metrics={name: record.row[name] for name in names},
-            curve=tuple(
-                dict(zip(record.curve, p, strict=True)) for p in points
-            ),
-            per_example=record.per_example,
-            best=unpack("best", arrays, ticket.masks) or None,
-        )
+        name = layout.network_folder(replicate, ticket.level, ticket.variant)
+        with self._files.errors_name_address():
+            return network_files.read_result(self.path / name, ticket, record)
 
-    def _taken_over(self, replicate: int, ticket: Ticket) -> Record | None:
-        """Returns a sibling's record of this very training, kept here now."""
-        cell = replicate, ticket.level, ticket.variant
-        for sibling in self._siblings:
-            record = sibling._record_of(replicate, ticket)
-            if record is not None:
-                folder = self._network_folder(*cell)
-                _copy_folder(
-                    sibling._network_folder(*cell),
-                    folder,
-                    lambda: self._record_of(replicate, ticket) is None,
-                )
-                if self._bucket:
-                    self._bucket.put_folder(self._name(folder), folder, _RECORD)
-                self._write_results()
-                return record
-        return None
-
-    def _record_of(self, replicate: int, ticket: Ticket) -> Record | None:
-        """Returns the record of the training of this very ticket."""
-        folder = self._network_folder(replicate, ticket.level, ticket.variant)
-        self._bring_folder(folder, _RECORD)
-        if not (folder / _RECORD).exists():
+    def _matching_record(self, replicate: int, ticket: Ticket) -> Record | None:
+        """Returns the record of this very training, if there is one."""
+        name = layout.network_folder(replicate, ticket.level, ticket.variant)
+        folder = self._files.folder(name, layout.RECORD)
+        if not (folder / layout.RECORD).exists():
             return None
         record = self._record(folder)
-        started = started_from(ticket)
-        if any(record.digests.get(k) != v for k, v in started.items()):
+        fingerprint = start_fingerprint(ticket)
+        if any(record.digests.get(k) != v for k, v in fingerprint.items()):
             return None
         return record
+
+    def _copy_from_reusable(
+        self, replicate: int, ticket: Ticket
+    ) -> Record | None:
+        """Copies the network from a reusable run; returns its record."""
+        name = layout.network_folder(replicate, ticket.level, ticket.variant)
+        for run in self._reusable_runs:
+            record = run._matching_record(replicate, ticket)
+            if record is not None:
+                self._files.replace_folder(
+                    name,
+                    _copy_of(run.path / name),
+                    layout.RECORD,
+                    lambda: self._matching_record(replicate, ticket) is None,
+                )
+                self._results.write()
+                return record
+        return None
 
     def ticket(
         self, replicate: int, level: int, variant: str = "ticket"
     ) -> Ticket:
         """Returns a ticket of the run, with its trained weights.
 
+        Args:
+            replicate: The replicate, >= 0.
+            level: The level, >= 0.
+            variant: `"ticket"` or the control's name.
+
         Raises:
-            FileNotFoundError: The run has no such level.
+            FileNotFoundError: The run has no such network.
         """
-        folder = self._network_folder(replicate, level, variant)
-        self._bring_folder(folder, _RECORD)
-        if not (folder / _RECORD).exists():
+        name = layout.network_folder(replicate, level, variant)
+        folder = self._files.folder(name, layout.RECORD)
+        if not (folder / layout.RECORD).exists():
             raise MissingFileError(
                 f"{self.address!r} has no {variant} of replicate "
                 f"{replicate}, level {level}: results.csv lists what it has."
             )
-        with self.naming():
-            ticket = Ticket.load(folder / "ticket")
-            _, arrays = array_file.read(folder / "trained", "trained")
+        with self._files.errors_name_address():
+            ticket = Ticket.load(folder / layout.TICKET)
+            _, arrays = array_file.read(folder / layout.TRAINED, "trained")
         return dataclasses.replace(
             ticket,
             trained=unpack("weights", arrays, ticket.masks),
             best=unpack("best", arrays, ticket.masks) or None,
         )
 
+    def masks(self, replicate: int, level: int) -> Masks:
+        """Returns the masks of a ticket of the run.
+
+        Args:
+            replicate: The replicate, >= 0.
+            level: The level, >= 0.
+
+        Raises:
+            FileNotFoundError: The run has no such ticket.
+        """
+        name = layout.network_folder(replicate, level, "ticket")
+        folder = self._files.folder(name, layout.RECORD)
+        with self._files.errors_name_address():
+            return Ticket.load(folder / layout.TICKET).masks
+
     def line(self, replicate: int, level: int) -> dict[str, Any] | None:
-        """Returns what lies between a ticket and its copy, if it is kept."""
-        return self._json(f"replicate_{replicate}/level_{level}/line.json")
+        """Returns the linear path between a ticket and its copy, if saved.
+
+        Args:
+            replicate: The replicate, >= 0.
+            level: The level, >= 0.
+        """
+        return self._files.read_json(layout.linear_path(replicate, level))
 
     def save_line(
         self, replicate: int, level: int, content: Mapping[str, Any]
     ) -> None:
-        """Keeps what lies between a ticket and its copy."""
-        name = f"replicate_{replicate}/level_{level}/line.json"
-        self._keep_json(name, content)
+        """Saves the linear path between a ticket and its copy.
 
-    def masks(self, replicate: int, level: int) -> Masks:
-        """Returns the masks of a ticket of the run.
-
-        Raises:
-            FileNotFoundError: The run has no such level.
+        Args:
+            replicate: The replicate, >= 0.
+            level: The level, >= 0.
+            content: The content of line.json.
         """
-        folder = self._network_folder(replicate, level, "ticket")
-        self._bring_folder(folder, _RECORD)
-        with self.naming():
-            return Ticket.load(folder / "ticket").masks
+        name = layout.linear_path(replicate, level)
+        self._files.write(name, as_json(content))
 
     def records(self) -> list[Record]:
-        """Returns the records of all networks trained so far."""
-        self._bring_cells()
-        found = [self._record(folder) for folder in self._network_folders()]
-        return sorted(found, key=lambda record: _order(record.row))
+        """Returns the records of all networks trained so far, in order."""
+        folders = self._files.folders(layout.RECORDS)
+        records = [self._record(folder) for folder in folders]
+        return sorted(records, key=lambda record: sort_key(record.row))
 
-    def rows(self) -> list[Mapping[str, Any]]:
+    def rows(self) -> list[Row]:
         """Returns the rows of results.csv, of all networks trained so far."""
-        self._rows = self._read_rows()
-        return sorted(self._rows.values(), key=_order)
-
-    def _write_results(self) -> None:
-        """Brings results.csv up to date with what all processes keep."""
-        written = None
-        # Again if another process kept something in the meantime: whoever
-        # writes last has seen everything.
-        while written != (rows := self._read_rows()):
-            self._rows = written = rows
-            text = io.StringIO()
-            writer = csv.DictWriter(
-                text, COLUMNS, extrasaction="ignore", lineterminator="\n"
-            )
-            writer.writeheader()
-            writer.writerows(sorted(rows.values(), key=_order))
-            self._keep("results.csv", text.getvalue().encode())
-
-    def _read_rows(self) -> Rows:
-        if self._bucket:
-            return self._rows_in(self._bucket)
-        rows: Rows = {}
-        for folder in self._network_folders():
-            record = folder / _RECORD
-            # Another process may be replacing it.
-            with contextlib.suppress(FileNotFoundError):
-                place = folder, record.stat().st_mtime_ns
-                known = self._rows.get(place)
-                rows[place] = known or _read_json(record)["row"]
-        return rows
-
-    def _rows_in(self, place: Bucket) -> Rows:
-        """Returns the rows of all records in a bucket, of which one is read.
-
-        Those that are known are not asked for again.
-        """
-        stamps = {
-            (self.path / name).parent: stamp
-            for name, stamp in self._records_in(place).items()
-        }
-
-        def row(found: tuple[pathlib.Path, str]) -> Mapping[str, Any] | None:
-            if found in self._rows:
-                return self._rows[found]
-            content = place.read(self._name(found[0] / _RECORD))
-            return json.loads(content)["row"] if content else None
-
-        rows = object_store.each(row, stamps.items())
-        read = zip(stamps.items(), rows, strict=True)
-        return {found: row for found, row in read if row is not None}
-
-    def _records_in(self, place: Bucket) -> dict[str, str]:
-        """Returns what tells the states of all records in a bucket apart."""
-        return {
-            name: stamp
-            for name, stamp in place.files().items()
-            if pathlib.PurePath(name).match(_RECORDS)
-        }
-
-    def _bring_cells(self) -> None:
-        """Brings all trained networks, if they lie in a bucket."""
-        if not self._bucket:
-            return
-        there = self._records_in(self._bucket)
-        here = {
-            self._name(folder / _RECORD): object_store.md5(
-                (folder / _RECORD).read_bytes()
-            )
-            for folder in self._network_folders()
-        }
-        differ = [
-            self.path / name
-            for name in here.keys() | there.keys()
-            if here.get(name) != there.get(name)
-        ]
-        object_store.each(
-            lambda f: self._bring_folder(f.parent, _RECORD), differ
-        )
-
-    def _bring_folder(self, folder: pathlib.Path, last: str) -> None:
-        """Makes a folder what it is in the bucket, if it lies in one."""
-        if self._bucket:
-            self._bucket.bring_folder(self._name(folder), folder, last)
-
-    def _bring(self, name: str) -> pathlib.Path:
-        """Returns the path of a file, brought if it lies in a bucket."""
-        path = self.path / name
-        if self._bucket:
-            self._bucket.bring(name, path)
-        return path
-
-    def _json(self, name: str) -> dict[str, Any] | None:
-        """Returns what a file holds, if it is kept."""
-        path = self._bring(name)
-        return _read_json(path) if path.exists() else None
-
-    def _keep_json(self, name: str, content: Any) -> None:
-        self._keep(name, _as_json(content))
-
-    def _keep(self, name: str, content: bytes) -> None:
-        array_file.write_bytes(self.path / name, content)
-        if self._bucket:
-            self._bucket.write(name, content)
-
-    def _name(self, path: pathlib.Path) -> str:
-        return path.relative_to(self.path).as_posix()
-
-    @contextlib.contextmanager
-    def naming(self) -> Iterator[None]:
-        """Has errors name the address, and not what this process has of it."""
-        try:
-            yield
-        except (FileNotFoundError, ValueError) as error:
-            if not self._bucket:
-                raise
-            is_missing = isinstance(error, FileNotFoundError)
-            kind = FileNotFoundError if is_missing else ValueError
-            text = str(error).replace(str(self.path), self.address)
-            raise kind(text) from None
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        # Looked for in this order: a run begins with its config.json.
-        holds_any = self._holds_any()
-        file = self._bring("config.json")
-        if file.exists():
-            self.config = _read_config(file, self.address)
-            _require_same(
-                self.address, self.config["fingerprint"], config["fingerprint"]
-            )
-        elif holds_any:
-            raise UserError(
-                f"{self.address!r} is not empty and holds no run. Choose "
-                "another run directory."
-            )
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.config = config
-        self.config |= {k: config[k] for k in ("metadata", "replicates")}
-        self._keep_json("config.json", self.config)
-
-    def _holds_any(self) -> bool:
-        """Returns whether there is anything but a run that just begins."""
-        if self._bucket:
-            return not self._bucket.is_empty()
-        return self.path.is_dir() and any(
-            not path.name.startswith(".config.json.")
-            for path in self.path.iterdir()
-        )
-
-    def _replicate(self, replicate: int) -> pathlib.Path:
-        return self.path / f"replicate_{replicate}"
-
-    def _network_folder(
-        self, replicate: int, level: int, variant: str
-    ) -> pathlib.Path:
-        return self._replicate(replicate) / f"level_{level}" / variant
-
-    def _network_folders(self) -> list[pathlib.Path]:
-        return [
-            path.parent
-            for path in self.path.glob("replicate_*/level_*/*/record.json")
-            # A killed process may have left a folder half written.
-            if not path.parent.name.startswith(".")
-        ]
+        return self._results.rows()
 
     def _record(self, folder: pathlib.Path) -> Record:
-        content = _read_json(folder / "record.json")
-        with self.naming():
-            header, arrays = array_file.read(folder / "trained", "trained")
-        per_example = {
-            split: np.unpackbits(
-                arrays[f"correct/{split}"], count=count
-            ).astype(bool)
-            for split, count in header["examples"].items()
-        }
-        per_example |= {
-            key.removeprefix("per_example/"): array
-            for key, array in arrays.items()
-            if key.startswith("per_example/")
-        }
-        row = content["row"]
-        cell = row["replicate"], row["level"], row["variant"]
-        return Record(
-            *cell, row, content["curve"], content["digests"], per_example
-        )
+        with self._files.errors_name_address():
+            return network_files.read_record(folder)
 
 
 def write_report(
     path: str | os.PathLike[str], html: str, figures: Mapping[str, bytes]
 ) -> str:
-    """Writes report.html, and the figures' files by name, into a folder.
+    """Writes report.html and the figures that it shows into a folder.
 
     Args:
         path: The folder, or its address in a bucket.
@@ -722,86 +499,102 @@ def write_report(
     Returns:
         The path of the page, or its address.
     """
-    files = {f"figures/{name}": c for name, c in figures.items()}
-    files["report.html"] = html.encode()  # the last one: it shows the others
-    place = object_store.of(path)
-    if place:
-        for name, content in files.items():
-            place.write(name, content)
-        return f"{place.address}/report.html"
-    folder = pathlib.Path(path)
-    (folder / "figures").mkdir(exist_ok=True)
-    for name, content in files.items():
-        array_file.write_bytes(folder / name, content)
-    return str(folder / "report.html")
+    files = RunFiles(path)
+    if object_store.of(path) is None:
+        (files.path / layout.FIGURES).mkdir(exist_ok=True)
+    for name, content in figures.items():
+        files.write(f"{layout.FIGURES}/{name}", content)
+    files.write(layout.REPORT, html.encode())
+    return f"{files.address}/{layout.REPORT}"
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a folder, or an address, holds a run."""
-    place = object_store.of(path)
-    if place:
-        return place.read("config.json") is not None
-    return (pathlib.Path(path) / "config.json").exists()
+    """Returns whether a folder holds a run.
+
+    Args:
+        path: The folder, or its address in a bucket.
+    """
+    return RunFiles(path).read(layout.CONFIG) is not None
 
 
-def runs(path: str | os.PathLike[str]) -> dict[str, RunDirectory]:
-    """Returns the runs of a sweep, in a folder or at an address, by label."""
-    place = object_store.of(path)
-    if place:
-        found = {
-            label: f"{place.address}/{label}"
-            for label in place.folders()
-            if "=" in label
-        }
+def find_runs(path: str | os.PathLike[str]) -> dict[str, RunDirectory]:
+    """Returns the runs of a sweep by label, such as `"rate=0.1"`.
+
+    Args:
+        path: The folder of the sweep, or its address in a bucket.
+    """
+    bucket = object_store.of(path)
+    if bucket:
+        address = bucket.address
+        labels = [label for label in bucket.folders() if "=" in label]
     else:
-        folders = sorted(pathlib.Path(path).glob("*=*"))
-        found = {folder.name: str(folder) for folder in folders}
-    return {n: RunDirectory.open(p) for n, p in found.items() if is_run(p)}
+        address = str(path)
+        labels = sorted(p.name for p in pathlib.Path(path).glob("*=*"))
+    return {
+        label: RunDirectory.open(f"{address}/{label}")
+        for label in labels
+        if is_run(f"{address}/{label}")
+    }
 
 
-def _order(row: Mapping[str, Any]) -> tuple[int, int, bool, str]:
-    """Sorts by replicate and level, tickets before controls."""
-    variant = row["variant"]
-    return row["replicate"], row["level"], variant != "ticket", variant
+def _unfinished(replicate: int, ticket: Ticket) -> str:
+    return layout.unfinished_folder(replicate, ticket.level, ticket.variant)
 
 
-def _diverged_network(content: Mapping[str, Any]) -> DivergedNetwork:
-    first, last = content["first_step"], content["last_step"]
-    outcome = Diverged(first, last, float(content["loss"]))
-    place = content["replicate"], content["level"], content["variant"]
-    return DivergedNetwork(*place, outcome)
+def _copy_of(source: pathlib.Path) -> Callable[[pathlib.Path], None]:
+    """Returns a function that copies a folder's files into another folder."""
+
+    def write(folder: pathlib.Path) -> None:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+
+    return write
 
 
-def started_from(ticket: Ticket) -> dict[str, str]:
-    """Returns what tells the training of one ticket from that of another."""
-    told = {"masks": ticket.masks.digest, "start": ticket.start.digest}
-    if ticket.data_seed is not None:
-        told["data_seed"] = str(ticket.data_seed)
-    return told
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
-def _read_config(file: pathlib.Path, address: str) -> dict[str, Any]:
-    try:
-        return _read_json(file)
-    except (OSError, ValueError):
+def _write_config(files: RunFiles, new: dict[str, Any]) -> dict[str, Any]:
+    """Writes config.json, unless that of another run exists; returns it."""
+    # Before config.json is read: a run that just begins has nothing else.
+    is_empty = files.is_empty()
+    config = _read_config(files)
+    if config is not None:
+        _require_same(files.address, config["fingerprint"], new["fingerprint"])
+    elif not is_empty:
         raise UserError(
-            f"{address!r} holds no run: it has no readable config.json."
-        ) from None
+            f"{files.address!r} is not empty and holds no run. Choose "
+            "another run directory."
+        )
+    else:
+        files.path.mkdir(parents=True, exist_ok=True)
+        config = new
+    config |= {key: new[key] for key in ("metadata", "replicates")}
+    files.write(layout.CONFIG, as_json(config))
+    return config
 
 
-def _require_same(address: str, there: Any, here: Any, name: str = "") -> None:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
+def _read_config(files: RunFiles) -> dict[str, Any] | None:
+    try:
+        return files.read_json(layout.CONFIG)
+    except BucketError:
+        raise
+    except (OSError, ValueError):
+        raise _no_run(files) from None
+
+
+def _no_run(files: RunFiles) -> UserError:
+    return UserError(
+        f"{files.address!r} holds no run: it has no readable config.json."
+    )
+
+
+def _require_same(address: str, old: Any, new: Any, name: str = "") -> None:
+    """Raises if two fingerprints differ; the message names the setting."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
             inner = f"{name}.{key}" if name else key
-            _require_same(address, there.get(key), here.get(key), inner)
-    elif there != here:
+            _require_same(address, old.get(key), new.get(key), inner)
+    elif old != new:
         raise UserError(
             f"{address!r} holds another configuration: {name} is "
-            f"{_short(there)} there and {_short(here)} here. Choose another "
+            f"{_short(old)} there and {_short(new)} here. Choose another "
             "run directory, or the same setting."
         )
 
@@ -809,20 +602,3 @@ def _require_same(address: str, there: Any, here: Any, name: str = "") -> None:
 def _short(value: Any) -> str:
     text = "the default" if value is None else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    array_file.write_bytes(path, _as_json(content))
-
-
-def _as_json(content: Any) -> bytes:
-    return f"{json.dumps(content, indent=2, sort_keys=True)}\n".encode()
-
-
-def _copy_folder(
-    source: pathlib.Path, folder: pathlib.Path, replaces: Callable[[], bool]
-) -> None:
-    def write(beside: pathlib.Path) -> None:
-        shutil.copytree(source, beside, dirs_exist_ok=True)
-
-    array_file.write_folder(folder, write, replaces=replaces)

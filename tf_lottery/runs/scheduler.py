@@ -1,29 +1,28 @@
-"""This module knows how searches and their controls are worked off together.
+"""Schedules the training of searches and their controls.
 
-Every network is trained once, and kept; each as soon as what it starts from is
-there. Tickets wait for the level before; controls for the ticket of theirs.
-Other processes may work off the same: each network is leased, and what
-another one trains is waited for.
+Each network is trained once and stored in the run directory, as soon as its
+starting state is available: a ticket after the ticket of the level before, a
+control after its ticket. Several processes can work on one run directory. A
+process acquires the lease of each network that it trains, and waits for those
+that other processes train.
 """
 
 import dataclasses
-import math
+import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_lottery import controls
-from tf_lottery.controls import Control
-from tf_lottery.core import seeds
 from tf_lottery.lottery import stability
-from tf_lottery.lottery.search import Pruning, find_tickets
 from tf_lottery.lottery.ticket import Ticket
-from tf_lottery.runs import network_plan
+from tf_lottery.runs import network_graph
 from tf_lottery.runs.executors import Executor
-from tf_lottery.runs.network_plan import Plan
 from tf_lottery.runs.progress import Progress
+from tf_lottery.runs.replicate_search import ReplicateSearch, TrainingTask
 from tf_lottery.runs.run_directory import RunDirectory
+from tf_lottery.runs.stability_probe import StabilityProbe
+from tf_lottery.runs.task_queue import OnTaskEnd, RunningTask, TaskQueue
 from tf_lottery.training import (
     Diverged,
     Job,
@@ -33,171 +32,21 @@ from tf_lottery.training import (
     TrainingResult,
     checkpoint,
 )
-from tf_lottery.training.state import Arrays
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Task:
-    """A network of a study that is to be trained.
-
-    Attributes:
-        replicate: Which replicate it belongs to.
-        of: The ticket of its level.
-        control: What makes the control of the ticket; None: the ticket
-            itself is trained.
-        seed: Seed of its training, and of the control.
-        keeps_slots: Whether what follows needs the optimizer at the end.
-        dependents: Level and variant of the networks that are trained only if
-            this one is.
-    """
-
-    replicate: int
-    of: Ticket
-    control: Control | None
-    seed: int
-    keeps_slots: bool = False
-    dependents: frozenset[network_plan.Name] = frozenset()
-
-    def ticket(self) -> Ticket:
-        """Returns what is trained: made anew each time, for many may wait."""
-        if self.control is None:
-            return self.of
-        return self.control(self.of, self.seed)
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether it is the dense network, of which θk is a state."""
-        return self.control is None and self.of.level == 0
-
-
-class ReplicateSearch:
-    """One search on its way from level to level, with its controls.
-
-    Args:
-        replicate: Under which replicate it is kept.
-        dense: The ticket of level 0.
-        pruning: How it prunes.
-        variants: What is trained beside each ticket, by name.
-        seed: Seed of training and of the controls.
-        found: Called with the ticket of each level once it is trained;
-            returns whether to go on to the next.
-    """
-
-    def __init__(
-        self,
-        replicate: int,
-        dense: Ticket,
-        pruning: Pruning,
-        variants: Mapping[str, Control],
-        seed: int,
-        found: Callable[[Ticket], bool] | None = None,
-    ) -> None:
-        self.replicate = replicate
-        self._pruning, self._seed, self._found = pruning, seed, found
-        self._of_tickets = tuple(variants.values())
-        self._of_dense = tuple(controls.of_dense(variants).values())
-        self._plan = Plan(pruning.levels, variants, pruning.schedule)
-        self._search = find_tickets(dense, pruning)
-        self.dense = self._task(next(self._search))
-
-    def after(self, task: Task, run: Outcome) -> list[Task]:
-        """Returns what can be trained now that a network of the walk is.
-
-        Of a ticket that diverged there are no controls, and the next level
-        only if it does not depend on that ticket.
-        """
-        if task.control is not None:
-            return []
-        if isinstance(run, Diverged):
-            return self._next(run)
-        goes_on = True
-        if self._found:
-            goes_on = self._found(
-                dataclasses.replace(
-                    task.of,
-                    metrics=run.metrics,
-                    trained=run.trained,
-                    best=run.best,
-                )
-            )
-        if task.is_dense:
-            at_k = fork_at(task.of, run.captured[0])
-            tasks = [self._task(at_k, control) for control in self._of_dense]
-        else:
-            tasks = [self._task(task.of, made) for made in self._of_tickets]
-        return [*self._next(run), *tasks] if goes_on else tasks
-
-    def _next(self, run: Outcome) -> list[Task]:
-        """Returns the ticket of the next level, if there is one."""
-        try:
-            return [self._task(self._search.send(run))]
-        except StopIteration:
-            return []
-
-    def _task(self, ticket: Ticket, control: Control | None = None) -> Task:
-        task = Task(self.replicate, ticket, control, self._seed)
-        if control is not None:
-            return task
-        return dataclasses.replace(
-            task,
-            keeps_slots=self._pruning.rewind_mode == "nothing",
-            dependents=self._plan.dependents(ticket.level),
-        )
-
-
-def fork_at(dense: Ticket, theta_k: State) -> Ticket:
-    """Returns the dense network at step k, from where copies part."""
-    return dataclasses.replace(dense, origin=theta_k)
-
-
-@dataclasses.dataclass
-class _TaskQueue:
-    """Where the tasks of a study are while it is worked off.
-
-    Attributes:
-        after: Returns what can be trained after a task.
-        new: Of which it is not known whether they are kept.
-        waiting: Which nobody trains.
-        under_way: Which this process trains: by job, with ticket and lease.
-        elsewhere: Which other processes train, by lease.
-        has_told: Whether the user knows that others are waited for.
-    """
-
-    after: Callable[[Task, Outcome], list[Task]]
-    new: list[Task]
-    waiting: list[Task] = dataclasses.field(default_factory=list)
-    running: dict[Job, tuple[Task, Ticket, str]] = dataclasses.field(
-        default_factory=dict
-    )
-    remote: dict[str, Task] = dataclasses.field(default_factory=dict)
-    has_told: bool = False
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is nothing to do but to wait for others."""
-        at_hand = self.new or self.waiting or self.running
-        return bool(self.remote) and not at_hand
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything is trained that can be."""
-        at_hand = self.new or self.waiting or self.running
-        return not self.remote and not at_hand
 
 
 class Scheduler:
-    """Searches that are worked off together, and kept in one directory.
+    """Trains searches together and stores their networks in one directory.
 
     Args:
-        trainer: Of the architecture of all searches; it reads and writes
-            checkpoints, and need not be what trains.
-        directory: Where networks are kept, and found if they are there.
+        trainer: A trainer of the architecture of all searches. It reads and
+            writes checkpoints; the executor may train with others.
+        directory: The run directory.
         rewind: The step k of the dense network's training that tickets
-            restart from; its state is kept beside the tickets. None: the
-            first stable one, which `settle` finds.
-        progress: Told how it goes.
-        checkpoint_steps: Further steps of which the dense network's state is
-            kept.
+            rewind to, >= 0; its state θk is stored too. None: the first
+            stable step, which `find_rewind_step` finds.
+        progress: Shows the progress.
+        checkpoint_steps: Further steps at which the dense network's state is
+            stored.
     """
 
     def __init__(
@@ -213,320 +62,302 @@ class Scheduler:
         self._candidates = (
             stability.candidates(trainer.steps) if rewind is None else (rewind,)
         )
-        self._captures = tuple(sorted({*self._candidates, *checkpoint_steps}))
-        self._settled: dict[int, Outcome] = {}
+        steps = {*self._candidates, *checkpoint_steps}
+        self._captured_steps = tuple(sorted(steps))
+        # Of the dense networks that were trained before k was known.
+        self._dense_outcomes: dict[int, Outcome] = {}
 
     def theta_0(self, replicate: int, initial: State) -> State:
-        """Returns θ0: the run directory's, if it keeps one."""
-        if not self._directory.find_checkpoint(replicate, 0):
-            self._keep(replicate, initial)
-        return self._restored(replicate, 0)
+        """Returns θ0 of the run directory, after storing it if there is none.
 
-    def settle(
+        Args:
+            replicate: The replicate, >= 0.
+            initial: The state to store.
+        """
+        if not self._directory.has_checkpoint(replicate, 0):
+            self._save_state(replicate, initial)
+        return self._load_state(replicate, 0)
+
+    def run(
+        self, searches: Sequence[ReplicateSearch], executor: Executor
+    ) -> None:
+        """Trains all networks that the run directory does not hold.
+
+        If a network diverges, only its dependents are not trained.
+
+        Args:
+            searches: The searches.
+            executor: Trains the networks.
+        """
+        self.find_rewind_step(searches, executor)
+        by_replicate = {search.replicate: search for search in searches}
+        self._run_tasks(
+            [search.dense for search in searches],
+            executor,
+            lambda task, outcome: by_replicate[task.replicate].on_task_end(
+                task, outcome
+            ),
+        )
+
+    def find_rewind_step(
         self,
-        replicate_searches: Sequence[ReplicateSearch],
+        searches: Sequence[ReplicateSearch],
         executor: Executor,
         order: Iterable[ReplicateSearch] | None = None,
     ) -> None:
-        """Finds the step that tickets restart from, if it is not given.
+        """Finds the step that tickets rewind to, unless it was given.
 
-        It is the first from which the dense network of the first search is
-        stable, judged on validation data (else on training data), never on
-        test data; of the next search, if that network diverged. Differs from
-        Frankle et al. 2020 (arXiv:1912.05671), who look at each sparse
-        subnetwork too: in their Table of networks those are stable no later
-        than the dense ones, and cost a search each. If every dense network
-        diverged there is nothing to find, and nothing that needs it.
+        It is the first step from which the dense network of the first search
+        is stable; that of the next search, if the first network diverged. If
+        all dense networks diverged, no step is needed, and none is found.
+
+        Differs from Frankle et al. 2020 (arXiv:1912.05671), who look at each
+        sparse subnetwork too: in their Table of networks those are stable no
+        later than the dense ones, and cost a search each.
 
         Args:
-            replicate_searches: The searches, whose dense networks are trained
-                together.
-            executor: Who trains.
+            searches: The searches, whose dense networks are trained together.
+            executor: Trains the networks.
             order: All searches of the run, those of other processes too, in
-                the order in which they are asked. None: `replicate_searches`.
+                the order in which their dense networks are tried. None:
+                `searches`.
 
         Raises:
             ValueError: No step is stable.
         """
         if self._rewind is not None:
             return
-        found = self._directory.rewind
-        if found is None:
-            found = self._first_stable(
-                replicate_searches, executor, order or replicate_searches
-            )
-            if found is None:
+        content = self._directory.load_rewind()
+        if content is None:
+            content = self._first_stable(searches, executor, order or searches)
+            if content is None:
                 return
-            # Another process may have found it first, and restarted there.
-            found = self._directory.rewind or found
-            self._directory.rewind = found
-        self._rewind = found["step"]
-        self._progress.say(
-            f"Tickets restart from step {found['step']:,}, the first stable "
-            f"one: {len(found['barriers'])} copies of the dense network, "
-            f"{found['steps_trained']:,} steps, were trained to find it."
+            # Another process may have saved a step first, and rewound to it.
+            content = self._directory.load_rewind() or content
+            self._directory.save_rewind(content)
+        self._rewind = content["step"]
+        self._progress.write(
+            f"Tickets restart from step {content['step']:,}, the first stable "
+            f"one: {len(content['barriers'])} copies of the dense network, "
+            f"{content['steps_trained']:,} steps, were trained to find it."
         )
 
     def _first_stable(
         self,
-        replicate_searches: Sequence[ReplicateSearch],
+        searches: Sequence[ReplicateSearch],
         executor: Executor,
         order: Iterable[ReplicateSearch],
     ) -> dict[str, Any] | None:
-        """Returns how the step was found; None: all dense networks diverged."""
-        outcomes = self._train(
-            [replicate_search.dense for replicate_search in replicate_searches],
-            executor,
-        )
-        for replicate_search, outcome in zip(
-            replicate_searches, outcomes, strict=True
-        ):
-            self._settled[replicate_search.replicate] = outcome
-        for replicate_search in order:
-            if replicate_search.replicate not in self._settled:
-                self._settled[replicate_search.replicate] = self._of_others(
-                    replicate_search, executor
+        """Returns rewind.json's content; None if all networks diverged."""
+        outcomes = self._train([search.dense for search in searches], executor)
+        for search, outcome in zip(searches, outcomes, strict=True):
+            self._dense_outcomes[search.replicate] = outcome
+        for search in order:
+            replicate = search.replicate
+            if replicate not in self._dense_outcomes:
+                self._dense_outcomes[replicate] = self._train_dense_of_other(
+                    search, executor
                 )
-            dense = self._settled[replicate_search.replicate]
-            if isinstance(dense, TrainingResult):
-                return self._stable_from(
-                    replicate_search.dense, dense.trained, executor
-                )
+            outcome = self._dense_outcomes[replicate]
+            if isinstance(outcome, TrainingResult):
+                return StabilityProbe(
+                    search.dense,
+                    outcome.trained,
+                    self._trainer,
+                    functools.partial(self._load_state, replicate),
+                    functools.partial(self._train_probe, executor=executor),
+                ).find(self._candidates)
         return None
 
-    def _of_others(
-        self, replicate_search: ReplicateSearch, executor: Executor
+    def _train_dense_of_other(
+        self, search: ReplicateSearch, executor: Executor
     ) -> Outcome:
-        """Trains the dense network of a search of another process."""
+        """Trains the dense network of another process's search."""
         steps = self._trainer.steps
-        self._progress.expect(steps)
-        (outcome,) = self._train([replicate_search.dense], executor)
+        self._progress.add_steps(steps)
+        (outcome,) = self._train([search.dense], executor)
         if isinstance(outcome, Diverged):
-            # What depends on it was never this process's to train.
-            self._progress.expect(
-                steps * len(replicate_search.dense.dependents)
-            )
+            # Its dependents were subtracted, but never counted here.
+            self._progress.add_steps(steps * len(search.dense.dependents))
         return outcome
 
-    def _stable_from(
-        self, task: Task, dense: Arrays, executor: Executor
-    ) -> dict[str, Any]:
-        has_validation = self._trainer.data.validation is not None
-        split = "validation" if has_validation else "train"
-
-        def errors(weights: Arrays, between: bool) -> dict[str, float]:
-            return self._trainer.errors(
-                weights, [split], reestimate_batch_norm=between
-            )
-
-        def barrier(step: int) -> float:
-            def probe(ticket: Ticket, seed: int) -> Ticket:
-                # Not the copy by which the run is judged later.
-                own = seeds.integer(seed, "probe")
-                made = controls.data_order(ticket, own)
-                return dataclasses.replace(made, variant=f"probe_{step}")
-
-            at_k = fork_at(task.of, self._restored(task.replicate, step))
-            copy = Task(task.replicate, at_k, probe, task.seed)
-            self._progress.expect(self._trainer.steps)
-            (run,) = self._train([copy], executor)
-            if isinstance(run, Diverged):
-                return math.inf
-            line = stability.interpolate(dense, run.trained, errors)
-            return line.barrier(split)
-
-        step, barriers = stability.first_stable(self._candidates, barrier)
-        return {
-            "step": step,
-            "split": split,
-            # JSON has no infinity: null is that of a copy that diverged.
-            "barriers": {
-                str(k): barriers[k] if math.isfinite(barriers[k]) else None
-                for k in sorted(barriers)
-            },
-            "steps_trained": sum(self._trainer.steps - k for k in barriers),
-        }
+    def _train_probe(self, task: TrainingTask, executor: Executor) -> Outcome:
+        self._progress.add_steps(self._trainer.steps)
+        (outcome,) = self._train([task], executor)
+        return outcome
 
     def _train(
-        self, tasks: Sequence[Task], executor: Executor
+        self, tasks: Sequence[TrainingTask], executor: Executor
     ) -> list[Outcome]:
-        """Trains what nothing else waits for."""
-        runs: dict[Task, Outcome] = {}
+        """Returns the outcomes of tasks, without starting further tasks."""
+        outcomes: dict[TrainingTask, Outcome] = {}
 
-        def done(task: Task, run: Outcome) -> list[Task]:
-            runs[task] = run
+        def on_task_end(
+            task: TrainingTask, outcome: Outcome
+        ) -> list[TrainingTask]:
+            outcomes[task] = outcome
             return []
 
-        self._work(list(tasks), executor, done)
-        return [runs[task] for task in tasks]
+        self._run_tasks(list(tasks), executor, on_task_end)
+        return [outcomes[task] for task in tasks]
 
-    def run(
-        self, replicate_searches: Sequence[ReplicateSearch], executor: Executor
-    ) -> None:
-        """Trains everything, or what of it is not done yet.
-
-        A network that diverges ends nothing but what depends on it: see
-        `Task.dependents`.
-        """
-        self.settle(replicate_searches, executor)
-        by_replicate = {
-            replicate_search.replicate: replicate_search
-            for replicate_search in replicate_searches
-        }
-        self._work(
-            [replicate_search.dense for replicate_search in replicate_searches],
-            executor,
-            lambda task, run: by_replicate[task.replicate].after(task, run),
-        )
-
-    def _work(
+    def _run_tasks(
         self,
-        new: list[Task],
+        tasks: list[TrainingTask],
         executor: Executor,
-        after: Callable[[Task, Outcome], list[Task]],
+        on_task_end: OnTaskEnd,
     ) -> None:
-        queue = _TaskQueue(after, new)
+        queue = TaskQueue(on_task_end, tasks)
 
-        def tell(job: Job, step: int, figures: Mapping[str, Any]) -> None:
+        def on_progress(
+            job: Job, step: int, metrics: Mapping[str, Any]
+        ) -> None:
             task, ticket, _ = queue.running[job]
-            self._directory.put_unfinished(task.replicate, ticket)
-            self._progress.advance(task.replicate, ticket, step, figures)
+            self._directory.upload_unfinished(task.replicate, ticket)
+            self._progress.advance(task.replicate, ticket, step, metrics)
 
         with self._directory.leases as leases:
             while not queue.is_empty:
                 self._check_stored(queue)
                 self._submit_ready(queue, executor)
-                for job, run in executor.wait(tell) if queue.running else ():
+                ended = executor.wait(on_progress) if queue.running else ()
+                for job, outcome in ended:
                     task, ticket, lease = queue.running.pop(job)
-                    run = self._save(task, ticket, run)
+                    outcome = self._save(task, ticket, outcome)
                     leases.release(lease)
-                    queue.new += after(task, run)
+                    queue.end(task, outcome)
                 self._check_remote(queue)
 
-    def _check_stored(self, queue: "_TaskQueue") -> None:
-        """Leaves what is to be trained, and nothing that is kept."""
-        while queue.new:
-            task = queue.new.pop(0)
-            run = self._kept(task)
-            if run is None:
-                queue.waiting.append(task)
+    def _check_stored(self, queue: TaskQueue) -> None:
+        """Ends the tasks whose outcome is stored; the others are ready."""
+        while queue.unchecked:
+            task = queue.unchecked.pop(0)
+            outcome = self._load(task)
+            if outcome is None:
+                queue.ready.append(task)
             else:
-                queue.new += queue.after(task, run)
-        # Nobody waits for a control; the next level waits for a ticket.
-        queue.waiting.sort(key=lambda task: task.control is not None)
+                queue.end(task, outcome)
+        # The next level waits for a ticket, and nothing for a control.
+        queue.ready.sort(key=lambda task: task.control is not None)
 
-    def _submit_ready(self, queue: "_TaskQueue", executor: Executor) -> None:
-        """Gives the crew what no other process is training."""
+    def _submit_ready(self, queue: TaskQueue, executor: Executor) -> None:
+        """Submits the tasks that no other process trains."""
         leases = self._directory.leases
-        while queue.waiting and (
-            slots := executor.free_slots(len(queue.waiting))
-        ):
-            for task in queue.waiting[:slots]:
+        while queue.ready and (slots := executor.free_slots(len(queue.ready))):
+            for task in queue.ready[:slots]:
                 job, ticket = self._job(task)
-                lease = self._directory.leased_as(task.replicate, ticket)
-                if not leases.take(lease):
+                lease = self._directory.lease_name(task.replicate, ticket)
+                if not leases.acquire(lease):
                     queue.remote[lease] = task
-                elif (run := self._kept(task)) is not None:
-                    # Another process kept it since this one looked.
+                elif (outcome := self._load(task)) is not None:
+                    # Another process has stored it since the check.
                     leases.release(lease)
-                    queue.new += queue.after(task, run)
+                    queue.end(task, outcome)
                 else:
-                    self._directory.bring_unfinished(task.replicate, ticket)
-                    queue.running[job] = task, ticket, lease
+                    self._directory.download_unfinished(task.replicate, ticket)
+                    queue.running[job] = RunningTask(task, ticket, lease)
                     executor.submit(job)
-            del queue.waiting[:slots]
+            del queue.ready[:slots]
 
-    def _check_remote(self, queue: "_TaskQueue") -> None:
-        """Takes back what other processes are done with, or died over."""
+    def _check_remote(self, queue: TaskQueue) -> None:
+        """Takes back the tasks whose process has ended them, or has died."""
         leases = self._directory.leases
-        for lease in [c for c in queue.remote if leases.is_free(c)]:
-            queue.new.append(queue.remote.pop(lease))
-        if queue.is_idle:
-            if not queue.has_told:
+        for lease in [name for name in queue.remote if leases.is_free(name)]:
+            queue.unchecked.append(queue.remote.pop(lease))
+        if queue.waits_for_others:
+            if not queue.has_announced_wait:
                 holder = leases.holder(next(iter(queue.remote)))
-                self._progress.say(f"Waiting for what {holder} trains.")
-                queue.has_told = True
-            time.sleep(leases.pause)
+                self._progress.write(f"Waiting for what {holder} trains.")
+                queue.has_announced_wait = True
+            time.sleep(leases.poll_interval)
 
-    def _job(self, task: Task) -> tuple[Job, Ticket]:
+    def _job(self, task: TrainingTask) -> tuple[Job, Ticket]:
         ticket = task.ticket()
         job = Job(
             ticket.start,
             ticket.masks,
             task.seed if ticket.data_seed is None else ticket.data_seed,
-            capture=self._captures if task.is_dense else (),
+            capture=self._captured_steps if task.is_dense else (),
             keeps_slots=task.keeps_slots,
             folder=self._directory.unfinished(task.replicate, ticket),
             architecture=ticket.architecture
-            if ticket.architecture != task.of.architecture
+            if ticket.architecture != task.base.architecture
             else None,
         )
         return job, ticket
 
-    def _kept(self, task: Task) -> Outcome | None:
-        if task.is_dense and task.replicate in self._settled:
-            return self._with_theta_k(task, self._settled[task.replicate])
+    def _load(self, task: TrainingTask) -> Outcome | None:
+        """Returns the stored outcome of a task, if all it needs is stored."""
+        replicate = task.replicate
+        if task.is_dense and replicate in self._dense_outcomes:
+            return self._with_theta_k(task, self._dense_outcomes[replicate])
         ticket = task.ticket()
-        run = self._directory.load(task.replicate, ticket)
-        if run is None:
-            return self._kept_diverged(task, ticket)
-        if task.keeps_slots and not run.slots:
+        result = self._directory.load(replicate, ticket)
+        if result is None:
+            return self._load_diverged(task, ticket)
+        if task.keeps_slots and not result.slots:
             return None
-        found = self._directory.find_checkpoint
         if task.is_dense and not all(
-            found(task.replicate, step) for step in self._captures
+            self._directory.has_checkpoint(replicate, step)
+            for step in self._captured_steps
         ):
             return None
-        self._progress.kept(task.replicate, ticket, run.metrics)
-        return self._with_theta_k(task, run)
+        self._progress.restored(replicate, ticket, result.metrics)
+        return self._with_theta_k(task, result)
 
-    def _kept_diverged(self, task: Task, ticket: Ticket) -> Diverged | None:
+    def _load_diverged(
+        self, task: TrainingTask, ticket: Ticket
+    ) -> Diverged | None:
         outcome = self._directory.load_diverged(task.replicate, ticket)
         if outcome is not None:
-            self._progress.expect(-self._trainer.steps)
-            self._tell_diverged(task, ticket, outcome)
+            self._progress.add_steps(-self._trainer.steps)
+            self._report_diverged(task, ticket, outcome)
         return outcome
 
-    def _save(self, task: Task, ticket: Ticket, run: Outcome) -> Outcome:
-        if isinstance(run, Diverged):
-            self._directory.save_diverged(task.replicate, ticket, run)
-            self._progress.advance(task.replicate, ticket, run.last, {})
-            self._progress.expect(run.last - self._trainer.steps)
-            self._tell_diverged(task, ticket, run)
-            return run
-        for state in run.captured:
+    def _save(
+        self, task: TrainingTask, ticket: Ticket, outcome: Outcome
+    ) -> Outcome:
+        replicate = task.replicate
+        if isinstance(outcome, Diverged):
+            self._directory.save_diverged(replicate, ticket, outcome)
+            self._progress.advance(replicate, ticket, outcome.last, {})
+            self._progress.add_steps(outcome.last - self._trainer.steps)
+            self._report_diverged(task, ticket, outcome)
+            return outcome
+        for state in outcome.captured:
             if state.step:
-                self._keep(task.replicate, state)
-        # A ticket is the same bytes however long it took.
-        metrics = {k: v for k, v in run.metrics.items() if k != "seconds"}
+                self._save_state(replicate, state)
+        # A ticket is the same bytes however long its training took.
+        metrics = {k: v for k, v in outcome.metrics.items() if k != "seconds"}
         trained = dataclasses.replace(ticket, metrics=metrics)
-        self._directory.save(task.replicate, trained, run)
-        self._progress.end(task.replicate, ticket, run.metrics)
-        return self._with_theta_k(task, run)
+        self._directory.save(replicate, trained, outcome)
+        self._progress.trained(replicate, ticket, outcome.metrics)
+        return self._with_theta_k(task, outcome)
 
-    def _tell_diverged(
-        self, task: Task, ticket: Ticket, outcome: Diverged
+    def _report_diverged(
+        self, task: TrainingTask, ticket: Ticket, outcome: Diverged
     ) -> None:
-        untrained = network_plan.described(ticket.level, task.dependents)
+        untrained = network_graph.describe(ticket.level, task.dependents)
         self._progress.diverged(task.replicate, ticket, outcome, untrained)
-        self._progress.expect(-self._trainer.steps * len(task.dependents))
+        self._progress.add_steps(-self._trainer.steps * len(task.dependents))
 
-    def _with_theta_k(self, task: Task, run: Outcome) -> Outcome:
-        """Gives the dense network's run θk, as it is kept, once k is known."""
-        if isinstance(run, Diverged):
-            return run
+    def _with_theta_k(self, task: TrainingTask, outcome: Outcome) -> Outcome:
+        """Adds θk, as it is stored, to a dense network's result."""
+        if isinstance(outcome, Diverged):
+            return outcome
         if not task.is_dense or self._rewind is None:
-            return run
-        theta_k = self._restored(task.replicate, self._rewind)
-        return dataclasses.replace(run, captured=(theta_k,))
+            return outcome
+        theta_k = self._load_state(task.replicate, self._rewind)
+        return dataclasses.replace(outcome, captured=(theta_k,))
 
-    def _keep(self, replicate: int, state: State) -> None:
+    def _save_state(self, replicate: int, state: State) -> None:
         def write(prefix: pathlib.Path) -> None:
             checkpoint.save(self._trainer, state, prefix)
 
         self._directory.save_checkpoint(replicate, state.step, write)
 
-    def _restored(self, replicate: int, step: int) -> State:
-        prefix = self._directory.checkpoint(replicate, step)
-        with self._directory.naming():
+    def _load_state(self, replicate: int, step: int) -> State:
+        def read(prefix: pathlib.Path) -> State:
             return checkpoint.load(self._trainer, prefix)
+
+        return self._directory.load_checkpoint(replicate, step, read)

@@ -34,13 +34,10 @@ from tf_lottery.runs.executors import (
     run_worker,
 )
 from tf_lottery.runs.progress import Progress
-from tf_lottery.runs.run_directory import (
-    DivergedNetwork,
-    Record,
-    RunDirectory,
-    is_run,
-)
-from tf_lottery.runs.scheduler import ReplicateSearch, Scheduler
+from tf_lottery.runs.record import DivergedNetwork, Record
+from tf_lottery.runs.replicate_search import ReplicateSearch
+from tf_lottery.runs.run_directory import RunDirectory, is_run
+from tf_lottery.runs.scheduler import Scheduler
 from tf_lottery.ticket_search import metric_drops
 from tf_lottery.ticket_search.callbacks import (
     CallbackBridge,
@@ -85,7 +82,7 @@ class TicketSearch:
         rewind: How far from the start tickets restart, as a `Duration`: `"0it"`
             is the paper's reset to θ0, `"500it"` or `"1ep"` a later θk.
             `"auto"`: the first step from which training is stable, which
-            `Scheduler.settle` finds by training a few copies more.
+            `Scheduler.find_rewind_step` finds by training a few copies more.
         rewind_mode: What goes back there: `"weights"`, `"learning_rate"` alone,
             or `"nothing"`, as `search.Pruning` says.
         seed: Seed of data order, layers' randomness, controls and the
@@ -421,7 +418,7 @@ class TicketSearch:
                 begun = RunDirectory.open(run_dir).replicates
                 looks = Looks.parse(self._replicates)
                 looks.require_continues(begun, str(run_dir))
-            directory = RunDirectory(
+            directory = RunDirectory.open_or_create(
                 run_dir,
                 settings,
                 {**provenance.versions(), "hardware": provenance.hardware()},
@@ -441,7 +438,7 @@ class TicketSearch:
                 self._replicates * self.networks * trainer.steps,
                 shows,
                 self._replicates,
-                evaluated=evaluated,
+                on_evaluation=evaluated,
             )
             stack.callback(progress.close)
             stack.enter_context(weights_restored(self._model))
@@ -495,7 +492,9 @@ class TicketSearch:
                 if record.replicate < self._replicates
             ]
             if isinstance(executor, MultiWorkerExecutor):
-                executor.end_with((self.tickets, self.records, self._diverged))
+                executor.set_result(
+                    (self.tickets, self.records, self._diverged)
+                )
 
     def _keeps_within(self, directory: RunDirectory, level: int) -> bool:
         """Returns whether a level is shown to lose at most `max_drop`."""
@@ -538,7 +537,7 @@ class TicketSearch:
             self._replicates * chains,
             left * trainer.steps,
             starts.initial(trainer, 0),
-            progress.say,
+            progress.write,
             masking.architecture_of(self._model) if rebuilds else None,
         )
 
@@ -800,7 +799,7 @@ class TicketSearch:
         self, recipe: Recipe, dataset: data.Dataset
     ) -> dict[str, Any]:
         """Returns what determines the results; levels may grow."""
-        describe = provenance.described
+        describe = provenance.to_json
         architecture = masking.architecture_of(self._model)
         cls = type(self._model)
         named = f"{cls.__module__}.{cls.__qualname__}"

@@ -1,4 +1,4 @@
-"""Leases: one process does a thing, and another one if that one died."""
+"""Leases are held by one process, and taken over if it dies."""
 
 import os
 import subprocess
@@ -7,47 +7,47 @@ import threading
 import time
 
 import pytest
-from sample_runs import by, took_at_once
+from sample_runs import acquire_in_parallel, wait_until
 
 from tf_lottery.core.storage.leases import Leases
 
 
-def leave_behind(folder, who, name="dense"):
+def write_lease(folder, owner, name="dense"):
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.0").write_text(who)
+    (folder / f"{name}.0").write_text(owner)
 
 
 @pytest.fixture
 def dead(tmp_path):
-    """The folder, with the lease of a process of this machine that is gone."""
+    """The folder with a lease of a process of this machine that has ended."""
     folder = tmp_path / "leases"
     code = """
 import pathlib, sys
 from tf_lottery.core.storage.leases import Leases
-Leases(pathlib.Path(sys.argv[1])).take("dense")
+Leases(pathlib.Path(sys.argv[1])).acquire("dense")
 """
     subprocess.run([sys.executable, "-c", code, folder], check=True)
     assert os.listdir(folder) == ["dense.0"]
     return folder
 
 
-def test_a_lease_is_taken_by_one_until_it_is_released(tmp_path):
+def test_a_lease_is_held_by_one_process_until_it_is_released(tmp_path):
     one, other = Leases(tmp_path / "leases"), Leases(tmp_path / "leases")
     assert one.is_free("dense")
-    assert one.take("dense")
-    assert not one.take("dense")
-    assert not other.take("dense")
+    assert one.acquire("dense")
+    assert not one.acquire("dense")
+    assert not other.acquire("dense")
     assert not other.is_free("dense")
-    assert other.take("dense.2")
+    assert other.acquire("dense.2")
     one.release("dense")
     assert other.is_free("dense")
-    assert other.take("dense")
+    assert other.acquire("dense")
 
 
-def test_leases_are_released_whatever_happens(tmp_path):
+def test_leases_are_released_after_an_exception(tmp_path):
     def fail(leases):
         with leases:
-            assert leases.take("dense")
+            assert leases.acquire("dense")
             raise ValueError("The loss became nan.")
 
     with pytest.raises(ValueError, match="nan"):
@@ -55,64 +55,64 @@ def test_leases_are_released_whatever_happens(tmp_path):
     assert not os.listdir(tmp_path / "leases")
 
 
-def test_a_process_that_is_gone_is_not_waited_for(dead):
-    leases = Leases(dead, patience=1e9)
+def test_a_lease_of_an_ended_process_is_free_at_once(dead):
+    leases = Leases(dead, expiry=1e9)
     assert leases.is_free("dense")
-    assert leases.take("dense")
+    assert leases.acquire("dense")
     leases.release("dense")
     assert not os.listdir(dead)
 
 
-def test_what_stands_still_on_another_machine_is_taken_over_in_time(tmp_path):
-    leave_behind(tmp_path, "elsewhere 1 ")
-    leases = Leases(tmp_path, patience=0.05)
-    assert not leases.take("dense")
+def test_a_lease_without_heartbeats_is_taken_over(tmp_path):
+    write_lease(tmp_path, "elsewhere 1 ")
+    leases = Leases(tmp_path, expiry=0.05)
+    assert not leases.acquire("dense")
     assert leases.holder("dense") == "process 1 on elsewhere"
-    by(lambda: leases.take("dense"))
+    wait_until(lambda: leases.acquire("dense"))
 
 
-def test_the_same_process_number_in_another_container_is_another(dead):
+def test_an_equal_process_number_in_another_container_is_alive(dead):
     host, number, _ = (dead / "dense.0").read_text().split(" ")
-    leave_behind(dead, f"{host} {number} pid:[1]")
+    write_lease(dead, f"{host} {number} pid:[1]")
     assert not Leases(dead).is_free("dense")
 
 
-def test_what_moves_is_not_taken_over(tmp_path):
-    leave_behind(tmp_path, "elsewhere 1 ")
-    leases = Leases(tmp_path, patience=0.02)
+def test_a_lease_with_heartbeats_is_not_taken_over(tmp_path):
+    write_lease(tmp_path, "elsewhere 1 ")
+    leases = Leases(tmp_path, expiry=0.02)
     end = time.monotonic() + 0.2
     for beat in range(1_000_000):
         os.utime(tmp_path / "dense.0", ns=(beat, beat))
-        assert not leases.take("dense")
+        assert not leases.acquire("dense")
         if time.monotonic() > end:
             break
 
 
-def test_a_holder_moves_its_lease(tmp_path):
-    with Leases(tmp_path, patience=0.06) as leases:
-        assert leases.take("dense")
+def test_a_holder_sends_heartbeats(tmp_path):
+    with Leases(tmp_path, expiry=0.06) as leases:
+        assert leases.acquire("dense")
         os.utime(tmp_path / "dense.0", ns=(0, 0))
-        by(lambda: (tmp_path / "dense.0").stat().st_mtime_ns > 0)
+        wait_until(lambda: (tmp_path / "dense.0").stat().st_mtime_ns > 0)
 
 
-def test_of_many_one_takes_over(dead, monkeypatch):
-    looked = threading.Barrier(8)
+def test_only_one_of_many_processes_takes_a_lease_over(dead, monkeypatch):
+    barrier = threading.Barrier(8)
     real = Leases._is_alive
 
-    def look(leases, path):
-        """All have seen that it is free before any of them takes it."""
+    def is_alive(leases, path):
+        """All see that the lease is free before one of them takes it."""
         alive = real(leases, path)
-        looked.wait()
+        barrier.wait()
         return alive
 
-    monkeypatch.setattr(Leases, "_is_alive", look)
+    monkeypatch.setattr(Leases, "_is_alive", is_alive)
 
-    assert sorted(took_at_once(dead)) == [False] * 7 + [True]
+    assert sorted(acquire_in_parallel(dead)) == [False] * 7 + [True]
 
 
-def test_who_was_thought_dead_harms_nobody(tmp_path):
+def test_a_slow_process_does_not_release_the_lease_of_its_successor(tmp_path):
     slow = Leases(tmp_path)
-    assert slow.take("dense")
-    leave_behind(tmp_path, "elsewhere 1 ")
+    assert slow.acquire("dense")
+    write_lease(tmp_path, "elsewhere 1 ")
     slow.release("dense")
     assert (tmp_path / "dense.0").read_text() == "elsewhere 1 "

@@ -1,4 +1,4 @@
-"""Run directories in a bucket: the real client, and a server of our own."""
+"""Run directories in a bucket, with the real client and a test server."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ import sample_tickets
 import toy
 from run_processes import ROOT, TINY, Process
 from run_processes import contents as on_disk
-from sample_runs import by, took_at_once
+from sample_runs import acquire_in_parallel, wait_until
 
 from tf_lottery import __main__, experiment
 from tf_lottery.core.storage import leases, object_store
@@ -37,11 +37,11 @@ def server():
 
 @pytest.fixture
 def at(server, request):
-    """An address that no other test uses, on a machine that knows nothing."""
+    """An address that no other test uses, on a machine without copies."""
     another_machine()
     yield f"gs://b/{request.node.name}"
     server.before = lambda method, name: None
-    server.asked.clear()
+    server.requests.clear()
 
 
 def another_machine():
@@ -49,10 +49,10 @@ def another_machine():
 
 
 def meanwhile(server, method, ending, do):
-    """Has something done once, before a request is answered."""
+    """Calls `do` once, before the server answers a request."""
 
-    def before(asked, name):
-        if asked == method and name.endswith(ending):
+    def before(request_method, name):
+        if request_method == method and name.endswith(ending):
             server.before = lambda method, name: None
             do()
 
@@ -60,111 +60,111 @@ def meanwhile(server, method, ending, do):
 
 
 def contents(server, address):
-    """What a run keeps, as `run_processes.contents` says of one on disk."""
-    found = {}
+    """Returns the files of a run, as `run_processes.contents` on a disk."""
+    files = {}
     for name, content in server.tree(address.removeprefix("gs://")).items():
         if name.startswith("replicate") and "/level_" in name:
-            found[name] = content
+            files[name] = content
         if name.endswith("record.json"):
-            found[name] = json.loads(content)
-            del found[name]["row"]["seconds"]
+            files[name] = json.loads(content)
+            del files[name]["row"]["seconds"]
         if name == "results.csv":
             rows = list(csv.DictReader(content.decode().splitlines()))
-            found[name] = rows
-    for row in found["results.csv"]:
+            files[name] = rows
+    for row in files["results.csv"]:
         del row["seconds"]
-    return found
+    return files
 
 
-def test_what_is_written_is_read_listed_and_removed(at, monkeypatch):
+def test_files_are_written_read_listed_and_removed(at, monkeypatch):
     monkeypatch.setattr(bucket_server, "PAGE", 5)
-    place = object_store.of(at)
-    assert place.is_empty()
-    assert place.read("a/1") is None
+    bucket = object_store.of(at)
+    assert bucket.is_empty()
+    assert bucket.read("a/1") is None
     for number in range(12):
-        place.write(f"a/{number}", b"%d" % number)
-    assert place.read("a/7") == b"7"
-    assert place.files("a") == {
+        bucket.write(f"a/{number}", b"%d" % number)
+    assert bucket.read("a/7") == b"7"
+    assert bucket.files("a") == {
         str(n): object_store.md5(b"%d" % n) for n in range(12)
     }
-    assert place.folders() == ["a"]
+    assert bucket.folders() == ["a"]
     assert (
         object_store.of(at.replace("//", "/")).read("a/7") == b"7"
     )  # `pathlib`'s
-    place.remove("a/7")
-    place.remove("a/7")
-    place.remove_folder("a")
-    assert place.is_empty()
+    bucket.remove("a/7")
+    bucket.remove("a/7")
+    bucket.remove_folder("a")
+    assert bucket.is_empty()
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body")
-def test_a_large_file_goes_up_in_parts(at):
+def test_a_large_file_is_uploaded_in_parts(at):
     content = os.urandom(2**20) * 51
     object_store.of(at).write("large", content)
     assert object_store.of(at).read("large") == content
 
 
-def test_a_lease_is_taken_by_one_until_it_is_released(at):
+def test_a_lease_is_held_by_one_process_until_it_is_released(at):
     one, other = Leases(at), Leases(at)
     assert one.is_free("dense")
-    assert one.take("dense")
-    assert not one.take("dense")
-    assert not other.take("dense")
+    assert one.acquire("dense")
+    assert not one.acquire("dense")
+    assert not other.acquire("dense")
     assert not other.is_free("dense")
     assert other.holder("dense") == one.holder("dense")
     assert f"process {os.getpid()} on " in one.holder("dense")
-    assert other.take("dense.2")
+    assert other.acquire("dense.2")
     one.release("dense")
-    assert other.take("dense")
+    assert other.acquire("dense")
 
 
-def test_of_many_one_takes_a_lease(at, server):
-    asked = threading.Barrier(8)
+def test_only_one_of_many_processes_acquires_a_lease(at, server):
+    barrier = threading.Barrier(8)
 
     def before(method, _):
         if method == "POST":
-            asked.wait()  # All have seen that it is free.
+            barrier.wait()  # All have seen that the lease is free.
 
     server.before = before
 
-    assert sorted(took_at_once(at)) == [False] * 7 + [True]
+    assert sorted(acquire_in_parallel(at)) == [False] * 7 + [True]
 
 
-def test_no_beat_follows_the_release_of_a_lease(at, server):
-    beating, goes_on = threading.Event(), threading.Event()
-    with Leases(at, patience=0.06) as leases:
-        assert leases.take("dense")
+def test_no_heartbeat_follows_the_release_of_a_lease(at, server):
+    beating, resume_beat = threading.Event(), threading.Event()
+    with Leases(at, expiry=0.06) as leases:
+        assert leases.acquire("dense")
 
         def before(method, _):
             if method == "POST":
                 beating.set()
-                goes_on.wait()
+                resume_beat.wait()
 
         server.before = before
         beating.wait()
         release = threading.Thread(target=leases.release, args=("dense",))
         release.start()
-        release.join(0.3)  # It must not get through.
-        goes_on.set()
+        release.join(0.3)  # It must wait for the heartbeat.
+        resume_beat.set()
         release.join()
     assert server.tree(at.removeprefix("gs://")) == {}
 
 
-def test_what_stands_still_is_taken_over_and_what_moves_is_not(at):
-    place = object_store.of(at)
-    place.create("dense.0", b"elsewhere 1 \n")
-    other = Leases(at, patience=0.05)
+def test_a_lease_is_taken_over_without_heartbeats_only(at):
+    bucket = object_store.of(at)
+    bucket.create("dense.0", b"elsewhere 1 \n")
+    other = Leases(at, expiry=0.05)
     for beat in range(50):
-        place.write("dense.0", b"elsewhere 1 \n%d" % beat)
-        assert not other.take("dense")
+        bucket.write("dense.0", b"elsewhere 1 \n%d" % beat)
+        assert not other.acquire("dense")
     assert other.holder("dense") == "process 1 on elsewhere"
-    by(lambda: other.take("dense"))
-    assert list(place.files()) == ["dense.0", "dense.1"]
+    wait_until(lambda: other.acquire("dense"))
+    assert list(bucket.files()) == ["dense.0", "dense.1"]
     other.release("dense")
-    assert place.is_empty()
+    assert bucket.is_empty()
 
 
-def test_a_heart_beats_on_after_requests_that_failed(at, server, no_sleep):
+def test_heartbeats_go_on_after_failed_requests(at, server, no_sleep):
     failed = []
 
     def before(method, name):
@@ -172,21 +172,21 @@ def test_a_heart_beats_on_after_requests_that_failed(at, server, no_sleep):
             failed.append(name)
             raise ConnectionError
 
-    place = object_store.of(at)
-    with Leases(at, patience=0.06) as held:
-        assert held.take("dense")
-        first = place.read("dense.0")
+    bucket = object_store.of(at)
+    with Leases(at, expiry=0.06) as held:
+        assert held.acquire("dense")
+        first = bucket.read("dense.0")
         server.before = before
-        by(lambda: place.read("dense.0") != first)
+        wait_until(lambda: bucket.read("dense.0") != first)
         assert len(failed) == 8
-        second = place.read("dense.0")
-        by(lambda: place.read("dense.0") != second)
-    assert place.is_empty()
+        second = bucket.read("dense.0")
+        wait_until(lambda: bucket.read("dense.0") != second)
+    assert bucket.is_empty()
 
 
 @pytest.fixture
 def no_sleep(monkeypatch):
-    """The client tries again at once: else it waits half a minute."""
+    """The client retries at once; otherwise for half a minute."""
 
     async def sleep(_):
         pass
@@ -196,9 +196,9 @@ def no_sleep(monkeypatch):
     monkeypatch.setattr(gcsfs.retry.asyncio, "sleep", sleep)
 
 
-def test_a_network_replaced_while_it_is_read_is_read_whole(at, server):
-    one = sample_runs.directory(at)
-    (ticket, run), *_ = sample_runs.found_tickets()
+def test_a_network_replaced_while_it_is_read_is_consistent(at, server):
+    one = sample_runs.open_run(at)
+    (ticket, run), *_ = sample_runs.trained_tickets()
     one.save(0, ticket, run)
     better = type(run)(
         {path: 2 * value for path, value in run.trained.items()},
@@ -209,17 +209,17 @@ def test_a_network_replaced_while_it_is_read_is_read_whole(at, server):
     another_machine()
     other = RunDirectory.open(at)
     meanwhile(server, "GET", "/trained", lambda: one.save(0, ticket, better))
-    found = other.load(0, ticket)
-    assert found.metrics["test_accuracy"] == 0.5
-    assert toy.same(found.trained, better.trained)
+    loaded = other.load(0, ticket)
+    assert loaded.metrics["test_accuracy"] == 0.5
+    assert toy.same(loaded.trained, better.trained)
 
 
-def test_what_diverged_is_known_on_another_machine(at):
-    def opened():
+def test_a_divergence_is_known_on_another_machine(at):
+    def reopen():
         another_machine()
-        return sample_runs.directory(at)
+        return sample_runs.open_run(at)
 
-    sample_runs.diverges_and_comes_back(sample_runs.directory(at), opened)
+    sample_runs.check_diverged_network(sample_runs.open_run(at), reopen)
 
 
 def folder_of(path, text):
@@ -229,68 +229,68 @@ def folder_of(path, text):
     return path
 
 
-def test_of_two_that_replace_a_folder_at_once_one_is_whole(
+def test_a_folder_that_two_processes_replace_is_consistent(
     at, server, tmp_path
 ):
     one, other = (folder_of(tmp_path / w, w) for w in ("one", "other"))
-    place = object_store.of(at)
+    bucket = object_store.of(at)
     meanwhile(
         server,
         "POST",
         "/index",
-        lambda: object_store.of(at).put_folder("theta", other, "index"),
+        lambda: object_store.of(at).upload_folder("theta", other, "index"),
     )
-    place.put_folder("theta", one, "index")
-    assert place.read("theta/data") == b"one's data"
-    assert place.read("theta/index") == b"one's index"
+    bucket.upload_folder("theta", one, "index")
+    assert bucket.read("theta/data") == b"one's data"
+    assert bucket.read("theta/index") == b"one's index"
 
 
-def test_a_folder_that_is_half_replaced_is_not_there(at, server, tmp_path):
+def test_a_half_replaced_folder_does_not_exist(at, server, tmp_path):
     one, other = (folder_of(tmp_path / w, w) for w in ("one", "other"))
-    place = object_store.of(at)
-    place.put_folder("theta", one, "index")
+    bucket = object_store.of(at)
+    bucket.upload_folder("theta", one, "index")
     read = tmp_path / "read"
-    place.bring_folder("theta", read, "index")
+    bucket.download_folder("theta", read, "index")
     meanwhile(
         server,
         "POST",
         "/index",
-        lambda: place.bring_folder("theta", read, "index"),
+        lambda: bucket.download_folder("theta", read, "index"),
     )
-    place.put_folder("theta", other, "index")
+    bucket.upload_folder("theta", other, "index")
     assert not read.exists()
-    place.bring_folder("theta", read, "index")
+    bucket.download_folder("theta", read, "index")
     assert sample_runs.tree(read) == sample_runs.tree(other)
 
 
 @pytest.mark.parametrize("ending", ["/data", "/index"])
-def test_theta_0_is_what_it_was_first(at, server, tmp_path, ending):
+def test_the_first_theta_0_stays(at, server, tmp_path, ending):
     one, other = (folder_of(tmp_path / w, w) for w in ("one", "other"))
     if ending == "/data":
-        # The other one is first, though this one looked before it.
+        # This process looks first, and the other one writes first.
         meanwhile(
             server,
             "POST",
             ending,
-            lambda: object_store.of(at).put_first("theta", other, "index"),
+            lambda: object_store.of(at).create_folder("theta", other, "index"),
         )
-        object_store.of(at).put_first("theta", one, "index")
+        object_store.of(at).create_folder("theta", one, "index")
         first = "other"
     else:
-        object_store.of(at).put_first("theta", one, "index")
-        object_store.of(at).put_first("theta", other, "index")
+        object_store.of(at).create_folder("theta", one, "index")
+        object_store.of(at).create_folder("theta", other, "index")
         first = "one"
     for folder in (one, other):
         assert (folder / "data").read_text() == f"{first}'s data"
         assert (folder / "index").read_text() == f"{first}'s index"
 
 
-@pytest.mark.parametrize(("step", "kept"), [(0, "other"), (5, "one")])
-def test_the_first_theta_0_and_the_last_theta_k_stay(at, step, kept):
+@pytest.mark.parametrize(("step", "expected"), [(0, "other"), (5, "one")])
+def test_the_first_theta_0_and_the_last_theta_k_stay(at, step, expected):
     directories = {}
     for who in ("other", "one"):
         another_machine()
-        directories[who] = sample_runs.directory(at)
+        directories[who] = sample_runs.open_run(at)
     for who, directory in directories.items():
 
         def write(prefix, who=who):
@@ -299,42 +299,44 @@ def test_the_first_theta_0_and_the_last_theta_k_stay(at, step, kept):
 
         directory.save_checkpoint(0, step, write)
     for directory in directories.values():
-        assert directory.find_checkpoint(0, step)
-        prefix = directory.checkpoint(0, step)
-        assert prefix.with_suffix(".data").read_text() == kept
-    assert not directory.find_checkpoint(1, step)
+        assert directory.has_checkpoint(0, step)
+        text = directory.load_checkpoint(
+            0, step, lambda prefix: prefix.with_suffix(".data").read_text()
+        )
+        assert text == expected
+    assert not directory.has_checkpoint(1, step)
 
 
-def test_theta_0_of_who_died_over_it_is_not_waited_for(
-    at, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(object_store, "PATIENCE", 0.05)
-    object_store.of(at).create("theta/data", b"of a dead one")
+def test_theta_0_of_a_dead_process_is_taken_over(at, tmp_path, monkeypatch):
+    monkeypatch.setattr(object_store, "CREATOR_TIMEOUT", 0.05)
+    object_store.of(at).create("theta/data", b"of a dead process")
     folder = folder_of(tmp_path / "one", "one")
-    object_store.of(at).put_first("theta", folder, "index")
+    object_store.of(at).create_folder("theta", folder, "index")
     assert object_store.of(at).read("theta/data") == b"one's data"
     assert (folder / "data").read_text() == "one's data"
 
 
-def test_what_is_under_way_is_put_and_brought(at, tmp_path, monkeypatch):
-    monkeypatch.setattr(object_store, "RESTS", 0)
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    place = object_store.of(at)
+def test_checkpoints_of_a_training_are_uploaded_and_downloaded(
+    at, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(object_store, "REST_FACTOR", 0)
+    local, copy = tmp_path / "local", tmp_path / "copy"
+    local.mkdir()
+    bucket = object_store.of(at)
     for step in (1, 2, 3):
-        (here / f"job_{step}").write_text(str(step))
-        (here / f"job_{step - 2}").unlink(missing_ok=True)
-        place.put_new("unfinished", here)
-    object_store.of(at).bring_new("unfinished", there)
-    assert sorted(os.listdir(there)) == ["job_2", "job_3"]
-    place.remove_folder("unfinished")
-    place.put_new("unfinished", here)
-    assert sorted(place.files("unfinished")) == ["job_2", "job_3"]
+        (local / f"job_{step}").write_text(str(step))
+        (local / f"job_{step - 2}").unlink(missing_ok=True)
+        bucket.upload_new("unfinished", local)
+    object_store.of(at).download_new("unfinished", copy)
+    assert sorted(os.listdir(copy)) == ["job_2", "job_3"]
+    bucket.remove_folder("unfinished")
+    bucket.upload_new("unfinished", local)
+    assert sorted(bucket.files("unfinished")) == ["job_2", "job_3"]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run of this process alone, on disk."""
+    """The folder of a run that this process trains alone."""
     folder = tmp_path_factory.mktemp("alone") / "run"
     config = experiment.Config().replace({**SMALL, "controls": ["reinit"]})
     experiment.run_experiment(config, folder, "lenet_mnist", verbose=False)
@@ -343,21 +345,21 @@ def alone(tmp_path_factory):
 
 def test_a_run_in_a_bucket_is_the_run_on_disk(at, alone, server, tmp_path):
     config = experiment.Config().replace({**SMALL, "controls": ["reinit"]})
-    made = experiment.run_experiment(config, at, "lenet_mnist", verbose=False)
-    assert made.address == at
-    there = server.tree(at.removeprefix("gs://"))
-    here = sample_runs.tree(alone)
-    assert there.keys() == here.keys()
-    assert there["config.json"] == here["config.json"]
+    run = experiment.run_experiment(config, at, "lenet_mnist", verbose=False)
+    assert run.address == at
+    remote = server.tree(at.removeprefix("gs://"))
+    local = sample_runs.tree(alone)
+    assert remote.keys() == local.keys()
+    assert remote["config.json"] == local["config.json"]
     assert contents(server, at) == on_disk(alone)
 
     another_machine()
-    server.asked.clear()
+    server.requests.clear()
     experiment.run_experiment(config, at, "lenet_mnist", verbose=False)
-    assert not [n for m, n in server.asked if m == "POST" and "level" in n]
+    assert not [n for m, n in server.requests if m == "POST" and "level" in n]
 
-    # Copied to a disk, it is a run directory; and a report needs no disk.
-    for name, content in there.items():
+    # Copied to a disk, it is a run directory.
+    for name, content in remote.items():
         file = tmp_path / "copied" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -369,72 +371,72 @@ def test_a_run_in_a_bucket_is_the_run_on_disk(at, alone, server, tmp_path):
 
 
 @pytest.fixture
-def kept(at):
+def run_address(at):
     """A run of three toy networks in a bucket."""
-    sample_runs.fill(sample_runs.directory(at))
+    sample_runs.fill(sample_runs.open_run(at))
     another_machine()
     return at
 
 
-def test_reports_and_tickets_come_from_an_address(
-    kept, server, capsys, tmp_path
+def test_reports_and_tickets_are_read_from_an_address(
+    run_address, server, capsys, tmp_path
 ):
-    assert __main__.main(["report", kept]) == 0
-    assert capsys.readouterr().out.endswith(f"{kept}/report.html\n")
-    page = object_store.of(kept).read("report.html")
+    assert __main__.main(["report", run_address]) == 0
+    assert capsys.readouterr().out.endswith(f"{run_address}/report.html\n")
+    page = object_store.of(run_address).read("report.html")
     assert b"<html" in page
-    assert object_store.of(kept).files("figures")
+    assert object_store.of(run_address).files("figures")
     another_machine()
-    out = str(tmp_path / "made.ticket")
+    out = str(tmp_path / "files.ticket")
     words = ["--format", "ticket", "--output", out, "--level"]
-    assert __main__.main(["export", kept, *words, "1"]) == 0
+    assert __main__.main(["export", run_address, *words, "1"]) == 0
     dense = sample_tickets.dense_ticket()
     assert run_directory.Ticket.load(out).masks.keys() == dense.masks.keys()
-    assert __main__.main(["export", kept, *words, "7"]) == 2
-    assert f"{kept!r} has no ticket of replicate" in capsys.readouterr().err
+    assert __main__.main(["export", run_address, *words, "7"]) == 2
+    assert (
+        f"{run_address!r} has no ticket of replicate" in capsys.readouterr().err
+    )
 
 
-def test_errors_name_the_address(kept, server):
-    directory = sample_runs.directory(kept)
-    place = object_store.of(kept)
-    place.write("replicate_0/level_1/ticket/trained", b"half")
-    name = f"'{kept}/replicate_0/level_1/ticket/trained'"
+def test_errors_name_the_address(run_address, server):
+    directory = sample_runs.open_run(run_address)
+    bucket = object_store.of(run_address)
+    bucket.write("replicate_0/level_1/ticket/trained", b"half")
+    name = f"'{run_address}/replicate_0/level_1/ticket/trained'"
     with pytest.raises(ValueError, match=f"{name} is no trained file"):
         directory.ticket(0, 1)
     with pytest.raises(ValueError, match=f"{name} is no trained file"):
         directory.records()
     other = {**sample_runs.FINGERPRINT, "rate": 0.5}
-    with pytest.raises(ValueError, match=f"'{kept}' holds another conf"):
-        sample_runs.directory(kept, other)
+    with pytest.raises(ValueError, match=f"'{run_address}' holds another conf"):
+        sample_runs.open_run(run_address, other)
     with pytest.raises(ValueError, match="level_1' is not empty and holds no"):
-        sample_runs.directory(f"{kept}/replicate_0/level_1")
+        sample_runs.open_run(f"{run_address}/replicate_0/level_1")
 
 
 @pytest.fixture(scope="module")
 def process(server, tmp_path_factory):
-    made = Process(tmp_path_factory.mktemp("process"), "one")
-    made.by(lambda: "ready" in made.said())
-    yield made
-    made.process.kill()
-    made.process.wait()
-    made.process.stdin.close()
+    process = Process(tmp_path_factory.mktemp("process"), "one")
+    process.wait_until(lambda: "ready" in process.output())
+    yield process
+    process.kill()
 
 
-def test_what_two_processes_share_in_a_sweep_is_trained_once(
+def test_two_processes_train_a_shared_network_of_a_sweep_once(
     at, process, capsys, monkeypatch
 ):
-    monkeypatch.setattr(leases._InBucket, "pause", 0.1)
+    monkeypatch.setattr(leases._BucketStore, "poll_interval", 0.1)
     settings = {**SMALL, "rate": [0.3, 0.5]}
     configs = experiment.expand(experiment.Config(), settings)
     process.start(settings, at)
     experiment.run_sweep(configs, at, "lenet_mnist")
     process.wait()
-    here = [
+    local = [
         line.split("  density")[0]
         for line in capsys.readouterr().err.splitlines()
         if line.endswith(" s")
     ]
-    trained = [*here, *process.trained()]
+    trained = [*local, *process.trained()]
     assert [name.split()[1] for name in trained].count("0") == 1
     assert len(trained) == 3
     another_machine()
@@ -449,7 +451,7 @@ def test_what_two_processes_share_in_a_sweep_is_trained_once(
         experiment.run_sweep(another, f"{at}/rate=0.3")
 
 
-def test_a_killed_run_goes_on_from_an_empty_disk(
+def test_a_killed_run_resumes_on_an_empty_disk(
     at, alone, server, process, monkeypatch
 ):
     frozen, is_dead = threading.Event(), threading.Event()
@@ -462,56 +464,54 @@ def test_a_killed_run_goes_on_from_an_empty_disk(
 
     server.before = before
     process.start(SMALL, at)
-    assert frozen.wait(60), process.told()
+    assert frozen.wait(60), process.errors()
     process.process.kill()
     process.process.wait()
     is_dead.set()
     real, steps = resume.load_latest, []
 
     def load_latest(jobs):
-        kept = real(jobs)
-        steps.extend(each.state.step for each in kept)
-        return kept
+        checkpoints = real(jobs)
+        steps.extend(each.state.step for each in checkpoints)
+        return checkpoints
 
     monkeypatch.setattr(resume, "load_latest", load_latest)
     server.before = lambda method, name: None
     config = experiment.Config().replace(SMALL)
     experiment.run_experiment(config, at, "lenet_mnist", verbose=False)
     assert steps == [40]
-    made = contents(server, at)
-    assert len(made.pop("results.csv")) == 2
-    assert len(made) == 2 * 3
-    whole = on_disk(alone)
-    assert {name: whole[name] for name in made} == made
+    files = contents(server, at)
+    assert len(files.pop("results.csv")) == 2
+    assert len(files) == 2 * 3
+    expected = on_disk(alone)
+    assert {name: expected[name] for name in files} == files
     assert not [n for n in object_store.of(at).files() if "unfinished" in n]
 
 
-def test_a_search_of_ones_own_goes_on_in_a_bucket(at, server):
+def test_a_search_resumes_in_a_bucket(at, server):
     search = sample_searches.prepare(levels=1)
     sample_searches.fit(search, at)
     another_machine()
     again = sample_searches.prepare(levels=1)
-    server.asked.clear()
+    server.requests.clear()
     sample_searches.fit(again, at)
-    assert not [n for m, n in server.asked if m == "POST" and "level" in n]
+    assert not [n for m, n in server.requests if m == "POST" and "level" in n]
     for one, other in zip(search.tickets, again.tickets, strict=True):
         assert toy.same(one.trained, other.trained)
 
 
-def test_only_the_chief_of_several_workers_asks_the_bucket(
-    at, server, monkeypatch
-):
+def test_only_the_chief_sends_requests_to_the_bucket(at, server, monkeypatch):
     monkeypatch.setattr(strategies, "is_chief", lambda _: False)
     for module in (executors, sweep):
         monkeypatch.setattr(module, "run_worker", lambda *_: None)
-    server.asked.clear()
+    server.requests.clear()
     configs = experiment.expand(experiment.Config(), {**SMALL, "rate": [0.3]})
     assert experiment.run_sweep(configs, at) == []
-    assert server.asked == []
+    assert server.requests == []
 
 
 def run(address):
-    """The command that is SMALL."""
+    """Runs the command line with the settings SMALL."""
     settings = [
         word
         for name, value in SMALL.items()
@@ -525,16 +525,16 @@ def run(address):
     )
 
 
-def test_a_network_that_is_gone_ends_in_one_line_and_the_run_goes_on(
+def test_a_lost_connection_is_one_line_and_the_run_resumes(
     at, alone, server, no_sleep, capsys
 ):
-    def gone(method, name):
-        if method == "POST" and "level_1" in name or is_gone:
-            is_gone.append(name)
+    def fail(method, name):
+        if method == "POST" and "level_1" in name or failed:
+            failed.append(name)
             raise ConnectionError
 
-    is_gone = []
-    server.before = gone
+    failed = []
+    server.before = fail
     assert run(at) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
@@ -543,18 +543,18 @@ def test_a_network_that_is_gone_ends_in_one_line_and_the_run_goes_on(
     )
     server.before = lambda method, name: None
     another_machine()
-    # This process lives, so its leases would be waited for.
+    # This process lives, so the next run would wait for its leases.
     object_store.of(at).remove_folder(".leases")
     config = experiment.Config().replace(SMALL)
     experiment.run_experiment(config, at, "lenet_mnist", verbose=False)
-    made = contents(server, at)
-    del made["results.csv"]
-    whole = on_disk(alone)
-    assert {name: whole[name] for name in made} == made
+    files = contents(server, at)
+    del files["results.csv"]
+    expected = on_disk(alone)
+    assert {name: expected[name] for name in files} == files
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("gs://missing/run", "There is no bucket 'missing', of "),
         ("gs://forbidden/r", "No permission for 'gs://forbidden/r': nobody"),
@@ -562,22 +562,22 @@ def test_a_network_that_is_gone_ends_in_one_line_and_the_run_goes_on(
         ("gs://", "as gs://bucket/folder; got 'gs://'. "),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(server, address, told, capsys):
+def test_a_bad_address_is_one_line(server, address, message, capsys):
     assert __main__.main(["report", address]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("tf-lottery: ")
-    assert told in line
+    assert message in line
 
 
 @pytest.mark.parametrize("name", ["missing", "forbidden"])
-def test_a_run_does_not_begin_where_it_cannot_be_kept(server, name):
+def test_a_run_does_not_start_without_access_to_its_bucket(server, name):
     with pytest.raises(object_store.BucketError, match=f"'gs://{name}/run'"):
-        sample_runs.directory(f"gs://{name}/run")
+        sample_runs.open_run(f"gs://{name}/run")
     with pytest.raises(object_store.BucketError, match=f"'gs://{name}/run'"):
         RunDirectory.open(f"gs://{name}/run")
 
 
-def test_without_the_extra_its_name_is_said(monkeypatch, capsys):
+def test_a_missing_package_is_named(monkeypatch, capsys):
     object_store._store.cache_clear()
     monkeypatch.setitem(sys.modules, "gcsfs.core", None)
     assert __main__.main(["report", "gs://b/run"]) == 2
@@ -587,6 +587,6 @@ def test_without_the_extra_its_name_is_said(monkeypatch, capsys):
     )
 
 
-def test_nothing_of_it_is_imported_before_there_is_an_address():
+def test_the_client_is_not_imported_without_an_address():
     code = "import sys, tf_lottery; sys.exit('gcsfs' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

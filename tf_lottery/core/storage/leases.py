@@ -1,9 +1,8 @@
-"""This module knows who does what among processes that share a folder.
+"""Leases: which of several processes does which piece of work.
 
-The folder lies in a file system or in a bucket. A lease saves work and guards
-nothing: whatever two processes make of the same is the same, and written whole.
-Where a file system does not hold what is asked of it here, something is done
-twice, and no more.
+Leases avoid duplicate work; they are not needed for correctness. Results are
+deterministic and written atomically, so on a file system without exclusive
+create the worst case is that a network is trained twice.
 """
 
 import contextlib
@@ -17,36 +16,35 @@ from typing import Protocol
 
 from tf_lottery.core.storage import object_store
 
-PATIENCE = 60.0  # seconds
-_BEATS = 6  # while others are patient
+EXPIRY = 60.0  # seconds
+_BEATS_PER_EXPIRY = 6
 
 
-class _Place(Protocol):
-    """Where leases lie."""
+class _Store(Protocol):
+    """Where lease files are stored."""
 
-    pause: float
-    """Seconds between two looks at what others do."""
+    poll_interval: float
 
     def names(self) -> list[str]:
-        """Returns the names of all leases."""
+        """Returns the names of all lease files."""
 
-    def create(self, name: str, who: str) -> bool:
-        """Returns whether a lease was made: by one process alone."""
+    def create(self, name: str, owner: str) -> bool:
+        """Creates a file, for one process alone; returns whether it did."""
 
     def read(self, name: str) -> tuple[str, object] | None:
-        """Returns whose a lease is, and what changes at each beat."""
+        """Returns a file's owner, and a value that changes at each beat."""
 
-    def beat(self, name: str, who: str) -> None:
-        """Shows that who holds a lease is there."""
+    def beat(self, name: str, owner: str) -> None:
+        """Changes that value, to show that the owner lives."""
 
     def remove(self, name: str) -> None:
-        """Removes a lease, if it is there."""
+        """Removes a file, if it exists."""
 
 
-class _InFolder:
-    """Leases in a file system: files, which are touched."""
+class _FolderStore:
+    """Lease files in a file system: a beat touches the file."""
 
-    pause = 1.0
+    poll_interval = 1.0
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
@@ -54,34 +52,34 @@ class _InFolder:
     def names(self) -> list[str]:
         return [path.name for path in self._folder.glob("*")]
 
-    def create(self, name: str, who: str) -> bool:
+    def create(self, name: str, owner: str) -> bool:
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with (self._folder / name).open("x") as file:
-                file.write(who)
+                file.write(owner)
         except FileExistsError:
             return False
         return True
 
     def read(self, name: str) -> tuple[str, object] | None:
         try:
-            # To open a file is what makes NFS look for changes.
+            # Opening a file makes NFS look for changes.
             with (self._folder / name).open() as file:
                 return file.read(), os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return None
 
-    def beat(self, name: str, who: str) -> None:
+    def beat(self, name: str, owner: str) -> None:
         os.utime(self._folder / name)
 
     def remove(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)
 
 
-class _InBucket:
-    """Leases in a bucket: objects, which are written again."""
+class _BucketStore:
+    """Lease files in a bucket: a beat writes the object again."""
 
-    pause = 5.0
+    poll_interval = 5.0
 
     def __init__(self, folder: object_store.Bucket) -> None:
         self._folder = folder
@@ -89,52 +87,55 @@ class _InBucket:
     def names(self) -> list[str]:
         return list(self._folder.files())
 
-    def create(self, name: str, who: str) -> bool:
-        return self._folder.create(name, who.encode())
+    def create(self, name: str, owner: str) -> bool:
+        return self._folder.create(name, owner.encode())
 
     def read(self, name: str) -> tuple[str, object] | None:
         content = self._folder.read(name)
         if content is None:
             return None
-        who, _, beat = content.decode().partition("\n")
-        return who, beat
+        owner, _, beat = content.decode().partition("\n")
+        return owner, beat
 
-    def beat(self, name: str, who: str) -> None:
-        self._folder.write(name, f"{who}\n{time.time_ns()}".encode())
+    def beat(self, name: str, owner: str) -> None:
+        self._folder.write(name, f"{owner}\n{time.time_ns()}".encode())
 
     def remove(self, name: str) -> None:
         self._folder.remove(name)
 
 
 class Leases:
-    """Leases in a folder: this process's own, and those of others.
+    """The leases in a folder: those of this process, and those of others.
 
-    A lease is a file which one process alone can create (`O_EXCL`, on NFS
-    too; `ifGenerationMatch=0`), and which it touches again and again within
-    `with`. One that stands still is taken over: by the one process that
-    creates the next number.
+    A lease is a file that only one process can create (`O_EXCL`, on NFS too;
+    `ifGenerationMatch=0`). Within `with`, its process sends regular
+    heartbeats. A lease without heartbeats is taken over by the process that
+    creates the file with the next number.
 
     Args:
-        folder: Where leases lie; made when the first one is taken.
-        patience: Seconds that a lease may stand still, on the clock of who
-            looks, for clocks of machines differ. A lease of a process of this
-            machine that is gone is not waited for.
+        folder: The folder of the lease files, or its address in a bucket. It
+            is created with the first lease.
+        expiry: Seconds without a heartbeat after which a lease counts as
+            abandoned, measured on the observer's clock because machine clocks
+            differ. The lease of a process of this machine that has ended is
+            abandoned at once.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], patience: float = PATIENCE
+        self, folder: str | os.PathLike[str], expiry: float = EXPIRY
     ) -> None:
-        place = object_store.of(folder)
-        self._place: _Place = (
-            _InFolder(pathlib.Path(folder))
-            if place is None
-            else _InBucket(place)
+        bucket = object_store.of(folder)
+        self._store: _Store = (
+            _FolderStore(pathlib.Path(folder))
+            if bucket is None
+            else _BucketStore(bucket)
         )
-        self._patience = patience
-        self._me = _signature(os.getpid())
+        self._expiry = expiry
+        self._owner = _owner(os.getpid())
         self._held: dict[str, int] = {}
-        # A beat writes an object: none must follow its removal.
-        self._touching = threading.Lock()
+        # A beat writes an object: it must not follow the object's removal.
+        self._beating = threading.Lock()
+        # File to its last content, and when that was first seen.
         self._seen: dict[str, tuple[tuple[str, object], float]] = {}
 
     def __enter__(self) -> "Leases":
@@ -152,113 +153,135 @@ class Leases:
         self._ended.set()
         self._heart.join()
         if isinstance(error, object_store.BucketError):
-            return  # Nor would it answer now; what stands still is taken over.
+            # The bucket would not answer these requests either. Abandoned
+            # leases expire.
+            return
         for name in list(self._held):
             self.release(name)
 
-    def take(self, name: str) -> bool:
-        """Returns whether something is for this process to do from now on.
+    def acquire(self, name: str) -> bool:
+        """Acquires a lease, if no live process holds it.
 
-        Whoever takes a lease looks once more whether it is not done already.
+        Another process may have done the work since this one looked: look
+        again once the lease is acquired.
+
+        Args:
+            name: The lease.
+
+        Returns:
+            Whether this process holds the lease now.
         """
         number = self._newest(name)
         if number >= 0 and self._is_alive(_file(name, number)):
             return False
-        if not self._place.create(_file(name, number + 1), self._me):
+        if not self._store.create(_file(name, number + 1), self._owner):
             return False
         self._held[name] = number + 1
         return True
 
     def release(self, name: str) -> None:
-        """Gives back a lease, whether its work is done or not."""
-        with self._touching:
-            mine = self._held.pop(name)
-            if self._is_mine(_file(name, mine)):
-                # This one last: without it, the others would look abandoned.
-                for number in range(mine + 1):
-                    self._place.remove(_file(name, number))
+        """Releases a lease that this process holds.
+
+        Args:
+            name: The lease.
+        """
+        with self._beating:
+            newest = self._held.pop(name)
+            if self._is_mine(_file(name, newest)):
+                # The newest last: without it, the others look abandoned.
+                for number in range(newest + 1):
+                    self._store.remove(_file(name, number))
 
     def is_free(self, name: str) -> bool:
-        """Returns whether nobody does something, or nobody any longer."""
+        """Returns whether no live process holds a lease.
+
+        Args:
+            name: The lease.
+        """
         number = self._newest(name)
         return number < 0 or not self._is_alive(_file(name, number))
 
     def holder(self, name: str) -> str:
-        """Returns who does something, for a person to read."""
+        """Returns the holder of a lease, as text for messages.
+
+        Args:
+            name: The lease.
+        """
         number = self._newest(name)
         with contextlib.suppress(OSError, ValueError):
-            if number >= 0 and (found := self._place.read(_file(name, number))):
-                host, process, _ = found[0].split(" ")
+            if number >= 0 and (lease := self._store.read(_file(name, number))):
+                host, process, _ = lease[0].split(" ")
                 return f"process {process} on {host}"
         return "another process"
 
     @property
-    def pause(self) -> float:
-        """Seconds between two looks at what others do: a bucket is asked."""
-        return self._place.pause
+    def poll_interval(self) -> float:
+        """Seconds between two looks at the leases of other processes."""
+        return self._store.poll_interval
 
     def _newest(self, name: str) -> int:
-        """Returns the highest number of a lease; -1: there is none."""
+        """Returns the highest number of a lease's files; -1 without any."""
         return max(
             (
                 int(number)
-                for file in self._place.names()
-                for of, _, number in [file.rpartition(".")]
-                if of == name
+                for file in self._store.names()
+                for lease, _, number in [file.rpartition(".")]
+                if lease == name
             ),
             default=-1,
         )
 
     def _is_alive(self, file: str) -> bool:
-        found = self._place.read(file)
-        if found is None:
+        content = self._store.read(file)
+        if content is None:
             return False
         now = time.monotonic()
         last, since = self._seen.get(file, (None, now))
-        if last != found:
+        if last != content:
             since = now
-        self._seen[file] = found, since
-        return now - since <= self._patience and not _is_dead(found[0])
+        self._seen[file] = content, since
+        return now - since <= self._expiry and not _has_ended(content[0])
 
     def _is_mine(self, file: str) -> bool:
-        found = self._place.read(file)
-        return found is not None and found[0] == self._me
+        content = self._store.read(file)
+        return content is not None and content[0] == self._owner
 
     def _beat(self) -> None:
-        while not self._ended.wait(self._patience / _BEATS):
+        while not self._ended.wait(self._expiry / _BEATS_PER_EXPIRY):
             for name in list(self._held):
-                # What cannot be touched now may be the next time.
-                with self._touching, contextlib.suppress(OSError):
-                    self._touch(name)
+                # A beat that fails now may succeed the next time.
+                with self._beating, contextlib.suppress(OSError):
+                    self._beat_once(name)
 
-    def _touch(self, name: str) -> None:
+    def _beat_once(self, name: str) -> None:
         number = self._held.get(name)
         if number is not None and self._is_mine(_file(name, number)):
-            self._place.beat(_file(name, number), self._me)
+            self._store.beat(_file(name, number), self._owner)
 
 
 def _file(name: str, number: int) -> str:
     return f"{name}.{number}"
 
 
-def _signature(process: int) -> str:
-    """Returns host, process, and what numbers processes there: a container."""
+def _owner(process: int) -> str:
+    """Returns host, process number, and the host's namespace of numbers."""
     try:
-        space = os.readlink("/proc/self/ns/pid")
+        # Containers on one host number their processes separately.
+        namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
-        space = ""
-    return f"{socket.gethostname()} {process} {space}"
+        namespace = ""
+    return f"{socket.gethostname()} {process} {namespace}"
 
 
-def _is_dead(who: str) -> bool:
-    """Returns whether it is a process of this machine that is gone."""
-    _, _, process = who.rpartition(" ")[0].partition(" ")
-    if not process.isdigit() or who != _signature(int(process)):
+def _has_ended(owner: str) -> bool:
+    """Returns whether an owner is a process of this machine that has ended."""
+    _, _, process = owner.rpartition(" ")[0].partition(" ")
+    if not process.isdigit() or owner != _owner(int(process)):
         return False
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # It is another user's, and there.
+        pass  # It lives, and belongs to another user.
     return False

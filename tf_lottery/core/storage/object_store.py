@@ -1,8 +1,9 @@
-"""This module knows folders of a bucket: what lies there, whole or not at all.
+"""Folders in a bucket of Google Cloud Storage.
 
-An object is there whole or is not, and one process alone can create it; of
-folders a bucket promises nothing. So one file of each folder goes up last, and
-first goes away: while it is there, and stays the same, so is all the rest.
+A bucket creates each object atomically, and can create it for one process
+alone, but promises nothing about folders. So one file of each folder, its
+marker, is uploaded last and removed first: while the marker exists and stays
+the same, the folder is complete.
 """
 
 import atexit
@@ -25,61 +26,72 @@ from typing import Any, TypeVar
 from tf_lottery.core.errors import MissingPackageError, UserError
 from tf_lottery.core.storage import array_file
 
-PATIENCE = 60.0  # seconds, with another one that has begun θ0
-RESTS = 20
-"""How many times as long as putting files of a training under way took this is
-not done again: training waits for it."""
-_LOOK_AGAIN = 1.0  # second, whether it is there
-_AT_ONCE = 8  # requests
+CREATOR_TIMEOUT = 60.0
+"""Seconds to wait for another process that is writing θ0 before taking over."""
+REST_FACTOR = 20
+"""After an upload of checkpoints that took t seconds, the next one starts
+`REST_FACTOR` * t seconds later at the earliest, so that uploads take at most
+about 5 % of training time."""
+_POLL_INTERVAL = 1.0  # seconds between two looks whether θ0 is there
+_PARALLEL_REQUESTS = 8
 
 _Item = TypeVar("_Item")
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 class BucketError(UserError, OSError):
-    """A bucket is not there, is not for this user, or does not answer."""
+    """A bucket does not exist, is not permitted, or does not answer."""
 
 
 def of(path: str | os.PathLike[str]) -> "Bucket | None":
-    """Returns the bucket's folder that a path is the address of.
+    """Returns the folder at an address in a bucket; None for other paths.
 
-    None of a path in a file system. `pathlib` folds the two slashes of an
-    address into one: it is understood as well.
+    Args:
+        path: A path, or an address such as `gs://bucket/folder`. `gs:/…` is
+            accepted too, because `pathlib` turns two slashes into one.
 
     Raises:
-        ValueError: It is an address, and not one of Google Cloud Storage.
-        ImportError: What reads such addresses is not installed.
+        ValueError: The address is not one of Google Cloud Storage.
+        ImportError: The package gcsfs is not installed.
     """
-    found = re.match(r"(\w{2,}):/+(.*)", os.fspath(path))
-    if not found:
+    address = re.match(r"(\w{2,}):/+(.*)", os.fspath(path))
+    if not address:
         return None
-    scheme, place = found[1], found[2].rstrip("/")
-    if scheme != "gs" or not place:
+    scheme, name = address[1], address[2].rstrip("/")
+    if scheme != "gs" or not name:
         raise UserError(
             "A run directory lies in a file system, or in a bucket as "
-            f"gs://bucket/folder; got {os.fspath(path)!r}. Of other stores it "
-            "is not known that one process alone creates an object: mount it, "
-            "and give the folder."
+            f"gs://bucket/folder; got {os.fspath(path)!r}. Other object stores "
+            "are not supported: mount the store as a file system, and give "
+            "the folder."
         )
-    return Bucket(f"gs://{place}")
+    return Bucket(f"gs://{name}")
 
 
-def each(
-    do: Callable[[_Item], _Answer], items: Iterable[_Item]
-) -> list[_Answer]:
-    """Returns what is answered of each item, several asked at once."""
-    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(do, items))
+def map_parallel(
+    function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> list[_Result]:
+    """Returns the results of a function, called in several threads.
+
+    Args:
+        function: The function; it sends requests.
+        items: Its argument in each call.
+    """
+    with concurrent.futures.ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
+        return list(pool.map(function, items))
 
 
 class Bucket:
-    """A folder of a bucket of Google Cloud Storage.
+    """A folder in a bucket of Google Cloud Storage.
 
-    Names of files and folders are relative to it. Every method may raise a
-    `BucketError`, after half a minute of trying again.
+    Names of files and folders are relative to it.
 
     Args:
         address: `gs://bucket/folder`.
+
+    Raises:
+        BucketError: The bucket does not exist, is not permitted, or does not
+            answer. Every method may raise it, after half a minute of retries.
     """
 
     def __init__(self, address: str) -> None:
@@ -87,173 +99,239 @@ class Bucket:
         self._bucket, _, folder = address[len("gs://") :].partition("/")
         self._folder = f"{folder}/" if folder else ""
         self._store = _store()
-        self._up: set[str] = set()
-        self._rests_until: dict[str, float] = {}
+        self._uploaded: set[str] = set()
+        self._next_upload: dict[str, float] = {}  # folder to earliest time
 
     def read(self, name: str) -> bytes | None:
-        """Returns what is in a file; None: it is not there."""
-        with self._asking():
+        """Returns the content of a file; None if it does not exist.
+
+        Args:
+            name: The file.
+        """
+        with self._bucket_errors():
             try:
                 return self._store.cat_file(self._path(name))
             except FileNotFoundError:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file, new or not."""
-        # As which a browser shows it: a report, for one.
+        """Writes a file, or replaces it.
+
+        Args:
+            name: The file.
+            content: Its content.
+        """
+        # A browser shows reports by their content type.
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        with self._asking():
+        with self._bucket_errors():
             self._store.pipe_file(self._path(name), content, content_type=kind)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Returns whether a file was written, for there was none."""
-        with self._asking():
+        """Writes a file unless it exists; returns whether it was written.
+
+        Args:
+            name: The file.
+            content: Its content.
+        """
+        with self._bucket_errors():
             try:
-                # `ifGenerationMatch=0`: one request alone can meet it.
+                # `ifGenerationMatch=0`: only one request can meet it.
                 self._store.pipe_file(self._path(name), content, mode="create")
             except FileExistsError:
                 return False
         return True
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
-        with self._asking(), contextlib.suppress(FileNotFoundError):
+        """Removes a file, if it exists.
+
+        Args:
+            name: The file.
+        """
+        with self._bucket_errors(), contextlib.suppress(FileNotFoundError):
             self._store.rm_file(self._path(name))
 
     def is_empty(self) -> bool:
-        """Returns whether there is nothing in this folder."""
+        """Returns whether this folder holds nothing."""
         return not self.folders() and not self.files()
 
     def folders(self) -> list[str]:
         """Returns the names of the folders in this one."""
         pages = self._pages(self._folder, delimiter="/")
-        found = [name for page in pages for name in page.get("prefixes", [])]
-        return [name[len(self._folder) :].rstrip("/") for name in found]
+        names = [name for page in pages for name in page.get("prefixes", [])]
+        return [name[len(self._folder) :].rstrip("/") for name in names]
 
     def files(self, folder: str = "") -> dict[str, str]:
-        """Returns all files below a folder: name within it to MD5."""
+        """Returns all files below a folder: name within it to MD5.
+
+        Args:
+            folder: The folder. The default is this one.
+        """
         prefix = self._folder + (f"{folder}/" if folder else "")
         return {
             item["name"][len(prefix) :]: item.get("md5Hash", "")
             for page in self._pages(prefix)
             for item in page.get("items", [])
-            if not item["name"].endswith("/")  # a folder, as the console makes
+            if not item["name"].endswith("/")  # a folder of the web console
         }
 
-    def bring(self, name: str, local: pathlib.Path) -> None:
-        """Makes a local file what it is here: gone, if it is not here."""
-        content = self.read(name)
-        if content is None:
-            local.unlink(missing_ok=True)
-        else:
-            local.parent.mkdir(parents=True, exist_ok=True)
-            array_file.write_bytes(local, content)
+    def download_folder(
+        self, name: str, local: pathlib.Path, marker: str
+    ) -> None:
+        """Replaces a local folder by that in the bucket.
 
-    def bring_folder(self, name: str, local: pathlib.Path, last: str) -> None:
-        """Makes a local folder what it is here: gone, if it is not whole.
+        The local folder is removed if the one in the bucket is not complete.
 
         Args:
-            name: The folder.
-            local: The local one.
-            last: Its file that tells one state of it from another.
+            name: The folder in the bucket.
+            local: The local folder.
+            marker: The file that makes it complete, and differs between its
+                states.
         """
         while True:
-            told = self.read(f"{name}/{last}")
-            if told is None:
+            state = self.read(f"{name}/{marker}")
+            if state is None:
                 return shutil.rmtree(local, ignore_errors=True)
-            if (local / last).exists() and told == (local / last).read_bytes():
+            marker_file = local / marker
+            if marker_file.exists() and state == marker_file.read_bytes():
                 return None
-            others = [other for other in self.files(name) if other != last]
-            found = each(lambda o: self.read(f"{name}/{o}"), others)
-            # Again if it was replaced in the meantime.
-            whole = [content for content in found if content is not None]
-            if whole == found and self.read(f"{name}/{last}") == told:
-                contents = dict(zip(others, whole, strict=True))
-                return _replace(local, {**contents, last: told})
+            others = [file for file in self.files(name) if file != marker]
+            contents = {
+                file: content
+                for file, content in zip(
+                    others,
+                    map_parallel(lambda f: self.read(f"{name}/{f}"), others),
+                    strict=True,
+                )
+                if content is not None
+            }
+            # Again if another process replaced the folder meanwhile.
+            is_complete = len(contents) == len(others)
+            if is_complete and self.read(f"{name}/{marker}") == state:
+                return _replace(local, {**contents, marker: state})
 
-    def put_folder(self, name: str, local: pathlib.Path, last: str) -> None:
-        """Puts a local folder here, in place of what is here."""
-        mine = _contents(local)
-        sums = {file: md5(content) for file, content in mine.items()}
+    def upload_folder(
+        self, name: str, local: pathlib.Path, marker: str
+    ) -> None:
+        """Uploads a local folder, in place of the one in the bucket.
+
+        Args:
+            name: The folder in the bucket.
+            local: The local folder.
+            marker: The file that makes it complete.
+        """
+        contents = _contents(local)
+        sums = {file: md5(content) for file, content in contents.items()}
         while True:
-            self.remove(f"{name}/{last}")
-            self._put(name, mine, last)
-            there = self.files(name)
-            # Of two that replace it at once, the one whose last file is here
-            # sees what the other one wrote, and does it again.
-            if there.get(last) != sums[last] or sums.items() <= there.items():
+            self.remove(f"{name}/{marker}")
+            self._upload(name, contents, marker)
+            remote = self.files(name)
+            # If two processes replace a folder at once, the one whose marker
+            # stays sees the other's files and uploads its own again.
+            is_other = remote.get(marker) != sums[marker]
+            if is_other or sums.items() <= remote.items():
                 return
 
-    def put_first(self, name: str, local: pathlib.Path, last: str) -> None:
-        """Puts a local folder here if there is none; brings what is here.
+    def create_folder(
+        self, name: str, local: pathlib.Path, marker: str
+    ) -> None:
+        """Uploads a local folder unless it exists; then downloads it.
 
-        Whoever creates one of its files puts all of them. Who died over that
-        is waited for, and then another one does.
+        The process that creates its first file uploads all of them. If that
+        process dies, another one takes over after `CREATOR_TIMEOUT` seconds.
+
+        Args:
+            name: The folder in the bucket.
+            local: The local folder.
+            marker: The file that makes it complete.
         """
-        mine = _contents(local)
-        first = min(mine.keys() - {last})
-        until = time.monotonic() + PATIENCE
-        while self.read(f"{name}/{last}") is None:
-            if self.create(f"{name}/{first}", mine[first]):
-                self._put(name, {f: mine[f] for f in mine if f != first}, last)
+        contents = _contents(local)
+        first = min(contents.keys() - {marker})
+        rest = {f: c for f, c in contents.items() if f != first}
+        until = time.monotonic() + CREATOR_TIMEOUT
+        while self.read(f"{name}/{marker}") is None:
+            if self.create(f"{name}/{first}", contents[first]):
+                self._upload(name, rest, marker)
             elif time.monotonic() > until:
                 self.remove(f"{name}/{first}")
             else:
-                time.sleep(min(_LOOK_AGAIN, PATIENCE))
-        self.bring_folder(name, local, last)
+                time.sleep(min(_POLL_INTERVAL, CREATOR_TIMEOUT))
+        self.download_folder(name, local, marker)
 
-    def bring_new(self, name: str, local: pathlib.Path) -> None:
-        """Brings the files of a folder, each of which never changes."""
-        for file in self.files(name):
-            self.bring(f"{name}/{file}", local / file)
-            self._up.add(f"{name}/{file}")
+    def download_new(self, name: str, local: pathlib.Path) -> None:
+        """Downloads all files of a folder whose files never change.
 
-    def put_new(self, name: str, local: pathlib.Path) -> None:
-        """Makes a folder what the local one is; its files never change.
-
-        Not at every call: see `RESTS`.
+        Args:
+            name: The folder in the bucket.
+            local: The local folder.
         """
-        began = time.monotonic()
-        if began < self._rests_until.get(name, 0.0):
+        for file in self.files(name):
+            content = self.read(f"{name}/{file}")
+            if content is None:
+                (local / file).unlink(missing_ok=True)
+            else:
+                local.mkdir(parents=True, exist_ok=True)
+                array_file.write_bytes(local / file, content)
+            self._uploaded.add(f"{name}/{file}")
+
+    def upload_new(self, name: str, local: pathlib.Path) -> None:
+        """Makes a folder hold the local files, which never change.
+
+        It does nothing if the last upload was a short time ago: see
+        `REST_FACTOR`.
+
+        Args:
+            name: The folder in the bucket.
+            local: The local folder.
+        """
+        start = time.monotonic()
+        if start < self._next_upload.get(name, 0.0):
             return
-        here = {file for file in self._up if file.startswith(f"{name}/")}
+        remote = {f for f in self._uploaded if f.startswith(f"{name}/")}
         paths = {f"{name}/{path.name}": path for path in _visible(local)}
-        for file in sorted(paths.keys() - here):
-            # Whoever trains may be done with it.
+        for file in sorted(paths.keys() - remote):
+            # Training may remove its old checkpoints meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 self.write(file, paths[file].read_bytes())
-                self._up.add(file)
-        for file in here - paths.keys():
+                self._uploaded.add(file)
+        for file in remote - paths.keys():
             self.remove(file)
-            self._up.discard(file)
-        ended = time.monotonic()
-        self._rests_until[name] = ended + RESTS * (ended - began)
+            self._uploaded.discard(file)
+        end = time.monotonic()
+        self._next_upload[name] = end + REST_FACTOR * (end - start)
 
     def remove_folder(self, name: str) -> None:
-        """Removes a folder and all that is in it."""
-        each(self.remove, [f"{name}/{file}" for file in self.files(name)])
-        self._up = {f for f in self._up if not f.startswith(f"{name}/")}
+        """Removes a folder with all its files.
+
+        Args:
+            name: The folder.
+        """
+        files = [f"{name}/{file}" for file in self.files(name)]
+        map_parallel(self.remove, files)
+        self._uploaded = {
+            f for f in self._uploaded if not f.startswith(f"{name}/")
+        }
 
     def local_copy(self) -> pathlib.Path:
-        """Returns this process's folder for what it brings and puts.
+        """Returns this process's folder for copies of files.
 
-        It is empty at first and removed at the end: what is not in the bucket
-        is nowhere.
+        It is empty at first and removed when the process ends.
         """
         return _local_copy(self.address)
 
-    def _put(self, name: str, contents: dict[str, bytes], last: str) -> None:
-        others = [file for file in contents if file != last]
-        each(lambda f: self.write(f"{name}/{f}", contents[f]), others)
-        self.write(f"{name}/{last}", contents[last])
+    def _upload(
+        self, name: str, contents: dict[str, bytes], marker: str
+    ) -> None:
+        others = [file for file in contents if file != marker]
+        map_parallel(lambda f: self.write(f"{name}/{f}", contents[f]), others)
+        self.write(f"{name}/{marker}", contents[marker])
 
     def _path(self, name: str) -> str:
         return f"{self._bucket}/{self._folder}{name}"
 
-    def _pages(self, prefix: str, **how: Any) -> Iterator[dict[str, Any]]:
+    def _pages(self, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
         token = None
         while True:
-            with self._asking():
+            with self._bucket_errors():
                 page = self._store.call(
                     "GET",
                     "b/{}/o",
@@ -261,7 +339,7 @@ class Bucket:
                     json_out=True,
                     prefix=prefix,
                     pageToken=token,
-                    **how,
+                    **options,
                 )
             yield page
             token = page.get("nextPageToken")
@@ -269,10 +347,10 @@ class Bucket:
                 return
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _bucket_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - gcsfs raises what it meets
+        except Exception as error:  # noqa: BLE001 - gcsfs raises any kind
             raise BucketError(self._reason(error)) from None
 
     def _reason(self, error: Exception) -> str:
@@ -281,38 +359,43 @@ class Bucket:
                 f"There is no bucket {self._bucket!r}, of {self.address!r}. "
                 "Make it first, or give another address."
             )
-        # "Forbidden: " the request, and in the next line why.
+        # After "Forbidden: " and the request, the next line says why.
         first, _, rest = str(error).partition("\n")
         is_forbidden = first.startswith("Forbidden")
         text = rest if is_forbidden else f"{first} {rest}"
-        said = " ".join(text.split())[:200].rstrip(".") or type(error).__name__
+        reason = " ".join(text.split())[:200].rstrip(".")
+        reason = reason or type(error).__name__
         if is_forbidden or getattr(error, "code", None) in (401, "401"):
             return (
-                f"No permission for {self.address!r}: {said}. Log in with "
+                f"No permission for {self.address!r}: {reason}. Log in with "
                 "`gcloud auth application-default login`, or ask for the role "
                 "Storage Object User."
             )
         return (
-            f"{self.address!r} does not answer: {said}. What is kept there "
+            f"{self.address!r} does not answer: {reason}. What is kept there "
             "stays; the same command goes on from there."
         )
 
 
 def md5(content: bytes) -> str:
-    """Returns what Google Cloud Storage says of an object's content."""
+    """Returns the MD5 of a content as Google Cloud Storage writes it.
+
+    Args:
+        content: The content of an object.
+    """
     return base64.b64encode(hashlib.md5(content).digest()).decode()
 
 
 @functools.cache
 def _store() -> Any:
     try:
-        # Not `gcsfs.GCSFileSystem`, which asks what kind of bucket it is.
+        # `gcsfs.GCSFileSystem` would send a request for the kind of bucket.
         from gcsfs.core import GCSFileSystem
     except ImportError:
         raise MissingPackageError(
             "Addresses gs://… need gcsfs: pip install 'tf-lottery[gcs]'."
         ) from None
-    # What it logs it raises too; without this, it is printed.
+    # It raises the errors that it logs; without a handler they are printed.
     logging.getLogger("gcsfs").addHandler(logging.NullHandler())
     return GCSFileSystem(use_listings_cache=False)
 
@@ -335,8 +418,8 @@ def _contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def _replace(folder: pathlib.Path, contents: dict[str, bytes]) -> None:
-    def write(beside: pathlib.Path) -> None:
+    def write(new: pathlib.Path) -> None:
         for name, content in contents.items():
-            (beside / name).write_bytes(content)
+            (new / name).write_bytes(content)
 
     array_file.write_folder(folder, write)

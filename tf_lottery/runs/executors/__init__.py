@@ -1,6 +1,6 @@
-"""Executors: who trains a run's networks, as `training.plan` chooses.
+"""Executors: they train the networks of a run, as `training.plan` chooses.
 
-An executor has slots for jobs and tells which are done, like an executor of
+All have the interface `Executor`, which is like that of an executor of
 `concurrent.futures`.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tf_lottery.runs.executors.all_cores import all_cores_executor
-from tf_lottery.runs.executors.base import Executor, Progress
+from tf_lottery.runs.executors.base import Executor, OnProgress
 from tf_lottery.runs.executors.in_process import InProcessExecutor
 from tf_lottery.runs.executors.multi_worker import (
     MultiWorkerExecutor,
@@ -22,8 +22,8 @@ __all__ = [
     "Executor",
     "InProcessExecutor",
     "MultiWorkerExecutor",
+    "OnProgress",
     "ProcessPool",
-    "Progress",
     "all_cores_executor",
     "create",
     "run_worker",
@@ -41,11 +41,12 @@ def create(
     """Yields the executor that a plan names; ends its processes afterwards.
 
     Args:
-        trainer: What trains networks in this process.
+        trainer: The trainer of this process.
         executor: Name of a module of this package.
         workers: Processes of a process pool, >= 2.
         build: Builds the trainer in a process of the pool; it is pickled.
-        fingerprint: What determines the run, the same on all workers.
+        fingerprint: Everything that determines the results, the same on all
+            workers of several hosts.
     """
     if executor == plan.MULTI_WORKER:
         with MultiWorkerExecutor(trainer, fingerprint) as chief:

@@ -1,4 +1,4 @@
-"""A crew on all cores, for whatever model a user defined."""
+"""An executor on all cores, for models that users define."""
 
 import contextlib
 import functools
@@ -6,10 +6,10 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
-from tf_lottery.core.errors import UserError
+from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.runs.executors.base import Executor
 from tf_lottery.runs.executors.in_process import InProcessExecutor
-from tf_lottery.runs.executors.pickling import pack, probe
+from tf_lottery.runs.executors.pickling import pickle_trainer, training_digest
 from tf_lottery.runs.executors.process_pool import ProcessPool
 from tf_lottery.training import State, Trainer, devices, plan
 
@@ -20,58 +20,58 @@ def all_cores_executor(
     networks: int,
     steps: int,
     start: State,
-    say: Callable[[str], None],
+    warn: Callable[[str], None],
     architecture: str | None = None,
 ) -> Iterator[Executor]:
-    """Yields who trains networks: processes on a CPU, or this one alone.
+    """Yields a process pool on a CPU, or else an executor in this process.
 
-    A network is the same bytes in either. Each process builds the trainer
-    that travelled to it, and takes two steps, as this one does; where they
-    come to anything else, or something cannot travel, all networks train in
-    this process, and a line says why.
+    Both train a network to the same bytes. Each process of the pool builds
+    the trainer from a pickle and takes two training steps, and so does this
+    process. If results differ, or an object cannot be pickled, all networks
+    train in this process.
 
     Args:
-        trainer: What trains them.
-        networks: How many do not wait for each other.
-        steps: Training steps of all networks together.
+        trainer: The trainer.
+        networks: How many networks are independent of each other, >= 1.
+        steps: Training steps of all networks together, >= 0.
         start: A state to take steps from.
-        say: Called with the line.
-        architecture: A model that must be rebuilt in each process too.
+        warn: Called with a message if the pool cannot be used.
+        architecture: A model, as JSON, that each process must be able to
+            rebuild too, for controls that rebuild it.
     """
-    _, count = plan.choose_executor(trainer, steps, networks)
+    _, workers = plan.choose_executor(trainer, steps, networks)
     with contextlib.ExitStack() as stack:
         executor: Executor | None = None
-        if count > 1:
-            question = functools.partial(
-                probe, start=start, architecture=architecture
+        if workers > 1:
+            digest = functools.partial(
+                training_digest, start=start, architecture=architecture
             )
             try:
-                executor = _processes(trainer, count, question, stack)
+                executor = _pool(trainer, workers, digest, stack)
             except Exception as error:  # noqa: BLE001 - a user's objects
                 stack.close()
-                reason = " ".join(f"{error}".split())[:200]
-                say(
-                    "All networks train in this process, in turn, for what "
-                    "trains them cannot travel to others: "
-                    f"{reason or type(error).__name__}"
+                warn(
+                    "All networks train in this process, in turn, because "
+                    "the trainer cannot be sent to other processes: "
+                    f"{one_line(error, 200)}"
                 )
         yield executor or InProcessExecutor(trainer)
 
 
-def _processes(
+def _pool(
     trainer: Trainer,
-    count: int,
-    question: Callable[[Trainer], str],
+    workers: int,
+    digest: Callable[[Trainer], str],
     stack: contextlib.ExitStack,
 ) -> ProcessPool:
-    """Returns processes that train as this one; raises if they do not."""
+    """Returns a pool; raises if it does not train as this process does."""
     folder = stack.enter_context(tempfile.TemporaryDirectory())
-    build = pack(trainer, pathlib.Path(folder))
-    # With other threads the last bits would be others.
-    executor = ProcessPool(build, count, devices.threads())
-    stack.enter_context(executor)
-    executor.ask(question)
-    expected = question(trainer)
-    if set(executor.answers()) != {expected}:
-        raise UserError("two steps of training end otherwise there.")
-    return executor
+    build = pickle_trainer(trainer, pathlib.Path(folder))
+    # With another number of threads, sums differ in their last bits.
+    pool = ProcessPool(build, workers, devices.threads())
+    stack.enter_context(pool)
+    pool.broadcast(digest)
+    expected = digest(trainer)
+    if set(pool.gather()) != {expected}:
+        raise UserError("two training steps give another result there.")
+    return pool

@@ -1,25 +1,43 @@
-"""This module knows what a crew promises."""
+"""The interface of executors."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tf_lottery.training import Job, Outcome
 
-Progress = Callable[[Job, int, Mapping[str, float]], None]
+OnProgress = Callable[[Job, int, Mapping[str, float]], None]
+"""Called with a job, its step, and the metrics of its latest evaluation."""
 
 
 class Executor(Protocol):
-    """Whoever trains networks."""
+    """Trains the networks of jobs, like an executor of `concurrent.futures`.
+
+    It differs in two ways. It accepts only as many jobs as it has free slots,
+    so that the caller decides late which network is trained next. And `wait`
+    both trains and returns outcomes, because an executor may train in the
+    process that calls it.
+    """
 
     def free_slots(self, waiting: int) -> int:
-        """Returns how many of so many waiting jobs can be taken now."""
-
-    def submit(self, job: Job) -> None:
-        """Starts on a job, for which there is room."""
-
-    def wait(self, progress: Progress) -> list[tuple[Job, Outcome]]:
-        """Waits until jobs are done, and returns what became of them.
+        """Returns how many of the `waiting` jobs can be submitted now.
 
         Args:
-            progress: Called with a job, the step, and the latest figures.
+            waiting: How many jobs the caller has, >= 1.
+        """
+
+    def submit(self, job: Job) -> None:
+        """Schedules a job for training.
+
+        Args:
+            job: The job. There must be a free slot.
+        """
+
+    def wait(self, on_progress: OnProgress) -> list[tuple[Job, Outcome]]:
+        """Waits for the first job to end, as `FIRST_COMPLETED` does.
+
+        Args:
+            on_progress: Called whenever a job has been evaluated or saved.
+
+        Returns:
+            The jobs that ended, at least one, with their outcomes.
         """

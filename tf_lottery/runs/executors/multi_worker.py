@@ -1,9 +1,9 @@
-"""This module knows a crew of workers on several hosts.
+"""An executor of workers on several hosts.
 
-They train one network together, under a `MultiWorkerMirroredStrategy`, whose
-sums need all of them at the same step. One is the chief: it alone decides what
-is trained and keeps what came of it, and the others follow, so what a run
-directory holds is never known to some and unknown to others.
+All workers train one network together, under a `MultiWorkerMirroredStrategy`,
+whose sums need all of them at the same step. One worker is the chief: only it
+chooses the jobs and stores the outcomes, and the others follow its messages.
+So workers never disagree about the content of the run directory.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.core.errors import UserError, one_line
-from tf_lottery.runs.executors.base import Progress
+from tf_lottery.runs.executors.base import OnProgress
 from tf_lottery.training import Job, Outcome, Trainer, resume
 from tf_lottery.training.distribution import strategies
 
-_WORDS = 1 << 20  # of 4 bytes, that are sent at a time
+_CHUNK = 1 << 20  # int32 values that are sent at a time
 
-# What TensorFlow raises when a worker is gone.
-_GONE = (
+# TensorFlow raises these when a worker is lost.
+_WORKER_LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -34,22 +34,24 @@ _GONE = (
 
 
 class MultiWorkerExecutor:
-    """Trains with all workers, one network after the other.
+    """Trains on all workers, one network after another; runs on the chief.
 
-    Use it as a context: the others are told when it ends.
+    Use it as a context: at its end it sends the other workers a message.
 
     Args:
-        trainer: What trains, with a strategy of several workers.
-        fingerprint: What determines the results, the same on all workers.
+        trainer: The trainer, with a strategy of several workers.
+        fingerprint: Everything that determines the results. It must be the
+            same on all workers.
     """
 
     def __init__(self, trainer: Trainer, fingerprint: Any) -> None:
         self._trainer = trainer
-        self._tell = _Broadcast(trainer.strategy)
-        self._taken: list[Job] = []
+        self._send = _Broadcast(trainer.strategy)
+        self._submitted: list[Job] = []
         self._result: Any = None
-        self._is_alone = False
-        self._tell(("begin", fingerprint))
+        # Whether the other workers are in training steps, not in a broadcast.
+        self._others_train = False
+        self._send(("begin", fingerprint))
 
     def __enter__(self) -> "MultiWorkerExecutor":
         return self
@@ -61,62 +63,81 @@ class MultiWorkerExecutor:
         trace: TracebackType | None,
     ) -> None:
         if error is None:
-            self._tell(("end", self._result))
-        elif not (self._is_alone or isinstance(error, WorkerLostError)):
-            # Else the others are amid sums, which what is said would meet:
-            # they notice that this process ends.
+            self._send(("end", self._result))
+        elif not (self._others_train or isinstance(error, WorkerLostError)):
+            # During training steps a message would be taken for a sum. Then
+            # the other workers notice that this process ends.
             name = type(error).__name__
-            self._tell(("error", f"{error}" or f"The chief ended: {name}."))
+            self._send(("error", f"{error}" or f"The chief ended: {name}."))
 
-    def end_with(self, result: Any) -> None:
-        """Says what the others shall have at the end."""
+    def set_result(self, result: Any) -> None:
+        """Sets what `run_worker` returns on the other workers.
+
+        Args:
+            result: The result; it is pickled.
+        """
         self._result = result
 
     def free_slots(self, waiting: int) -> int:
-        """Returns how many of so many waiting jobs can be taken now."""
-        return min(waiting, 1 - len(self._taken))
+        """Returns how many of the `waiting` jobs can be submitted now.
+
+        Args:
+            waiting: How many jobs the caller has, >= 1.
+        """
+        return min(waiting, 1 - len(self._submitted))
 
     def submit(self, job: Job) -> None:
-        """Takes the next job."""
-        self._taken.append(job)
+        """Sets the job that the next `wait` trains.
 
-    def wait(self, progress: Progress) -> list[tuple[Job, Outcome]]:
-        """Trains it."""
-        (job,), self._taken = self._taken, []
-        kept = resume.load_latest([(job.folder, job.digest)])
-        self._tell(("job", dataclasses.replace(job, folder=None), kept))
+        Args:
+            job: The job. There must be a free slot.
+        """
+        self._submitted.append(job)
 
-        def tell(_: int, step: int, figures: Mapping[str, float]) -> None:
-            self._is_alone = True
-            progress(job, step, figures)
-            self._is_alone = False
+    def wait(self, on_progress: OnProgress) -> list[tuple[Job, Outcome]]:
+        """Trains the submitted job.
+
+        Args:
+            on_progress: Called whenever the job has been evaluated or saved.
+
+        Returns:
+            The job, with its outcome.
+        """
+        (job,), self._submitted = self._submitted, []
+        checkpoints = resume.load_latest([(job.folder, job.digest)])
+        self._send(("job", dataclasses.replace(job, folder=None), checkpoints))
+
+        def progress(_: int, step: int, metrics: Mapping[str, float]) -> None:
+            self._others_train = True
+            on_progress(job, step, metrics)
+            self._others_train = False
 
         try:
-            (outcome,) = _together(lambda: self._trainer.train([job], tell))
+            (outcome,) = _together(lambda: self._trainer.train([job], progress))
         except ValueError:
-            raise  # The others come to it too, unless it is of `progress`.
+            raise  # It is raised on all workers, unless by `on_progress`.
         except BaseException:
-            self._is_alone = True
+            self._others_train = True
             raise
         return [(job, outcome)]
 
 
 def run_worker(trainer: Trainer, fingerprint: Any) -> Any:
-    """Trains what the chief says, until it ends.
+    """Trains the chief's jobs, until the chief ends.
 
     Args:
-        trainer: As the chief's.
-        fingerprint: As the chief's.
+        trainer: The trainer, with a strategy of several workers.
+        fingerprint: Everything that determines the results.
 
     Returns:
-        What the chief ends with.
+        The result that the chief set.
 
     Raises:
-        ValueError: The chief's error, or this worker trains something else.
+        ValueError: The chief's error; or the chief has another fingerprint.
     """
-    hear = _Broadcast(trainer.strategy)
+    receive = _Broadcast(trainer.strategy)
     while True:
-        kind, *content = hear()
+        kind, *content = receive()
         if kind == "begin" and content[0] != fingerprint:
             raise UserError(
                 "This worker has other settings or other data than the "
@@ -131,76 +152,78 @@ def run_worker(trainer: Trainer, fingerprint: Any) -> Any:
 
 
 def _run_job(
-    trainer: Trainer, job: Job, kept: list[resume.InProgressCheckpoint]
+    trainer: Trainer, job: Job, checkpoints: list[resume.InProgressCheckpoint]
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        if kept:
+        if checkpoints:
             folder = pathlib.Path(name)
-            resume.save(folder, kept[0])
+            resume.save(folder, checkpoints[0])
             job = dataclasses.replace(job, folder=folder)
         try:
             _together(lambda: trainer.train([job]))
         except WorkerLostError:
             raise
         except ValueError:
-            # It is the chief's as well, who says it next.
-            return
+            return  # The chief has the same error, and sends it next.
 
 
 class WorkerLostError(UserError):
-    """A worker is gone, and training cannot go on without it."""
+    """A worker was lost, and training cannot go on without it."""
 
 
 def _together(function: Callable[[], Any]) -> Any:
+    """Calls a function that all workers call; names a worker that is lost."""
     try:
         return function()
-    except _GONE as error:
+    except _WORKER_LOST as error:
         reason = one_line(error)
         _, _, cause = reason.partition("Collective ops is aborted by: ")
         raise WorkerLostError(
-            "A worker is gone, and the others cannot go on without it "
+            "A worker was lost, and the others cannot go on without it "
             f"({(cause or reason)[:200]}). Start all of them again: the same "
             "command goes on from here."
         ) from None
 
 
 class _Broadcast:
-    """Carries what the chief says to all workers."""
+    """Sends a message of the chief to all workers."""
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
-        self._speaks = strategies.is_chief(strategy)
-        self._sum = self._summed()
+        self._is_chief = strategies.is_chief(strategy)
+        self._sum = self._compiled_sum()
 
     def __call__(self, message: Any = None) -> Any:
-        """Says a message, if this is the chief; returns what was said."""
-        said = pickle.dumps(message) if self._speaks else b""
-        size = int(self._shared(np.array([len(said)], np.int32))[0])
-        words = np.zeros(-(-size // 4 // _WORDS) * _WORDS, np.int32)
-        words.view(np.uint8)[: len(said)] = np.frombuffer(said, np.uint8)
+        """Returns the chief's message; on other workers it is ignored."""
+        data = pickle.dumps(message) if self._is_chief else b""
+        size = int(self._from_chief(np.array([len(data)], np.int32))[0])
+        words = np.zeros(-(-size // 4 // _CHUNK) * _CHUNK, np.int32)
+        words.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
         parts = [
-            self._shared(words[i : i + _WORDS])
-            for i in range(0, len(words), _WORDS)
+            self._from_chief(words[i : i + _CHUNK])
+            for i in range(0, len(words), _CHUNK)
         ]
         return pickle.loads(np.concatenate(parts).tobytes()[:size])
 
-    def _shared(self, words: np.ndarray) -> np.ndarray:
-        mine = tf.constant(words if self._speaks else np.zeros_like(words))
-        return _together(lambda: self._sum(mine).numpy())
+    def _from_chief(self, words: np.ndarray) -> np.ndarray:
+        """Returns the chief's words: the sum with the others' zeros."""
+        term = tf.constant(words if self._is_chief else np.zeros_like(words))
+        return _together(lambda: self._sum(term).numpy())
 
-    def _summed(self) -> Callable[[tf.Tensor], tf.Tensor]:
+    def _compiled_sum(self) -> Callable[[tf.Tensor], tf.Tensor]:
         strategy = self._strategy
         devices = strategy.extended.worker_devices
 
         @tf.function(autograph=False)
         def run(words: tf.Tensor) -> tf.Tensor:
-            def one() -> tf.Tensor:
+            def replica() -> tf.Tensor:
                 context = tf.distribute.get_replica_context()
                 number = tf.get_static_value(context.replica_id_in_sync_group)
-                first = int(number) % len(devices) == 0
-                mine = tf.fingerprint(words) if first else tf.zeros_like(words)
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+                # Each worker's words count once, however many devices it has.
+                is_first = int(number) % len(devices) == 0
+                term = tf.identity(words) if is_first else tf.zeros_like(words)
+                return context.all_reduce(tf.distribute.ReduceOp.SUM, term)
 
-            return strategy.experimental_local_results(strategy.run(one))[0]
+            return strategy.experimental_local_results(strategy.run(replica))[0]
 
         return run

@@ -1,9 +1,9 @@
-"""Trainers that travel to processes, with whatever the user defined.
+"""Pickling of trainers, with the classes and functions of a user.
 
-Classes and functions of a notebook or a script travel by value, by
-cloudpickle. Keras' own pickling would look them up by name, where a process
-that runs something else does not find them; so Keras' objects travel as what
-they are to Python, a class and its attributes.
+Classes and functions of a notebook or a script are pickled by value, by
+cloudpickle. Keras' own pickling would look them up by name, which fails in a
+process that runs another program; so Keras' objects are pickled as plain
+Python objects, by class and attributes.
 """
 
 import collections
@@ -29,7 +29,7 @@ from tf_lottery.core.duration import Duration
 from tf_lottery.data import Dataset, Split
 from tf_lottery.training import Diverged, Job, State, Trainer
 
-_ALIGNED = 64  # bytes, as NumPy likes its arrays
+_ALIGNMENT = 64  # bytes, as NumPy aligns its arrays
 _FUNCTION = type(tf.function(lambda: None))
 
 
@@ -38,35 +38,39 @@ class _PickledTrainer:
     """What a process needs to build a trainer.
 
     Attributes:
-        model: The model, or its architecture.
-        settings: What `Trainer` takes beside it.
-        objects: What the user registered with Keras.
-        keras: Settings of Keras that layers and losses look at.
+        model: The model, or its architecture as JSON.
+        settings: The other arguments of `Trainer`.
+        custom_objects: The objects that the user registered with Keras.
+        keras_settings: Keras' floatx, epsilon and image data format.
     """
 
     model: keras.Model | str
     settings: tuple[Any, ...]
-    objects: dict[str, Any]
-    keras: tuple[str, float, str]
+    custom_objects: dict[str, Any]
+    keras_settings: tuple[str, float, str]
 
 
-def pack(trainer: Trainer, folder: pathlib.Path) -> Callable[[], Trainer]:
-    """Writes a trainer down, for another process to build the same one.
+def pickle_trainer(
+    trainer: Trainer, folder: pathlib.Path
+) -> Callable[[], Trainer]:
+    """Pickles a trainer, so that another process can build it.
 
-    Arrays lie in a file of their own, which all processes map into memory.
+    Arrays are stored in a file of their own, which all processes map into
+    memory.
 
     Args:
         trainer: The trainer; without a strategy.
         folder: An empty folder.
 
     Returns:
-        Builds the trainer, as long as the folder is there; it pickles.
+        A function that builds the trainer as long as the folder exists. It
+        can be pickled.
 
     Raises:
-        Exception: Something cannot be pickled.
+        Exception: An object cannot be pickled.
     """
     settings = trainer.recipe, trainer.data, tuple(trainer.network.masked)
-    luggage = _PickledTrainer(
+    pickled = _PickledTrainer(
         trainer.model,
         settings,
         dict(keras.saving.get_custom_objects()),
@@ -77,137 +81,141 @@ def pack(trainer: Trainer, folder: pathlib.Path) -> Callable[[], Trainer]:
         ),
     )
     try:
-        _write(luggage, folder)
+        _write(pickled, folder)
     except Exception as error:  # noqa: BLE001 - a user's objects
-        if not _written_as_copy(luggage, folder):
+        if not _write_copy(pickled, folder):
             raise error from None
-    return functools.partial(_unpack, folder)
+    return functools.partial(_build, folder)
 
 
-def _written_as_copy(luggage: _PickledTrainer, folder: pathlib.Path) -> bool:
+def _write_copy(pickled: _PickledTrainer, folder: pathlib.Path) -> bool:
     """Writes it with a copy of the model, or its architecture, if it can.
 
     A model that `fit` has trained holds compiled functions, which a copy does
-    not; tables of words pickle in neither.
+    not; lookup tables can be pickled in neither.
     """
-    model: Any = luggage.model
-    for form in (masking.clone_model, masking.architecture_of):
+    model: Any = pickled.model
+    for function in (masking.clone_model, masking.architecture_of):
         with contextlib.suppress(Exception):
-            made = form(model)
-            if made is not None:
-                _write(dataclasses.replace(luggage, model=made), folder)
+            copy = function(model)
+            if copy is not None:
+                _write(dataclasses.replace(pickled, model=copy), folder)
                 return True
     return False
 
 
-def _unpack(folder: pathlib.Path) -> Trainer:
-    tf.config.set_visible_devices([], "GPU")  # as where it comes from
-    luggage = _read(folder)
-    floatx, epsilon, image_data_format = luggage.keras
+def _build(folder: pathlib.Path) -> Trainer:
+    # The process that pickled the trainer computes on the CPU too.
+    tf.config.set_visible_devices([], "GPU")
+    pickled = _read(folder)
+    floatx, epsilon, image_data_format = pickled.keras_settings
     keras.config.set_floatx(floatx)
     keras.config.set_epsilon(epsilon)
     keras.config.set_image_data_format(image_data_format)
-    for name, known in luggage.objects.items():
-        _register(name, known)
-    model = luggage.model
+    for name, custom_object in pickled.custom_objects.items():
+        _register(name, custom_object)
+    model = pickled.model
     if isinstance(model, str):
         model = masking.rebuilt(model)
-    return Trainer(model, *luggage.settings)
+    return Trainer(model, *pickled.settings)
 
 
-def _register(name: str, known: Any) -> None:
-    """Has Keras find an object by its name, and the name by the object."""
+def _register(name: str, custom_object: Any) -> None:
+    """Registers an object by its name, and the name by the object."""
     package, separator, short = name.partition(">")
     if separator:
-        keras.saving.register_keras_serializable(package, short)(known)
-    keras.saving.get_custom_objects()[name] = known
+        keras.saving.register_keras_serializable(package, short)(custom_object)
+    keras.saving.get_custom_objects()[name] = custom_object
 
 
-def _write(luggage: _PickledTrainer, folder: pathlib.Path) -> None:
-    places: list[tuple[int, int]] = []
+def _write(pickled: _PickledTrainer, folder: pathlib.Path) -> None:
+    spans: list[tuple[int, int]] = []  # offset and bytes of each array
     with (folder / "arrays").open("wb") as arrays:
 
-        def keep(buffer: pickle.PickleBuffer) -> None:
-            arrays.write(bytes(-arrays.tell() % _ALIGNED))
+        def write_array(buffer: pickle.PickleBuffer) -> None:
+            arrays.write(bytes(-arrays.tell() % _ALIGNMENT))
             raw = buffer.raw()
-            places.append((arrays.tell(), raw.nbytes))
+            spans.append((arrays.tell(), raw.nbytes))
             arrays.write(raw)
 
         with (folder / "objects").open("wb") as objects:
-            _Pickler(objects, protocol=5, buffer_callback=keep).dump(luggage)
-    (folder / "places").write_bytes(pickle.dumps(places))
+            pickler = _Pickler(objects, protocol=5, buffer_callback=write_array)
+            pickler.dump(pickled)
+    (folder / "spans").write_bytes(pickle.dumps(spans))
 
 
 def _read(folder: pathlib.Path) -> _PickledTrainer:
-    places = pickle.loads((folder / "places").read_bytes())
+    spans = pickle.loads((folder / "spans").read_bytes())
     buffers: Iterable[Any] = ()
-    if places:
+    if spans:
         with (folder / "arrays").open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        whole = memoryview(mapped)
-        buffers = [whole[first : first + size] for first, size in places]
+        view = memoryview(mapped)
+        buffers = [view[offset : offset + size] for offset, size in spans]
     with (folder / "objects").open("rb") as objects:
         return pickle.load(objects, buffers=buffers)
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Pickles Keras' objects by what they hold, and the rest by cloudpickle."""
+    """Pickles Keras' objects by their attributes, the rest by cloudpickle."""
 
-    def reducer_override(self, thing: Any) -> Any:
-        """Returns how a thing is built again."""
-        cls = type(thing)
-        if isinstance(thing, np.memmap):
-            return np.asarray, (thing.view(np.ndarray),)
-        if isinstance(thing, _FUNCTION):
-            return tf.function, (thing.python_function,)
-        if isinstance(thing, tf.distribute.Strategy):
+    def reducer_override(self, obj: Any) -> Any:
+        """Returns how an object is rebuilt, as `object.__reduce__` does."""
+        cls = type(obj)
+        if isinstance(obj, np.memmap):
+            return np.asarray, (obj.view(np.ndarray),)
+        if isinstance(obj, _FUNCTION):
+            return tf.function, (obj.python_function,)
+        if isinstance(obj, tf.distribute.Strategy):
             return tf.distribute.get_strategy, ()  # optimizers hold it
-        if _is_of_keras(thing):
-            # Lists and the like that Keras watches would call what is not
-            # built yet, were they filled as Python does it.
+        if _is_of_keras(obj):
+            # pickle would fill Keras' tracked lists and dictionaries by
+            # methods that need attributes which do not exist yet.
             items: Any = None
-            if isinstance(thing, dict):
-                items = dict(thing)
-            elif isinstance(thing, list | set):
-                items = list(thing)
-            state = items, dict(vars(thing))
+            if isinstance(obj, dict):
+                items = dict(obj)
+            elif isinstance(obj, list | set):
+                items = list(obj)
+            state = items, dict(vars(obj))
             return copyreg.__newobj__, (cls,), state, None, None, _fill  # type: ignore[attr-defined]
-        return super().reducer_override(thing)
+        return super().reducer_override(obj)
 
 
-def _is_of_keras(thing: Any) -> bool:
-    kinds = type, types.FunctionType, types.ModuleType
+def _is_of_keras(obj: Any) -> bool:
+    excluded = type, types.FunctionType, types.ModuleType
     return (
-        hasattr(thing, "__dict__")
-        and not isinstance(thing, kinds)
-        and any(c.__module__.startswith("keras.") for c in type(thing).__mro__)
+        hasattr(obj, "__dict__")
+        and not isinstance(obj, excluded)
+        and any(c.__module__.startswith("keras.") for c in type(obj).__mro__)
     )
 
 
-def _fill(thing: Any, state: tuple[Any, dict[str, Any]]) -> None:
+def _fill(obj: Any, state: tuple[Any, dict[str, Any]]) -> None:
     items, attributes = state
-    if isinstance(thing, list):
-        list.extend(thing, items)
-    elif isinstance(thing, set):
-        set.update(thing, items)
-    elif isinstance(thing, dict):
-        ordered = isinstance(thing, collections.OrderedDict)
-        base: Any = collections.OrderedDict if ordered else dict
+    if isinstance(obj, list):
+        list.extend(obj, items)
+    elif isinstance(obj, set):
+        set.update(obj, items)
+    elif isinstance(obj, dict):
+        is_ordered = isinstance(obj, collections.OrderedDict)
+        base: Any = collections.OrderedDict if is_ordered else dict
         for key, value in items.items():
-            base.__setitem__(thing, key, value)
-    vars(thing).update(attributes)
+            base.__setitem__(obj, key, value)
+    vars(obj).update(attributes)
 
 
-def probe(trainer: Trainer, start: State, architecture: str | None) -> str:
-    """Returns a digest of two steps of training, and what they come to.
+def training_digest(
+    trainer: Trainer, start: State, architecture: str | None
+) -> str:
+    """Returns a digest of the results of two training steps.
 
-    Two trainers of one digest train the same networks.
+    Two trainers with equal digests train the same networks.
 
     Args:
         trainer: The trainer; it is not changed.
-        start: Where to start.
-        architecture: A model that is to be rebuilt too, for controls that
-            rebuild it; None if there are none such.
+        start: The state to start from.
+        architecture: A model, as JSON, that must be rebuilt too, for controls
+            that rebuild it. None: there are no such controls.
     """
     if architecture is not None:
         masking.rebuilt(architecture)
@@ -220,25 +228,25 @@ def probe(trainer: Trainer, start: State, architecture: str | None) -> str:
         _cut(trainer.data, 2 * recipe.batch_size),
         tuple(trainer.network.masked),
     )
-    every = {
+    ones = {
         path: np.ones(start.weights[path].shape, bool)
         for path in short.network.masked
     }
-    (run,) = short.train([Job(start, every)])
-    if isinstance(run, Diverged):
-        return f"{run}"
-    metrics = {k: v for k, v in run.metrics.items() if k != "seconds"}
-    text = repr((State(2, run.trained, {}).digest, metrics))
-    return hashlib.sha256(text.encode()).hexdigest()
+    (outcome,) = short.train([Job(start, ones)])
+    if isinstance(outcome, Diverged):
+        return str(outcome)
+    metrics = {k: v for k, v in outcome.metrics.items() if k != "seconds"}
+    results = State(2, outcome.trained, {}).digest, metrics
+    return hashlib.sha256(repr(results).encode()).hexdigest()
 
 
 def _cut(data: Dataset, examples: int) -> Dataset:
-    def few(split: Split | None) -> Any:
+    def cut(split: Split | None) -> Any:
         return None if split is None else split.rows(slice(0, examples))
 
     return dataclasses.replace(
         data,
-        train=few(data.train),
-        validation=few(data.validation),
-        test=few(data.test),
+        train=cut(data.train),
+        validation=cut(data.validation),
+        test=cut(data.test),
     )

@@ -1,4 +1,4 @@
-"""This module knows what a process of a crew does: jobs, until nobody asks."""
+"""The program of a process in a process pool: it trains jobs in a loop."""
 
 import multiprocessing.connection
 import os
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def main(descriptor: int) -> None:
-    """Trains what comes over a connection, one job after the other.
+    """Trains the jobs that arrive over a connection, one after another.
 
     Args:
-        descriptor: File descriptor of the socket to whoever started it.
+        descriptor: File descriptor of the socket to the parent process.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
@@ -20,32 +20,35 @@ def main(descriptor: int) -> None:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(connection.recv())
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        # To unpickle this may import code that uses TensorFlow.
+        # Unpickling may import code that uses TensorFlow.
         build = connection.recv()
         trainer = None
         message: tuple[str, Any]
         while True:
             job = connection.recv()
 
-            def tell(_: int, step: int, figures: Mapping[str, float]) -> None:
-                connection.send(("progress", step, dict(figures)))
+            def progress(
+                _: int, step: int, metrics: Mapping[str, float]
+            ) -> None:
+                connection.send(("progress", step, dict(metrics)))
 
             try:
                 trainer = trainer or build()
                 if callable(job):
-                    message = "answer", job(trainer)
+                    message = "result", job(trainer)
                 else:
-                    message = "done", trainer.train([job], tell)[0]
-            except Exception as error:  # noqa: BLE001 - for whoever started it
-                message = "error", _that_travels(error)
+                    message = "outcome", trainer.train([job], progress)[0]
+            except Exception as error:  # noqa: BLE001 - the parent raises it
+                message = "error", _picklable(error)
             connection.send(message)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # whoever started it is gone
+        return  # the parent process has ended
 
 
-def _that_travels(error: Exception) -> Exception:
-    """Returns an error that is read wherever its class is not known."""
-    if type(error).__module__.partition(".")[0] in ("builtins", "tensorflow"):
+def _picklable(error: Exception) -> Exception:
+    """Returns an error whose class any process can import."""
+    package = type(error).__module__.partition(".")[0]
+    if package in ("builtins", "tensorflow", "tf_lottery"):
         return error
     return RuntimeError(f"{type(error).__name__}: {error}")
 

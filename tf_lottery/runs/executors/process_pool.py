@@ -1,6 +1,6 @@
-"""This module knows a crew of several processes on one machine.
+"""An executor of several processes on one machine.
 
-Each process has a core, or a few, for itself. On two cores, two processes of
+Each process has one core or a few of its own. On two cores, two processes of
 one thread take more steps a second than one process of two, for small networks
 keep few cores busy.
 """
@@ -15,30 +15,33 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from tf_lottery.runs.executors.base import Progress
+from tf_lottery.core.errors import UserError
+from tf_lottery.runs.executors.base import OnProgress
 from tf_lottery.training import Job, Outcome, Trainer, devices
 
 
 class ProcessPool:
-    """Trains in processes of their own, one network in each at a time.
+    """Trains one network at a time in each of several processes.
+
+    Use it as a context: its processes are killed at the end.
 
     Args:
-        build: Returns the trainer; it travels to each process by pickle.
-        count: How many processes.
-        threads: Of TensorFlow's in each. None: a fair share of the cores,
-            which is fastest. Sums over other numbers of threads are other
-            sums in their last bits; `devices.threads` gives those of this
-            process.
+        build: Returns the trainer; it is pickled and called in each process.
+        workers: How many processes, >= 1.
+        threads: TensorFlow's threads in each process, >= 1. None: an equal
+            share of the cores, which is fastest. With another number of
+            threads, sums differ in their last bits; `devices.threads` gives
+            the number of this process.
     """
 
     def __init__(
         self,
         build: Callable[[], Trainer],
-        count: int,
+        workers: int,
         threads: int | None = None,
     ) -> None:
-        threads = threads or max(1, devices.cores() // count)
-        self._workers = [_WorkerProcess(build, threads) for _ in range(count)]
+        threads = threads or max(1, devices.cores() // workers)
+        self._workers = [_WorkerProcess(build, threads) for _ in range(workers)]
 
     def __enter__(self) -> "ProcessPool":
         return self
@@ -52,103 +55,113 @@ class ProcessPool:
         for worker in self._workers:
             worker.stop()
 
-    def ask(self, question: Callable[[Trainer], Any]) -> None:
-        """Asks all processes something about their trainer.
+    def broadcast(self, function: Callable[[Trainer], Any]) -> None:
+        """Starts a call of a function in every process; see `gather`.
 
         Args:
-            question: It travels by pickle, and so does what it returns.
+            function: Called with the process's trainer. It is pickled, and so
+                is its result.
         """
         for worker in self._workers:
-            worker.ask(question)
+            worker.send(function)
 
-    def answers(self) -> list[Any]:
-        """Returns what they answer; raises what one of them raised."""
+    def gather(self) -> list[Any]:
+        """Returns the results of `broadcast`; raises a worker's exception."""
         return [worker.receive()[1] for worker in self._workers]
 
     def free_slots(self, waiting: int) -> int:
-        """Returns how many of so many waiting jobs can be taken now."""
+        """Returns how many of the `waiting` jobs can be submitted now.
+
+        Args:
+            waiting: How many jobs the caller has, >= 1.
+        """
         return min(waiting, len(self._free()))
 
     def submit(self, job: Job) -> None:
-        """Gives a process that is free a job."""
-        self._free()[0].start(job)
+        """Sends a job to a free process.
+
+        Args:
+            job: The job. There must be a free slot.
+        """
+        worker = self._free()[0]
+        worker.job = job
+        worker.send(job)
 
     def _free(self) -> "list[_WorkerProcess]":
         return [worker for worker in self._workers if worker.job is None]
 
-    def wait(self, progress: Progress) -> list[tuple[Job, Outcome]]:
-        """Waits until a process is done."""
-        done: list[tuple[Job, Outcome]] = []
-        while not done:
+    def wait(self, on_progress: OnProgress) -> list[tuple[Job, Outcome]]:
+        """Waits until a job ends.
+
+        Args:
+            on_progress: Called whenever a job has been evaluated or saved.
+
+        Returns:
+            The jobs that ended, at least one, with their outcomes.
+        """
+        ended: list[tuple[Job, Outcome]] = []
+        while not ended:
             busy = {w.connection: w for w in self._workers if w.job}
             for ready in multiprocessing.connection.wait(list(busy)):
                 worker = busy[ready]  # type: ignore[index]
                 kind, *content = worker.receive()
                 if kind == "progress":
-                    progress(worker.job, *content)
+                    on_progress(worker.job, *content)
                 else:
-                    done.append((worker.job, content[0]))
+                    ended.append((worker.job, content[0]))
                     worker.job = None
-        return done
+        return ended
 
 
 class _WorkerProcess:
     """A process that runs `tf_lottery.runs.executors.pool_worker`.
 
-    Not by `multiprocessing`, which would run the user's main module again.
+    `multiprocessing` would run the user's main module again.
     """
 
     def __init__(self, build: Callable[[], Trainer], threads: int) -> None:
         self.job: Any = None
-        here, there = socket.socketpair()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        ours, theirs = socket.socketpair()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tf_lottery.runs.executors.pool_worker"]
-            + [str(there.fileno())],
+            + [str(theirs.fileno())],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            pass_fds=[there.fileno()],
+            pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=self._said,
-            stderr=self._said,
-            # Ctrl-C is for the one who started it.
+            stdout=self._output,
+            stderr=self._output,
+            # Ctrl-C must reach the parent process only.
             start_new_session=True,
         )
-        there.close()
-        self.connection = multiprocessing.connection.Connection(here.detach())
-        self._send(threads)
-        self._send(build)
+        theirs.close()
+        self.connection = multiprocessing.connection.Connection(ours.detach())
+        self.send(threads)
+        self.send(build)
 
-    def start(self, job: Job) -> None:
-        """Gives it a job."""
-        self.job = job
-        self._send(job)
-
-    def ask(self, question: Callable[[Trainer], Any]) -> None:
-        """Asks it something about its trainer."""
-        self._send(question)
-
-    def _send(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
+        """Sends a message."""
         try:
             self.connection.send(message)
         except OSError:
-            raise self._died() from None
+            raise self._death() from None
 
     def receive(self) -> tuple[Any, ...]:
-        """Returns what it says next; raises what it raised."""
+        """Returns the next message; raises the exception that it carries."""
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
-            raise self._died() from None
+            raise self._death() from None
         if message[0] == "error":
             raise message[1]
         return message
 
-    def _died(self) -> ValueError:
+    def _death(self) -> UserError:
         status = self._process.wait()
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").split("\n")
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "")
-        return ValueError(
+        return UserError(
             f"A training process ended with status {status}"
             f"{': ' + last.strip() if status > 0 and last else ''}. "
             f"{'Was memory short? ' if status == -9 else ''}"
@@ -156,8 +169,8 @@ class _WorkerProcess:
         )
 
     def stop(self) -> None:
-        """Ends it, whatever it does."""
+        """Kills the process."""
         self._process.kill()
         self._process.wait()
         self.connection.close()
-        self._said.close()
+        self._output.close()

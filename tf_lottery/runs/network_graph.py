@@ -1,4 +1,4 @@
-"""The networks that a search trains, and what each of them waits for."""
+"""The networks of a search, and which of them depend on which."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -7,18 +7,18 @@ from tf_lottery import controls
 from tf_lottery.controls import Control
 from tf_lottery.pruning import schedule as schedules
 
-Name = tuple[int, str]
+NetworkName = tuple[int, str]
 """Level and variant of a network: `(3, "ticket")`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a search trains, if no network diverges.
+class NetworkGraph:
+    """The networks that a search trains if none of them diverges.
 
     Attributes:
         levels: Pruning rounds, >= 0.
-        variants: What is trained beside each ticket, by name.
-        schedule: The schedule of pruning, or its name.
+        variants: The controls of each ticket, by variant name.
+        schedule: The pruning schedule, or its name.
     """
 
     levels: int
@@ -26,26 +26,27 @@ class Plan:
     schedule: str | schedules.Schedule
 
     @property
-    def networks(self) -> frozenset[Name]:
+    def networks(self) -> frozenset[NetworkName]:
         """All networks of the search."""
         return self._above(-1)
 
     def dependents(
         self, level: int, variant: str = "ticket"
-    ) -> frozenset[Name]:
-        """Returns the networks that are trained only if another one is.
+    ) -> frozenset[NetworkName]:
+        """Returns the networks that cannot be trained if one diverges.
 
         Args:
-            level: The level of that other network.
+            level: The level of the network that diverges, >= 0.
             variant: Its variant. Nothing depends on a control.
         """
         if variant != "ticket":
             return frozenset()
-        own = frozenset((level, name) for name in self._controls(level))
-        scores_dense = schedules.get(self.schedule).from_dense
-        return own if level and scores_dense else own | self._above(level)
+        same_level = frozenset((level, name) for name in self._controls(level))
+        if level and schedules.get(self.schedule).from_dense:
+            return same_level
+        return same_level | self._above(level)
 
-    def _above(self, level: int) -> frozenset[Name]:
+    def _above(self, level: int) -> frozenset[NetworkName]:
         return frozenset(
             (higher, name)
             for higher in range(level + 1, self.levels + 1)
@@ -56,23 +57,24 @@ class Plan:
         return self.variants if level else controls.of_dense(self.variants)
 
 
-def described(level: int, networks: Collection[Name]) -> str:
-    """Returns, for a person to read, what depends on the ticket of a level.
+def describe(level: int, dependents: Collection[NetworkName]) -> str:
+    """Returns the networks that depend on a ticket, as text for messages.
 
     Args:
-        level: The level.
-        networks: The networks that depend on it.
+        level: The level of the ticket, >= 0.
+        dependents: The networks that depend on it.
 
     Example:
-        >>> described(2, [(2, "reinit"), (3, "ticket"), (4, "ticket")])
+        >>> describe(2, [(2, "reinit"), (3, "ticket"), (4, "ticket")])
         'levels 3 to 4 and the controls of level 2'
     """
-    higher = sorted({at for at, _ in networks if at > level})
+    levels = {network_level for network_level, _ in dependents}
+    higher = sorted(levels - {level})
     parts = []
     if len(higher) == 1:
         parts.append(f"level {higher[0]}")
     elif higher:
         parts.append(f"levels {higher[0]} to {higher[-1]}")
-    if any(at == level for at, _ in networks):
+    if level in levels:
         parts.append(f"the controls of level {level}")
     return " and ".join(parts)

@@ -1,0 +1,135 @@
+"""Files of one trained network: ticket, trained weights, record."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_lottery.core.storage import array_file
+from tf_lottery.lottery.ticket import Ticket
+from tf_lottery.lottery.ticket_file import pack, unpack
+from tf_lottery.runs import layout
+from tf_lottery.runs.record import Record, start_fingerprint
+from tf_lottery.runs.run_files import as_json
+from tf_lottery.training import TrainingResult
+from tf_lottery.training.state import digest
+
+
+def write(
+    folder: pathlib.Path,
+    ticket: Ticket,
+    result: TrainingResult,
+    row: Mapping[str, Any],
+) -> None:
+    """Writes the files of a trained network.
+
+    Args:
+        folder: An empty folder.
+        ticket: The ticket that was trained.
+        result: The result of its training.
+        row: Its row of results.csv.
+    """
+    record = {
+        "row": row,
+        "digests": {
+            **start_fingerprint(ticket),
+            "trained": digest(result.trained),
+        },
+        "curve": {
+            key: [point[key] for point in result.curve]
+            for key in (result.curve[-1] if result.curve else ())
+        },
+    }
+    ticket.save(folder / layout.TICKET)
+    array_file.write(
+        folder / layout.TRAINED, "trained", *_trained_file(ticket, result)
+    )
+    array_file.write_bytes(folder / layout.RECORD, as_json(record))
+
+
+def _trained_file(
+    ticket: Ticket, result: TrainingResult
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns header and arrays of the file of trained weights."""
+    arrays = pack("weights", result.trained, ticket.masks)
+    metrics = result.metrics
+    # At the last step, the best weights are the trained ones.
+    is_last = metrics.get("early_stop_step") == metrics["steps"]
+    best = {} if is_last or result.best is None else result.best
+    arrays |= pack("best", best, ticket.masks)
+    arrays |= pack("slots", result.slots, ticket.masks)
+    examples = {}
+    for split, values in result.per_example.items():
+        if values.dtype == bool:
+            examples[split] = len(values)
+            arrays[f"correct/{split}"] = np.packbits(values)
+        else:
+            arrays[f"per_example/{split}"] = values
+    return {"examples": examples}, arrays
+
+
+def read_record(folder: pathlib.Path) -> Record:
+    """Returns the record of a trained network.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        ValueError: The file of trained weights is damaged.
+    """
+    content = json.loads((folder / layout.RECORD).read_text())
+    header, arrays = array_file.read(folder / layout.TRAINED, "trained")
+    per_example = {
+        split: np.unpackbits(arrays[f"correct/{split}"], count=count).astype(
+            bool
+        )
+        for split, count in header["examples"].items()
+    }
+    per_example |= {
+        key.removeprefix("per_example/"): array
+        for key, array in arrays.items()
+        if key.startswith("per_example/")
+    }
+    row = content["row"]
+    return Record(
+        row["replicate"],
+        row["level"],
+        row["variant"],
+        row,
+        content["curve"],
+        content["digests"],
+        per_example,
+    )
+
+
+def read_result(
+    folder: pathlib.Path, ticket: Ticket, record: Record
+) -> TrainingResult:
+    """Returns the result of a network's training.
+
+    Args:
+        folder: The network's folder.
+        ticket: The ticket that was trained.
+        record: The network's record.
+
+    Raises:
+        ValueError: The file of trained weights is damaged.
+    """
+    _, arrays = array_file.read(folder / layout.TRAINED, "trained")
+    return TrainingResult(
+        trained=unpack("weights", arrays, ticket.masks),
+        slots=unpack("slots", arrays, ticket.masks),
+        metrics={
+            name: value
+            for name, value in record.row.items()
+            if name not in layout.NETWORK_COLUMNS
+        },
+        curve=tuple(
+            dict(zip(record.curve, point, strict=True))
+            for point in zip(*record.curve.values(), strict=True)
+        ),
+        per_example=record.per_example,
+        best=unpack("best", arrays, ticket.masks) or None,
+    )
