@@ -13,7 +13,7 @@ from tf_lottery import experiment, masking
 from tf_lottery.experiment import presets
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.optimizer import optimizer
-from tf_lottery.experiment.runner import build_trainer
+from tf_lottery.experiment.preparation import build_trainer
 from tf_lottery.training import Job, plan
 
 TINY = Config().replace(
@@ -352,7 +352,7 @@ def test_lists_of_values_are_sweeps(settings, labels):
 def test_a_sweep_of_one_value_twice_is_refused():
     with pytest.raises(ValueError, match="are both 'rate=0.1'"):
         experiment.expand(Config(), {"rate": [0.1, 0.1]})
-    with pytest.raises(ValueError, match="begins as a list"):
+    with pytest.raises(ValueError, match="looks like a list"):
         experiment.expand(Config(), {"rate": "[0.1, 0.2"})
 
 

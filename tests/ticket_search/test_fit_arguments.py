@@ -12,7 +12,7 @@ import toy
 from tf_lottery import data
 from tf_lottery.analysis import conclusion, table
 from tf_lottery.ticket_search import TicketSearch
-from tf_lottery.ticket_search.ticket_search import (
+from tf_lottery.ticket_search.fit_arguments import (
     default_length,
     default_metrics,
 )
