@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -153,11 +153,7 @@ def run_sweep(
     todo = [n for n, c in configs.items() if shards[n].own(c.looks.last)]
     with Leases(folder / ".leases") as leases:
         while todo:
-            # Workers on several hosts must run the same one.
-            is_ordered = strategies.has_workers(strategy)
-            candidates = todo[:1] if is_ordered else todo
-            free = next((n for n in candidates if leases.take(n)), None)
-            label = free or todo[0]
+            label, is_leased = _next_run(todo, leases, strategy)
             todo.remove(label)
             if verbose:
                 print(label, file=sys.stderr, flush=True)
@@ -172,8 +168,8 @@ def run_sweep(
                     ),
                 )
                 runs[label] = run or runs[label]
-            if free:
-                leases.release(free)
+            if is_leased:
+                leases.release(label)
     return list(runs.values())
 
 
@@ -217,6 +213,21 @@ def _shared(
         # the same start they train different networks.
         "leases": Leases(folder / ".leases" / way),
     }
+
+
+def _next_run(
+    todo: Sequence[str],
+    leases: Leases,
+    strategy: tf.distribute.Strategy | None,
+) -> tuple[str, bool]:
+    """Returns a run that no other process works on, else the first one.
+
+    The second value is whether this process now holds the run's lease.
+    """
+    # Workers on several hosts must run the same one.
+    candidates = todo[:1] if strategies.has_workers(strategy) else todo
+    free = next((label for label in candidates if leases.take(label)), None)
+    return free or todo[0], free is not None
 
 
 @contextlib.contextmanager
