@@ -401,9 +401,9 @@ def test_pretrained_weights_are_distinguished_from_fresh_ones(model, path):
 )
 @pytest.mark.parametrize("shape", [(40, 50), (3, 3, 20, 10), (2000,)])
 def test_the_support_of_an_initializer_is_where_it_draws(initializer, shape):
-    found = keras.initializers.get(initializer)
-    low, high = masking.support(found, shape)
-    drawn = np.array(found(shape))
+    initializer = keras.initializers.get(initializer)
+    low, high = masking.support(initializer, shape)
+    drawn = np.array(initializer(shape))
     assert low <= drawn.min()
     assert drawn.max() <= high
     # And no wider than that: 1,800 draws come near both ends.
@@ -412,8 +412,8 @@ def test_the_support_of_an_initializer_is_where_it_draws(initializer, shape):
 
 def test_an_unbounded_initializer_draws_anything():
     for name in ("random_normal", "orthogonal"):
-        found = keras.initializers.get(name)
-        assert masking.support(found, (3, 3)) == (-np.inf, np.inf)
+        initializer = keras.initializers.get(name)
+        assert masking.support(initializer, (3, 3)) == (-np.inf, np.inf)
 
 
 @pytest.mark.parametrize("source", ["pretrained", "initial_weights"])

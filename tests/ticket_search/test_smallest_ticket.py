@@ -88,9 +88,9 @@ def test_confidence_of_one_half_goes_by_the_estimate():
 
 
 def test_the_stated_number_of_examples_would_settle():
-    (found,) = drops(0.001, most=0.0196)
-    needed = smallest.examples_needed(found, 0.005, 0.975)
-    error = found.error * (found.examples / needed) ** 0.5
+    (drop,) = drops(0.001, most=0.0196)
+    needed = smallest.examples_needed(drop, 0.005, 0.975)
+    error = drop.error * (drop.examples / needed) ** 0.5
     assert 0.001 + 1.96 * error == pytest.approx(0.005, rel=1e-3)
 
 

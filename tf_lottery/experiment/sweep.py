@@ -136,19 +136,20 @@ def run_sweep(
     # `pathlib` joins bucket addresses too; `object_store` repairs the slashes.
     folder = pathlib.Path(run_dir)
     preparer = options.preparer()
-    fingerprints = {}
-    for label, config in configs.items():
-        prepared = preparer.prepare(config)
-        fingerprints[label] = prepared.fingerprint
-    trainer = prepared.trainer
+    fingerprints = {
+        label: preparer.prepare(config).fingerprint
+        for label, config in configs.items()
+    }
+    *_, latest = configs.values()
     if not strategies.is_chief(strategy):
-        run_worker(trainer, fingerprints)
+        run_worker(preparer.trainer(latest), fingerprints)
         for label, config in configs.items():
             with contextlib.suppress(AllDivergedError):
                 run_prepared(preparer.prepare(config), folder / label, options)
         return []
-    runs = _open_runs(configs, run_dir, fingerprints, options, trainer)
-    del prepared, trainer  # Their data may have to make room.
+    runs = _open_runs(
+        configs, run_dir, fingerprints, options, preparer.trainer(latest)
+    )
     shards = shard.within({n: c.looks.last for n, c in configs.items()})
     todo = [n for n, c in configs.items() if shards[n].own(c.looks.last)]
     with Leases(folder / ".leases") as leases:
