@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from tf_lottery.experiment import runner
+from tf_lottery.experiment import outcome
 from tf_lottery.runs import run_directory
 
 
@@ -39,7 +39,7 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
         )
         seconds = time.perf_counter() - began
-        judgment = runner.judged(run_directory.RunDirectory.open(place))
+        judgment = outcome.judge(run_directory.RunDirectory.open(place))
         named.append(judgment.winner is not None)
         level = f"{judgment.winner.level}" if judgment.winner else "none"
         outcomes = ", ".join(

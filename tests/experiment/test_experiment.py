@@ -1,4 +1,4 @@
-"""Experiments: named settings, run and kept."""
+"""Experiments: settings, presets, optimizers, runs and sweeps."""
 
 import csv
 import dataclasses
@@ -10,10 +10,11 @@ import sample_searches
 from tfds_copies import prepare_small_copy
 
 from tf_lottery import experiment, masking
+from tf_lottery.core.errors import UserError
 from tf_lottery.experiment import presets
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.optimizer import optimizer
-from tf_lottery.experiment.runner import build_trainer
+from tf_lottery.experiment.preparation import Preparer, build_trainer
 from tf_lottery.training import Job, plan
 
 TINY = Config().replace(
@@ -31,10 +32,10 @@ DIGESTS = {
 def test_names_of_runs_never_change():
     import json
 
-    found = {
+    digests = {
         text: Config().replace(json.loads(text)).digest for text in DIGESTS
     }
-    assert found == DIGESTS
+    assert digests == DIGESTS
 
 
 def test_only_what_differs_from_the_default_determines_the_name():
@@ -43,24 +44,23 @@ def test_only_what_differs_from_the_default_determines_the_name():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("name", "text", "value"),
     [
-        (("rate", "0.1"), 0.1),
-        (("batch_size", "128"), 128),
-        (("controls", "reinit,shuffle"), ("reinit", "shuffle")),
-        (("controls", ""), ()),
-        (("rates", '{"output": 0.1}'), {"output": 0.1}),
-        (("optimizer", "sgd"), "sgd"),
-        (("learning_rate", "1"), 1.0),
+        ("rate", "0.1", 0.1),
+        ("batch_size", "128", 128),
+        ("controls", "reinit,shuffle", ("reinit", "shuffle")),
+        ("controls", "", ()),
+        ("rates", '{"output": 0.1}', {"output": 0.1}),
+        ("optimizer", "sgd", "sgd"),
+        ("learning_rate", "1", 1.0),
     ],
 )
-def test_settings_are_read_from_text(text, value):
-    name, given = text
-    assert getattr(Config().replace({name: given}), name) == value
+def test_settings_are_read_from_text(name, text, value):
+    assert getattr(Config().replace({name: text}), name) == value
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "message"),
+    ("name", "text", "message"),
     [
         ("batchsize", "1", "Unknown setting 'batchsize'.*'batch_size'"),
         ("batch_size", "many", "`batch_size` must be a whole number"),
@@ -70,9 +70,9 @@ def test_settings_are_read_from_text(text, value):
         ("length", "100", "is not a length of training"),
     ],
 )
-def test_wrong_settings_are_refused(name, given, message):
-    with pytest.raises(ValueError, match=message):
-        Config().replace({name: given})
+def test_wrong_settings_are_refused(name, text, message):
+    with pytest.raises(UserError, match=message):
+        Config().replace({name: text})
 
 
 def test_the_paper_scale_is_the_papers_lenet():
@@ -148,7 +148,7 @@ def test_the_paper_scale_is_the_papers(name):
     )
 
 
-def test_what_is_published_is_known_by_its_settings():
+def test_published_runs_are_recognized_by_their_settings():
     paper = dataclasses.asdict(presets.get("conv_2_cifar10", "paper"))
     assert presets.is_published(paper)
     assert presets.is_published({**paper, "seed": 3, "levels": 2})
@@ -160,9 +160,9 @@ def test_what_is_published_is_known_by_its_settings():
 
 def test_the_rate_warms_up_and_falls_to_a_tenth_at_each_milestone():
     config = presets.get("vgg_19_cifar10", "paper")
-    rate = optimizer(config, steps_per_epoch=703).learning_rate
-    made = optimizer(config, 703)
-    assert made.momentum == 0.9
+    sgd = optimizer(config, steps_per_epoch=703)
+    assert sgd.momentum == 0.9
+    schedule = sgd._learning_rate
     for step, expected in (
         (0, 0.0),
         (1, 0.1 / 10_000),
@@ -173,11 +173,10 @@ def test_the_rate_warms_up_and_falls_to_a_tenth_at_each_milestone():
         (84_360, 0.001),
         (112_479, 0.001),
     ):
-        schedule = made._learning_rate
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
         again = type(schedule).from_config(schedule.get_config())
         assert float(again(step)) == float(schedule(step))
-    assert float(rate) == 0.0
+    assert float(sgd.learning_rate) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -190,7 +189,7 @@ def test_the_rate_warms_up_and_falls_to_a_tenth_at_each_milestone():
         ),
     ],
 )
-def test_optimizers_that_cannot_be_are_refused(settings, message):
+def test_impossible_optimizers_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         optimizer(Config().replace(settings), 10)
 
@@ -293,13 +292,13 @@ def records_of(folder):
 
 
 def test_a_run_follows_its_data_to_another_folder(tmp_path):
-    here, there, run = (tmp_path / n for n in ("here", "there", "run"))
-    prepare_small_copy("fashion_mnist", here)
-    experiment.run_experiment(FASHION, run, verbose=False, data_dir=here)
+    old, new, run = (tmp_path / n for n in ("old", "new", "run"))
+    prepare_small_copy("fashion_mnist", old)
+    experiment.run_experiment(FASHION, run, verbose=False, data_dir=old)
     before = records_of(run)
     assert len(before) == 2
-    shutil.move(here, there)
-    experiment.run_experiment(FASHION, run, verbose=False, data_dir=there)
+    shutil.move(old, new)
+    experiment.run_experiment(FASHION, run, verbose=False, data_dir=new)
     assert records_of(run) == before  # with the seconds that it took
 
 
@@ -349,11 +348,13 @@ def test_lists_of_values_are_sweeps(settings, labels):
 def test_a_sweep_of_one_value_twice_is_refused():
     with pytest.raises(ValueError, match="are both 'rate=0.1'"):
         experiment.expand(Config(), {"rate": [0.1, 0.1]})
-    with pytest.raises(ValueError, match="begins as a list"):
+    with pytest.raises(ValueError, match="looks like a list"):
         experiment.expand(Config(), {"rate": "[0.1, 0.2"})
 
 
-def test_what_runs_of_a_sweep_share_is_trained_once(tmp_path, monkeypatch):
+def test_networks_that_runs_of_a_sweep_share_are_trained_once(
+    tmp_path, monkeypatch
+):
     trainings = sample_searches.Trainings(monkeypatch)
     config = TINY.replace({"levels": 2, "controls": ""})
     settings = {"schedule": ["geometric", "one_shot"], "rewind": ["0it", "5it"]}
@@ -382,7 +383,17 @@ def results(run):
         return list(csv.DictReader(file))
 
 
-def test_runs_that_train_otherwise_share_nothing(tmp_path, monkeypatch):
+def test_experiments_that_train_alike_share_a_trainer():
+    preparer = Preparer()
+    one, other = (
+        preparer.prepare(TINY.replace({"rate": rate})) for rate in (0.1, 0.2)
+    )
+    assert one.trainer is other.trainer
+    unlike = preparer.prepare(TINY.replace({"learning_rate": 0.1}))
+    assert unlike.trainer is not one.trainer
+
+
+def test_runs_with_other_training_settings_share_nothing(tmp_path, monkeypatch):
     trainings = sample_searches.Trainings(monkeypatch)
     config = TINY.replace({"levels": 0, "controls": ""})
     configs = experiment.expand(config, {"learning_rate": [1e-3, 2e-3]})
@@ -391,7 +402,7 @@ def test_runs_that_train_otherwise_share_nothing(tmp_path, monkeypatch):
     assert one.records()[0].digests != two.records()[0].digests
 
 
-def test_a_sweep_is_looked_through_before_anything_trains(tmp_path):
+def test_all_runs_of_a_sweep_are_checked_before_anything_trains(tmp_path):
     for settings, message in (
         ({"rewind": ["0it", "50it"]}, "Rewind to an earlier step"),
         ({"criterion": ["magnitude", "magnitud"]}, "Did you mean 'magnitude'"),
@@ -403,16 +414,16 @@ def test_a_sweep_is_looked_through_before_anything_trains(tmp_path):
 
 
 def test_a_sweep_does_not_go_into_another_one(tmp_path):
-    place = tmp_path / "s"
+    folder = tmp_path / "s"
 
     def sweep(config, **settings):
         """Begins all of its runs, and trains none."""
         configs = experiment.expand(config, settings)
-        spectator = experiment.Shard(98, 99)
-        experiment.run_sweep(configs, place, verbose=False, shard=spectator)
+        no_replicate = experiment.Shard(98, 99)
+        experiment.run_sweep(configs, folder, verbose=False, shard=no_replicate)
 
     sweep(TINY, rate=[0.1, 0.2])
-    before = sorted(place.rglob("*"))
+    before = sorted(folder.rglob("*"))
     for config, settings, message in (
         (TINY, {"seed": [0, 1]}, "holds a sweep of rate, and .* one of seed"),
         (
@@ -423,10 +434,10 @@ def test_a_sweep_does_not_go_into_another_one(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             sweep(config, **settings)
-    assert sorted(place.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == before
     # It may grow: by values, and by what any run grows by.
     sweep(TINY.replace({"replicates": 2}), rate=[0.2, 0.3])
-    assert [*experiment.members(place)] == [f"rate=0.{n}" for n in (1, 2, 3)]
+    assert [*experiment.members(folder)] == [f"rate=0.{n}" for n in (1, 2, 3)]
 
 
 def test_a_sweep_does_not_go_into_a_run(tmp_path):

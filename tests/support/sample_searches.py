@@ -28,7 +28,7 @@ def fit(search, run_dir=None, **settings):
 
 
 class Trainings:
-    """Counts the trainings that really happen."""
+    """Counts trainings, and interrupts the one numbered `stop_at`."""
 
     def __init__(self, monkeypatch, stop_at=None):
         self.count = 0

@@ -1,4 +1,4 @@
-"""Keras callbacks in a search: each that ships is observed or refused."""
+"""Keras callbacks in a search: each one of Keras works or is refused."""
 
 import importlib.util
 import inspect
@@ -13,15 +13,15 @@ from tf_lottery.ticket_search import TicketSearch
 from tf_lottery.ticket_search import callbacks as bridge
 
 
-def search(levels=1, **settings):
-    made = TicketSearch(toy.mlp(), levels=levels, rate=0.4, **settings)
-    made.compile(keras.optimizers.Adam(3e-3), toy.loss())
-    return made
+def build_search(levels=1, **settings):
+    search = TicketSearch(toy.mlp(), levels=levels, rate=0.4, **settings)
+    search.compile(keras.optimizers.Adam(3e-3), toy.loss())
+    return search
 
 
-def fit(made, *callbacks, **settings):
+def fit(search, *callbacks, **settings):
     settings = {"validation_data": toy.digits(200, seed=2), **settings}
-    return made.fit(
+    return search.fit(
         *toy.digits(seed=1),
         batch_size=20,
         epochs=2,
@@ -53,9 +53,9 @@ REFUSED = {
     "SwapEMAWeights": lambda _: C.SwapEMAWeights(),
 }
 NOT_TRIED = {
-    "Callback": "the class of all",
-    "CallbackList": "holds callbacks, and is none",
-    "MonitorCallback": "the class of those that monitor",
+    "Callback": "the base class",
+    "CallbackList": "a container, not a callback",
+    "MonitorCallback": "the base class of those that monitor",
     "OrbaxCheckpoint": "needs orbax, which is not installed with tf_lottery",
     "RemoteMonitor": "sends to a server",
 }
@@ -73,8 +73,8 @@ def test_every_callback_that_keras_ships_is_in_the_table():
 
 
 @pytest.mark.parametrize("name", OBSERVED)
-def test_what_looks_on_changes_nothing(name, tmp_path, capsys):
-    watched, alone = search(), search()
+def test_observing_callbacks_change_nothing(name, tmp_path, capsys):
+    watched, alone = build_search(), build_search()
     fit(watched, OBSERVED[name](tmp_path))
     fit(alone)
     for one, other in zip(watched.tickets, alone.tickets, strict=True):
@@ -82,22 +82,20 @@ def test_what_looks_on_changes_nothing(name, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_changes_training_is_refused_before_anything_trains(
-    name, tmp_path
-):
-    made = search()
+def test_callbacks_that_change_training_are_refused_before_it(name, tmp_path):
+    search = build_search()
     with pytest.raises(ValueError, match=f"^{name} cannot work") as refused:
-        fit(made, REFUSED[name](tmp_path), run_dir=tmp_path / "run")
+        fit(search, REFUSED[name](tmp_path), run_dir=tmp_path / "run")
     assert "\n" not in str(refused.value)
-    assert not made.tickets
+    assert not search.tickets
     assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_holds_the_network_of_its_level(tmp_path):
-    made = search(levels=2)
-    fit(made, C.ModelCheckpoint(tmp_path / "{epoch}.keras"))
+    search = build_search(levels=2)
+    fit(search, C.ModelCheckpoint(tmp_path / "{epoch}.keras"))
     x, y = toy.digits(200, seed=2)
-    for level, ticket in enumerate(made.tickets):
+    for level, ticket in enumerate(search.tickets):
         # Keras counts epochs from 1 in file names.
         model = keras.models.load_model(tmp_path / f"{level + 1}.keras")
         judged = ticket.model().predict(x, verbose=0)
@@ -108,11 +106,11 @@ def test_a_checkpoint_holds_the_network_of_its_level(tmp_path):
 
 
 def test_a_checkpoint_of_the_best_level_compares_levels(tmp_path):
-    made = search(levels=2)
+    search = build_search(levels=2)
     best = C.ModelCheckpoint(
         tmp_path / "best.keras", monitor="val_accuracy", save_best_only=True
     )
-    history = fit(made, best).history
+    history = fit(search, best).history
     x, y = toy.digits(200, seed=2)
     model = keras.models.load_model(tmp_path / "best.keras")
     right = (model.predict(x, verbose=0).argmax(axis=-1) == y).mean()
@@ -135,11 +133,11 @@ class Watching(C.Callback):
 
 def test_callbacks_see_the_network_that_trains():
     watching = Watching()
-    made = search()
-    fit(made, watching)
-    told = [log["val_loss"] for log in watching.logs]
-    assert len(told) == 4  # two epochs of two levels
-    assert watching.losses == pytest.approx(told, rel=1e-5)
+    search = build_search()
+    fit(search, watching)
+    logged = [log["val_loss"] for log in watching.logs]
+    assert len(logged) == 4  # two epochs of two levels
+    assert watching.losses == pytest.approx(logged, rel=1e-5)
     assert len(set(watching.losses)) == 4
     names = {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert all(log.keys() == names for log in watching.logs)
@@ -148,13 +146,13 @@ def test_callbacks_see_the_network_that_trains():
 def test_logs_of_levels_have_keras_names(tmp_path):
     file = tmp_path / "log.jsonl"
     logs = []
-    made = search()
+    search = build_search()
     history = fit(
-        made,
+        search,
         C.LambdaCallback(on_epoch_end=lambda epoch, log: logs.append(log)),
     ).history
     file.write_text(json.dumps(logs))
-    for log, ticket in zip(logs, made.tickets, strict=True):
+    for log, ticket in zip(logs, search.tickets, strict=True):
         at_stop = ticket.metrics["validation_accuracy_at_early_stop"]
         assert log["val_accuracy"] == at_stop
         assert log["density"] == ticket.density
@@ -179,16 +177,16 @@ def assign_rate(model):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (assign_weight, "changed the weights 'dense/kernel'"),
         (assign_rate, "changed the learning rate"),
     ],
 )
 @pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_end"])
-def test_who_changes_a_network_is_named(change, said, hook):
-    with pytest.raises(ValueError, match=f"^Setting.{hook} {said}"):
-        fit(search(), Setting(hook, change))
+def test_a_callback_that_changes_a_network_is_named(change, message, hook):
+    with pytest.raises(ValueError, match=f"^Setting.{hook} {message}"):
+        fit(build_search(), Setting(hook, change))
 
 
 def stop(model):
@@ -197,14 +195,14 @@ def stop(model):
 
 def test_stopping_at_the_end_of_a_level_ends_the_search(tmp_path):
     for _ in range(2):  # resumed, too
-        made = search(levels=3)
-        fit(made, Setting("on_epoch_end", stop), run_dir=tmp_path / "run")
-        assert [ticket.level for ticket in made.tickets] == [0]
+        search = build_search(levels=3)
+        fit(search, Setting("on_epoch_end", stop), run_dir=tmp_path / "run")
+        assert [ticket.level for ticket in search.tickets] == [0]
 
 
 def test_stopping_within_a_level_is_refused():
     with pytest.raises(ValueError, match="set model.stop_training within"):
-        fit(search(), Setting("on_train_batch_end", stop))
+        fit(build_search(), Setting("on_train_batch_end", stop))
 
 
 def test_a_metric_that_is_not_logged_cannot_be_monitored(tmp_path):
@@ -212,9 +210,9 @@ def test_a_metric_that_is_not_logged_cannot_be_monitored(tmp_path):
         tmp_path / "b.keras", monitor="val_accuracy", save_best_only=True
     )
     with pytest.raises(ValueError, match="'val_accuracy', which is not logged"):
-        fit(search(), best, validation_data=None)
+        fit(build_search(), best, validation_data=None)
 
 
-def test_what_is_no_callback_is_refused():
+def test_an_object_that_is_not_a_callback_is_refused():
     with pytest.raises(TypeError, match="must hold keras.callbacks.Callback"):
         bridge.require_supported([print], [])

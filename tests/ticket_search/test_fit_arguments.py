@@ -1,5 +1,7 @@
 """Arguments of `compile` and `fit`: honoured as in Keras, or refused."""
 
+import dataclasses
+import inspect
 import re
 
 import keras
@@ -12,16 +14,17 @@ import toy
 from tf_lottery import data
 from tf_lottery.analysis import conclusion, table
 from tf_lottery.ticket_search import TicketSearch
-from tf_lottery.ticket_search.ticket_search import (
+from tf_lottery.ticket_search.fit_arguments import (
     default_length,
     default_metrics,
 )
+from tf_lottery.ticket_search.settings import SearchSettings
 
 
-def search(**compiled):
-    made = TicketSearch(toy.mlp(), levels=1, rate=0.4)
-    made.compile(**{"optimizer": "sgd", "loss": toy.loss(), **compiled})
-    return made
+def build_search(**compiled):
+    search = TicketSearch(toy.mlp(), levels=1, rate=0.4)
+    search.compile(**{"optimizer": "sgd", "loss": toy.loss(), **compiled})
+    return search
 
 
 def regression(levels=2, **settings):
@@ -32,9 +35,9 @@ def regression(levels=2, **settings):
             keras.layers.Dense(1),
         ]
     )
-    made = TicketSearch(model, levels=levels, **settings)
-    made.compile(keras.optimizers.Adam(0.01), "mse")
-    return made
+    search = TicketSearch(model, levels=levels, **settings)
+    search.compile(keras.optimizers.Adam(0.01), "mse")
+    return search
 
 
 def plane(examples=300):
@@ -96,32 +99,41 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_honoured_is_refused_in_a_line(name, tmp_path):
-    given, said = REFUSED[name]
-    made = search()
-    given = {"x": X, "y": Y, "epochs": 1, "verbose": 0, **given}
-    if "length" in given and "epochs" not in REFUSED[name][0]:
-        given.pop("epochs")
-    with pytest.raises(ValueError, match=said) as refused:
-        made.fit(**given, run_dir=tmp_path / "run")
+def test_unsupported_arguments_are_refused_in_one_line(name, tmp_path):
+    changed, message = REFUSED[name]
+    search = build_search()
+    arguments = {"x": X, "y": Y, "epochs": 1, "verbose": 0, **changed}
+    if "length" in changed and "epochs" not in changed:
+        arguments.pop("epochs")
+    with pytest.raises(ValueError, match=message) as refused:
+        search.fit(**arguments, run_dir=tmp_path / "run")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_running_eagerly_is_refused():
     with pytest.raises(ValueError, match="call model.fit with it"):
-        search(run_eagerly=True)
+        build_search(run_eagerly=True)
+
+
+def test_settings_are_the_arguments_of_a_search():
+    arguments = inspect.signature(TicketSearch).parameters
+    assert {f.name: f.default for f in dataclasses.fields(SearchSettings)} == {
+        name: parameter.default
+        for name, parameter in arguments.items()
+        if name not in ("model", "strategy")
+    }
 
 
 def test_a_loss_is_needed():
     with pytest.raises(ValueError, match="A loss is needed"):
-        search(loss=None).fit(X, Y, epochs=1, verbose=0)
+        build_search(loss=None).fit(X, Y, epochs=1, verbose=0)
 
 
-def test_a_loss_that_does_not_fit_is_refused_in_a_line():
-    made = search(loss={"a": "mse", "b": "mse"})
+def test_a_loss_that_does_not_fit_is_refused_in_one_line():
+    search = build_search(loss={"a": "mse", "b": "mse"})
     with pytest.raises(ValueError, match="do not fit the model's outputs"):
-        made.fit(X, Y, epochs=1, verbose=0)
+        search.fit(X, Y, epochs=1, verbose=0)
 
 
 def test_metrics_come_from_the_loss():
@@ -140,74 +152,78 @@ def test_metrics_come_from_the_loss():
     assert metric.name == "accuracy"
 
 
-def test_a_length_of_its_own_comes_from_the_data():
+def test_the_default_length_depends_on_the_data():
     epochs = {steps: default_length(steps).epochs for steps in (1, 60, 9999)}
     assert epochs == {1: 100, 60: 50, 9999: 10}
 
 
-def test_batches_are_those_of_keras_when_nothing_is_said():
-    made = search()
-    made.fit(X, Y, epochs=2, verbose=0)
-    assert made.tickets[0].metrics["steps"] == 2 * 2  # 32 and 8 examples
+def test_the_default_batch_size_is_that_of_keras():
+    search = build_search()
+    search.fit(X, Y, epochs=2, verbose=0)
+    assert search.tickets[0].metrics["steps"] == 2 * 2  # 32 and 8 examples
 
 
-def test_an_evaluation_an_epoch_at_least():
-    made = search()
-    made.fit(X, Y, batch_size=10, length="12it", verbose=0)
-    assert made.records[0].curve["step"] == [4, 8, 12]
+def test_networks_are_evaluated_at_least_once_an_epoch():
+    search = build_search()
+    search.fit(X, Y, batch_size=10, length="12it", verbose=0)
+    assert search.records[0].curve["step"] == [4, 8, 12]
 
 
-def test_the_cost_is_said_before_anything_trains(capsys):
-    search().fit(X, Y, batch_size=10, epochs=3)
-    said = capsys.readouterr().out
-    assert "Trains 2 networks: levels 0 to 1, each 12 steps" in said
-    assert "24 steps in all" in said
+def test_the_cost_is_printed_before_anything_trains(capsys):
+    build_search().fit(X, Y, batch_size=10, epochs=3)
+    output = capsys.readouterr().out
+    assert "Trains 2 networks: levels 0 to 1, each 12 steps" in output
+    assert "24 steps in all" in output
 
 
-def test_verbose_0_says_nothing(capfd):
-    search().fit(X, Y, epochs=1, verbose=0)
+def test_verbose_0_prints_nothing(capfd):
+    build_search().fit(X, Y, epochs=1, verbose=0)
     out, _ = capfd.readouterr()
     assert not out
 
 
 def test_a_regression_is_judged_by_its_loss(tmp_path):
-    made = regression()
+    search = regression()
     x, y = plane()
-    history = made.fit(x, y, validation_split=0.3, epochs=30, verbose=0).history
+    history = search.fit(
+        x, y, validation_split=0.3, epochs=30, verbose=0
+    ).history
     assert not [name for name in history if "accuracy" in name]
-    assert made.tickets[0].metrics["deciding_metric"] == "loss"
-    losses = [r.per_example["validation"] for r in made.records]
+    assert search.tickets[0].metrics["deciding_metric"] == "loss"
+    losses = [r.per_example["validation"] for r in search.records]
     for values, loss in zip(losses, history["val_loss"], strict=True):
         assert len(values) == 90
         assert values.mean() == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_regression_that_got_worse_does_not_win():
-    made = regression(levels=1, rate=0.9)
+    search = regression(levels=1, rate=0.9)
     x, y = plane()
-    made.fit(x, y, validation_split=0.3, epochs=60, verbose=0)
-    dense, ticket = made.tickets
+    search.fit(x, y, validation_split=0.3, epochs=60, verbose=0)
+    dense, ticket = search.tickets
     name = "validation_loss_at_early_stop"
     assert ticket.metrics[name] > 1.5 * dense.metrics[name]
     with pytest.raises(ValueError, match="keep validation loss within"):
-        made.smallest_ticket(max_drop=0.1)
-    (found,) = made.judgment().comparisons
-    assert found.gain.mean < -0.1
+        search.smallest_ticket(max_drop=0.1)
+    (comparison,) = search.judgment().comparisons
+    assert comparison.gain.mean < -0.1
 
 
-def test_a_regression_is_told_by_its_loss(capsys):
-    made = regression(levels=1)
+def test_a_regression_is_reported_by_its_loss(capsys):
+    search = regression(levels=1)
     x, y = plane()
-    made.fit(x, y, validation_split=0.3, epochs=5)
-    losses = [t.metrics["validation_loss_at_early_stop"] for t in made.tickets]
+    search.fit(x, y, validation_split=0.3, epochs=5)
+    losses = [
+        t.metrics["validation_loss_at_early_stop"] for t in search.tickets
+    ]
     progress = capsys.readouterr().err
-    rows = table.text(made.records).splitlines()
+    rows = table.text(search.records).splitlines()
     assert rows[0].split()[-1] == "loss"
     for row, loss in zip(rows[1:-1], losses, strict=True):
         assert row.split()[-1] == f"{loss:.4g}"
         assert f"validation loss {loss:.4g}" in progress
-    judgment = made.judgment()
-    text = " ".join(conclusion.sentences(judgment, made.records))
+    judgment = search.judgment()
+    text = " ".join(conclusion.sentences(judgment, search.records))
     assert re.search(r"[+-]\d\S* of loss on validation data \(95 % int", text)
     assert "Decided by validation loss at early stop (lower is better" in text
 
@@ -216,23 +232,23 @@ def test_segmentation_is_judged_pixel_by_pixel():
     model = keras.Sequential(
         [keras.Input((6, 6, 1)), keras.layers.Conv2D(3, 3, padding="same")]
     )
-    made = TicketSearch(model, levels=0)
-    made.compile("sgd", toy.loss())
+    search = TicketSearch(model, levels=0)
+    search.compile("sgd", toy.loss())
     x, _ = toy.digits(60)
     y = np.random.default_rng(0).integers(3, size=(60, 6, 6))
-    made.fit(x, y, validation_split=0.5, epochs=1, verbose=0)
-    each = made.records[0].per_example["validation"]
-    outputs = made.tickets[0].model().predict(x[30:], verbose=0)
+    search.fit(x, y, validation_split=0.5, epochs=1, verbose=0)
+    each = search.records[0].per_example["validation"]
+    outputs = search.tickets[0].model().predict(x[30:], verbose=0)
     right = (outputs.argmax(axis=-1) == y[30:]).mean(axis=(1, 2))
     assert each == pytest.approx(right)
 
 
-def test_the_judged_network_is_the_one_that_is_given():
-    made = search(optimizer=keras.optimizers.Adam(0.05))
+def test_model_returns_the_judged_network():
+    search = build_search(optimizer=keras.optimizers.Adam(0.05))
     x, y = toy.digits(400)
-    given = {"validation_data": toy.digits(200, seed=2), "test_data": (x, y)}
-    made.fit(*toy.digits(60), epochs=40, batch_size=20, verbose=0, **given)
-    ticket = made.tickets[0]
+    splits = {"validation_data": toy.digits(200, seed=2), "test_data": (x, y)}
+    search.fit(*toy.digits(60), epochs=40, batch_size=20, verbose=0, **splits)
+    ticket = search.tickets[0]
     assert ticket.metrics["early_stop_step"] < ticket.metrics["steps"]
     for at, when in (("early_stop", "_at_early_stop"), ("end", "")):
         outputs = ticket.model(at=at).predict(x, verbose=0)
@@ -244,7 +260,7 @@ def test_the_judged_network_is_the_one_that_is_given():
 
 
 @pytest.mark.parametrize(
-    "given",
+    "array",
     [
         pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5]}),
         [[1, 0.5], [2, 1.5]],
@@ -253,8 +269,8 @@ def test_the_judged_network_is_the_one_that_is_given():
         np.array([[1, 0.5], [2, 1.5]], object),
     ],
 )
-def test_arrays_come_in_many_forms(given):
-    split = data.from_arrays(given, [0, 1]).train
+def test_arrays_come_in_many_forms(array):
+    split = data.from_arrays(array, [0, 1]).train
     assert split.x.dtype == np.float32
     assert split.x.tolist() == [[1, 0.5], [2, 1.5]]
     assert split.y.dtype == np.int32
@@ -271,11 +287,11 @@ def test_class_weights_are_weights_of_examples():
     one_hot = data.from_arrays(
         np.ones(4), np.eye(3)[[0, 1, 2, 0]], class_weight=weights
     )
-    for given in (vector, one_hot):
-        assert given.train.sample_weight.tolist() == [3.0, 1.0, 0.5, 3.0]
+    for dataset in (vector, one_hot):
+        assert dataset.train.sample_weight.tolist() == [3.0, 1.0, 0.5, 3.0]
 
 
 def test_generators_give_an_epoch():
-    given = data.from_arrays(endless(), steps_per_epoch=3)
-    assert len(given.train) == 12
-    assert given.batch_size == 4
+    dataset = data.from_arrays(endless(), steps_per_epoch=3)
+    assert len(dataset.train) == 12
+    assert dataset.batch_size == 4

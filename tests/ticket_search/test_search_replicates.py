@@ -1,29 +1,30 @@
-"""Several replicates of a search in one `fit`, in processes and in turn."""
+"""Several replicates of a search in one `fit`, in one process or more."""
 
 import threading
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import toy
 
 from tf_lottery import masking
 from tf_lottery.runs.executors import process_pool
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.ticket_search import TicketSearch, starts
-from tf_lottery.training import Trainer
+from tf_lottery.training import Trainer, devices, plan
 
 L = keras.layers
 
 
-def search(model=None, loss=None, **settings):
+def build_search(model=None, loss=None, **settings):
     settings = {"levels": 1, "rate": 0.4, **settings}
-    made = TicketSearch(toy.mlp() if model is None else model, **settings)
-    made.compile(keras.optimizers.Adam(3e-3), loss or toy.loss())
-    return made
+    search = TicketSearch(toy.mlp() if model is None else model, **settings)
+    search.compile(keras.optimizers.Adam(3e-3), loss or toy.loss())
+    return search
 
 
-def fit(made, run_dir=None, **settings):
+def fit(search, run_dir=None, **settings):
     settings = {
         "batch_size": 20,
         "length": "24it",
@@ -31,11 +32,11 @@ def fit(made, run_dir=None, **settings):
         "verbose": 0,
         **settings,
     }
-    return made.fit(*toy.digits(120, seed=1), run_dir=run_dir, **settings)
+    return search.fit(*toy.digits(120, seed=1), run_dir=run_dir, **settings)
 
 
-def kept(path):
-    """Returns what a run keeps of its networks, by file."""
+def stored(path):
+    """Returns the bytes of each network's files in a run directory."""
     return {
         str(p.relative_to(path)): p.read_bytes()
         for p in path.rglob("*")
@@ -52,30 +53,32 @@ def origins(path, replicates, name="dense/kernel"):
 def three(tmp_path_factory):
     """A run of three replicates, and its search."""
     path = tmp_path_factory.mktemp("three") / "run"
-    made = search(toy.mlp(dropout=0.2), controls=["reinit"], replicates=3)
-    history = fit(made, path)
-    return path, made, history
+    search = build_search(
+        toy.mlp(dropout=0.2), controls=["reinit"], replicates=3
+    )
+    history = fit(search, path)
+    return path, search, history
 
 
 def test_replicate_0_is_the_search_without_others(three, tmp_path):
-    path, made, history = three
-    alone = search(toy.mlp(dropout=0.2), controls=["reinit"])
+    path, search, history = three
+    alone = build_search(toy.mlp(dropout=0.2), controls=["reinit"])
     expected = fit(alone, tmp_path / "run")
-    files = kept(tmp_path / "run")
+    files = stored(tmp_path / "run")
     assert len(files) >= 6
-    assert files.items() <= kept(path).items()
+    assert files.items() <= stored(path).items()
     one, other = dict(history.history), dict(expected.history)
     assert one.pop("seconds") != other.pop("seconds")
     assert one == other
-    for one, other in zip(made.tickets, alone.tickets, strict=True):
+    for one, other in zip(search.tickets, alone.tickets, strict=True):
         assert one.start.digest == other.start.digest
         assert toy.same(one.trained, other.trained)
 
 
 def test_records_are_those_of_all_replicates(three):
-    _, made, _ = three
-    found = {(r.replicate, r.level, r.variant) for r in made.records}
-    assert found == {
+    _, search, _ = three
+    networks = {(r.replicate, r.level, r.variant) for r in search.records}
+    assert networks == {
         (replicate, *network)
         for replicate in range(3)
         for network in ((0, "ticket"), (1, "ticket"), (1, "reinit"))
@@ -83,7 +86,7 @@ def test_records_are_those_of_all_replicates(three):
 
 
 def test_replicates_differ_by_initial_weights_and_randomness(three):
-    path, made, _ = three
+    path, search, _ = three
     first, *others = origins(path, 3)
     limit = 2 * np.sqrt(2 / (36 + 16)) / 0.8796
     for kernel in others:
@@ -101,9 +104,11 @@ def test_replicates_differ_by_initial_weights_and_randomness(three):
 
 def test_same_seed_same_bytes(three, tmp_path):
     path, _, _ = three
-    again = search(toy.mlp(dropout=0.2), controls=["reinit"], replicates=3)
+    again = build_search(
+        toy.mlp(dropout=0.2), controls=["reinit"], replicates=3
+    )
     fit(again, tmp_path / "run")
-    assert kept(tmp_path / "run") == kept(path)
+    assert stored(tmp_path / "run") == stored(path)
 
 
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(
@@ -124,22 +129,22 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "outcomes", outcomes)
         with pytest.raises(KeyboardInterrupt):
-            fit(search(toy.mlp(dropout=0.2), **settings), tmp_path / "run")
-        assert 0 < len(kept(tmp_path / "run")) < len(kept(path))
+            fit(
+                build_search(toy.mlp(dropout=0.2), **settings), tmp_path / "run"
+            )
+        assert 0 < len(stored(tmp_path / "run")) < len(stored(path))
         count = 5
-        fit(search(toy.mlp(dropout=0.2), **settings), tmp_path / "run")
+        fit(build_search(toy.mlp(dropout=0.2), **settings), tmp_path / "run")
         assert count == 5 + 9 - 4
-    assert kept(tmp_path / "run") == kept(path)
+    assert stored(tmp_path / "run") == stored(path)
 
 
 def in_processes(monkeypatch):
-    """Has searches use two processes, however short; returns what trains."""
-    monkeypatch.setattr(process_pool, "_WORTH_IT", 0)
-    monkeypatch.setattr(process_pool, "_cores", lambda: 2)
+    """Makes searches use two processes; returns steps trained in this one."""
+    monkeypatch.setattr(plan, "_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(devices, "cores", lambda: 2)
     monkeypatch.setattr(
-        process_pool.tf.config.threading,
-        "get_intra_op_parallelism_threads",
-        lambda: 0,
+        tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0
     )
     lengths = []
     real = Trainer.outcomes
@@ -152,25 +157,27 @@ def in_processes(monkeypatch):
     return lengths
 
 
-def test_processes_come_to_the_same_bytes(three, tmp_path, monkeypatch, capsys):
+def test_processes_give_the_same_bytes(three, tmp_path, monkeypatch, capsys):
     path, _, _ = three
     lengths = in_processes(monkeypatch)
-    made = search(toy.mlp(dropout=0.2), controls=["reinit"], replicates=3)
-    fit(made, tmp_path / "run", verbose=1)
+    search = build_search(
+        toy.mlp(dropout=0.2), controls=["reinit"], replicates=3
+    )
+    fit(search, tmp_path / "run", verbose=1)
     assert lengths == [2]  # the two steps that processes take too
     assert "cannot be sent" not in capsys.readouterr().err
-    assert kept(tmp_path / "run") == kept(path)
+    assert stored(tmp_path / "run") == stored(path)
 
 
 def threads_of(_):
-    return process_pool.threads_here()
+    return devices.threads()
 
 
 def test_processes_have_the_threads_they_are_given():
     # Other threads sum in another order: convolutions differ in last bits.
     with process_pool.ProcessPool(toy.trainer, 1, 3) as executor:
-        executor.broadcast(threads_of)
-        assert executor.gather() == [3]
+        executor.ask(threads_of)
+        assert executor.answers() == [3]
 
 
 def local_model(kind):
@@ -221,7 +228,7 @@ def local_model(kind):
 # As Keras says to all who look at the configuration of a lambda.
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a")
 @pytest.mark.parametrize("kind", ["lambda", "nested", "subclassed"])
-def test_what_was_defined_in_a_function_travels(
+def test_local_classes_and_functions_can_be_sent_to_processes(
     kind, tmp_path, monkeypatch, capsys
 ):
     class Sharper(keras.losses.Loss):
@@ -229,72 +236,74 @@ def test_what_was_defined_in_a_function_travels(
             super().__init__()
             self.power = power
 
-        def call(self, y, found):
+        def call(self, y, outputs):
             return self.power * keras.losses.sparse_categorical_crossentropy(
-                y, found, from_logits=True
+                y, outputs, from_logits=True
             )
 
     model = local_model(kind)
-    fit(search(model, Sharper(1.5), replicates=2), tmp_path / "here")
+    fit(build_search(model, Sharper(1.5), replicates=2), tmp_path / "here")
     lengths = in_processes(monkeypatch)
-    made = search(model, Sharper(1.5), replicates=2)
-    fit(made, tmp_path / "there", verbose=1)
+    search = build_search(model, Sharper(1.5), replicates=2)
+    fit(search, tmp_path / "there", verbose=1)
     assert lengths == [2], capsys.readouterr().err
-    assert kept(tmp_path / "there") == kept(tmp_path / "here")
-    assert len(kept(tmp_path / "here")) >= 4
+    assert stored(tmp_path / "there") == stored(tmp_path / "here")
+    assert len(stored(tmp_path / "here")) >= 4
     first, second = origins(
         tmp_path / "here", 2, next(iter(masking.kernels(model)))
     )
     assert not np.array_equal(first, second)
 
 
-def test_a_model_that_fit_has_trained_travels(tmp_path, monkeypatch, capsys):
+def test_a_model_trained_by_fit_can_be_sent_to_processes(
+    tmp_path, monkeypatch, capsys
+):
     model = toy.convnet()
     model.compile("adam", toy.loss())
     model.fit(*toy.digits(40), verbose=0)
-    fit(search(model, replicates=2), tmp_path / "here")
+    fit(build_search(model, replicates=2), tmp_path / "here")
     assert in_processes(monkeypatch) == []
-    fit(search(model, replicates=2), tmp_path / "there", verbose=1)
-    said = capsys.readouterr()
-    assert "cannot be sent" not in said.err
-    assert "start from the same weights" in said.out
-    assert kept(tmp_path / "there") == kept(tmp_path / "here")
+    fit(build_search(model, replicates=2), tmp_path / "there", verbose=1)
+    output = capsys.readouterr()
+    assert "cannot be sent" not in output.err
+    assert "start from the same weights" in output.out
+    assert stored(tmp_path / "there") == stored(tmp_path / "here")
 
 
-def test_what_cannot_travel_trains_here_and_a_line_says_so(
+def test_what_cannot_be_sent_trains_in_this_process_and_is_reported(
     tmp_path, monkeypatch, capsys
 ):
     lock = threading.Lock()
 
-    def locked(y, found):
+    def locked(y, outputs):
         with lock:
-            return toy.loss()(y, found)
+            return toy.loss()(y, outputs)
 
-    fit(search(loss=locked, replicates=2), tmp_path / "here")
+    fit(build_search(loss=locked, replicates=2), tmp_path / "here")
     lengths = in_processes(monkeypatch)
-    fit(search(loss=locked, replicates=2), tmp_path / "run", verbose=1)
-    said = [
+    fit(build_search(loss=locked, replicates=2), tmp_path / "run", verbose=1)
+    lines = [
         line
         for line in capsys.readouterr().err.splitlines()
-        if "cannot be sent" in line
+        if "cannot travel" in line
     ]
-    assert len(said) == 1
-    assert "train in this process, in turn" in said[0]
-    assert "lock" in said[0]
+    assert len(lines) == 1
+    assert "train in this process, in turn" in lines[0]
+    assert "lock" in lines[0]
     assert lengths == [24] * 4
-    assert kept(tmp_path / "run") == kept(tmp_path / "here")
+    assert stored(tmp_path / "run") == stored(tmp_path / "here")
 
 
-def test_what_trains_otherwise_in_a_process_trains_here(
+def test_what_trains_differently_in_processes_trains_in_this_one(
     tmp_path, monkeypatch, capsys
 ):
-    def here_alone(y, found):
-        here = hasattr(toy, "_is_here")
-        return toy.loss()(y, found) * (2.0 if here else 1.0)
+    def patched_loss(y, outputs):
+        is_here = hasattr(toy, "_is_here")
+        return toy.loss()(y, outputs) * (2.0 if is_here else 1.0)
 
     monkeypatch.setattr(toy, "_is_here", True, raising=False)
     lengths = in_processes(monkeypatch)
-    fit(search(loss=here_alone, replicates=2), verbose=1)
+    fit(build_search(loss=patched_loss, replicates=2), verbose=1)
     assert "two training steps give another result" in capsys.readouterr().err
     assert lengths == [2] + [24] * 4
 
@@ -310,11 +319,11 @@ def test_callbacks_see_replicate_0_alone(monkeypatch):
         def on_epoch_end(self, level, logs=None):
             seen.append(level)
 
-    fit(search(), callbacks=[Watch()])
+    fit(build_search(), callbacks=[Watch()])
     alone = list(seen)
     seen.clear()
     lengths = in_processes(monkeypatch)
-    fit(search(replicates=2), callbacks=[Watch()])
+    fit(build_search(replicates=2), callbacks=[Watch()])
     assert seen == alone
     assert lengths == [24] * 4  # where the callback can see them
 
@@ -324,10 +333,10 @@ def test_a_callback_ends_all_replicates_at_its_level(tmp_path):
         def on_epoch_end(self, level, logs=None):
             self.model.stop_training = level == 1
 
-    made = search(levels=3, replicates=2)
-    fit(made, tmp_path / "run", callbacks=[Stop()])
-    found = sorted((r.replicate, r.level) for r in made.records)
-    assert found == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    search = build_search(levels=3, replicates=2)
+    fit(search, tmp_path / "run", callbacks=[Stop()])
+    networks = sorted((r.replicate, r.level) for r in search.records)
+    assert networks == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def trained(model):
@@ -373,9 +382,9 @@ def recurrent():
         ),
     ],
 )
-def test_pretrained_weights_are_told_from_fresh_ones(model, path):
-    made = model()
-    assert starts.pretrained(made, masking.renewed(made)) == path
+def test_pretrained_weights_are_distinguished_from_fresh_ones(model, path):
+    built = model()
+    assert starts.pretrained(built, masking.fresh_copy(built)) == path
 
 
 @pytest.mark.parametrize(
@@ -392,9 +401,9 @@ def test_pretrained_weights_are_told_from_fresh_ones(model, path):
 )
 @pytest.mark.parametrize("shape", [(40, 50), (3, 3, 20, 10), (2000,)])
 def test_the_support_of_an_initializer_is_where_it_draws(initializer, shape):
-    found = keras.initializers.get(initializer)
-    low, high = masking.support(found, shape)
-    drawn = np.array(found(shape))
+    initializer = keras.initializers.get(initializer)
+    low, high = masking.support(initializer, shape)
+    drawn = np.array(initializer(shape))
     assert low <= drawn.min()
     assert drawn.max() <= high
     # And no wider than that: 1,800 draws come near both ends.
@@ -403,8 +412,8 @@ def test_the_support_of_an_initializer_is_where_it_draws(initializer, shape):
 
 def test_an_unbounded_initializer_draws_anything():
     for name in ("random_normal", "orthogonal"):
-        found = keras.initializers.get(name)
-        assert masking.support(found, (3, 3)) == (-np.inf, np.inf)
+        initializer = keras.initializers.get(name)
+        assert masking.support(initializer, (3, 3)) == (-np.inf, np.inf)
 
 
 @pytest.mark.parametrize("source", ["pretrained", "initial_weights"])
@@ -419,8 +428,8 @@ def test_pretrained_weights_are_kept_by_all_replicates(
         other = toy.mlp(seed=5)
         other.save_weights(tmp_path / "my.weights.h5")
         settings["initial_weights"] = tmp_path / "my.weights.h5"
-    made = search(model, **settings)
-    fit(made, tmp_path / "run", verbose=1)
+    search = build_search(model, **settings)
+    fit(search, tmp_path / "run", verbose=1)
     expected = (model if source == "pretrained" else other).layers[1].kernel
     for kernel in origins(tmp_path / "run", 2):
         assert np.array_equal(kernel, expected.numpy())
@@ -431,13 +440,13 @@ def test_pretrained_weights_are_kept_by_all_replicates(
     assert "The 2 replicates start from the same weights" in shown
 
 
-def test_a_line_says_what_replicates_differ_by(capsys):
-    fit(search(levels=0, replicates=2), verbose=1)
+def test_a_line_states_how_replicates_differ(capsys):
+    fit(build_search(levels=0, replicates=2), verbose=1)
     shown = capsys.readouterr().out
     assert "The 2 replicates differ by initial weights" in shown
     assert "Trains 2 replicates of 1 networks" in shown
     assert "48 steps in all" in shown
-    fit(search(levels=0), verbose=1)
+    fit(build_search(levels=0), verbose=1)
     assert "replicate" not in capsys.readouterr().out
 
 
@@ -445,7 +454,7 @@ def test_frozen_layers_keep_their_weights(tmp_path):
     model = toy.mlp()
     model.layers[1].trainable = False
     model.layers[1].bias.assign(np.ones(16))
-    fit(search(model, levels=0, replicates=2), tmp_path / "run")
+    fit(build_search(model, levels=0, replicates=2), tmp_path / "run")
     frozen = origins(tmp_path / "run", 2)
     assert np.array_equal(*frozen)
     drawn = origins(tmp_path / "run", 2, "dense_1/kernel")
@@ -453,9 +462,9 @@ def test_frozen_layers_keep_their_weights(tmp_path):
 
 
 def test_replicates_need_no_validation_data():
-    made = search(levels=1, replicates=2)
-    fit(made, validation_data=None)
-    assert sorted((r.replicate, r.level) for r in made.records) == [
+    search = build_search(levels=1, replicates=2)
+    fit(search, validation_data=None)
+    assert sorted((r.replicate, r.level) for r in search.records) == [
         (0, 0),
         (0, 1),
         (1, 0),
@@ -466,7 +475,7 @@ def test_replicates_need_no_validation_data():
 @pytest.mark.parametrize("replicates", [0, -1, 2.0, "3"])
 def test_replicates_are_a_whole_number(replicates):
     with pytest.raises(ValueError, match="`replicates` must be a whole number"):
-        search(replicates=replicates)
+        build_search(replicates=replicates)
 
 
 def test_a_weight_without_an_initializer_is_refused_before_training():
@@ -480,24 +489,24 @@ def test_a_weight_without_an_initializer_is_refused_before_training():
             return x @ self.table
 
     layers = [keras.Input((6, 6, 1)), L.Flatten(), L.Dense(4), Own()]
-    made = search(keras.Sequential(layers), replicates=2)
+    search = build_search(keras.Sequential(layers), replicates=2)
     with pytest.raises(ValueError, match="`table_initializer`.*theta_0") as no:
-        fit(made)
+        fit(search)
     assert "\n" not in str(no.value)
-    assert not made.tickets
+    assert not search.tickets
 
 
 def test_the_same_network_twice_is_refused():
-    made = search(trained(toy.mlp()), replicates=2)
+    search = build_search(trained(toy.mlp()), replicates=2)
     with pytest.raises(ValueError, match="the same network 2 times"):
-        fit(made, shuffle=False)
-    fresh = search(levels=0, replicates=2)
+        fit(search, shuffle=False)
+    fresh = build_search(levels=0, replicates=2)
     fit(fresh, shuffle=False)
 
 
-def test_a_random_criterion_draws_anew_in_each_replicate(tmp_path):
-    made = search(criterion="random", replicates=2)
-    fit(made, tmp_path / "run")
+def test_a_random_criterion_draws_again_in_each_replicate(tmp_path):
+    search = build_search(criterion="random", replicates=2)
+    fit(search, tmp_path / "run")
     run = RunDirectory.open(tmp_path / "run")
     one, other = (run.ticket(r, 1).masks for r in range(2))
     assert one.counts == other.counts
@@ -507,6 +516,6 @@ def test_a_random_criterion_draws_anew_in_each_replicate(tmp_path):
 def test_the_search_leaves_the_model_as_it_was():
     model = toy.convnet()
     before = [v.numpy().copy() for v in model.variables]
-    fit(search(model, levels=0, replicates=2))
+    fit(build_search(model, levels=0, replicates=2))
     for value, variable in zip(before, model.variables, strict=True):
         assert np.array_equal(value, variable.numpy())

@@ -17,8 +17,8 @@ ENTROPY = keras.metrics.SparseCategoricalCrossentropy(
 
 def searched(metrics=("accuracy",), fit=None, **settings):
     """A search on the toy problem, with 2,000 validation examples."""
-    found = TicketSearch(toy.mlp(), **{"levels": 3, "rate": 0.3, **settings})
-    found.compile(
+    search = TicketSearch(toy.mlp(), **{"levels": 3, "rate": 0.3, **settings})
+    search.compile(
         keras.optimizers.Adam(3e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=list(metrics),
@@ -30,8 +30,8 @@ def searched(metrics=("accuracy",), fit=None, **settings):
         "validation_data": toy.digits(2_000, seed=2),
         **(fit or {}),
     }
-    found.fit(*toy.digits(), verbose=0, **arguments)
-    return found
+    search.fit(*toy.digits(), verbose=0, **arguments)
+    return search
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def test_confidence_of_one_half_goes_by_the_estimate():
     assert (drop, most) == pytest.approx((0.02, 0.02))
 
 
-def test_as_many_examples_as_it_says_would_settle():
-    (found,) = drops(0.001, most=0.0196)
-    needed = smallest.examples_needed(found, 0.005, 0.975)
-    error = found.error * (found.examples / needed) ** 0.5
+def test_the_stated_number_of_examples_would_settle():
+    (drop,) = drops(0.001, most=0.0196)
+    needed = smallest.examples_needed(drop, 0.005, 0.975)
+    error = drop.error * (drop.examples / needed) ** 0.5
     assert 0.001 + 1.96 * error == pytest.approx(0.005, rel=1e-3)
 
 
@@ -109,7 +109,7 @@ def test_the_smallest_ticket_keeps_the_accuracy(plain):
         plain.smallest_ticket(max_drop=1e-4)
 
 
-def test_a_refusal_ranks_the_levels_and_says_what_would_settle(plain):
+def test_a_refusal_ranks_the_levels_and_names_a_remedy(plain):
     with pytest.raises(ValueError, match="accuracy within") as caught:
         plain.smallest_ticket(max_drop=1e-4)
     text = str(caught.value)
@@ -132,14 +132,14 @@ def test_a_refusal_ranks_the_levels_and_says_what_would_settle(plain):
 def test_any_metric_of_keras_decides(metric):
     x, y = toy.digits()
     held_x, held_y = toy.digits(600, seed=2)
-    found = TicketSearch(toy.mlp(), levels=2, rate=0.3)
-    found.compile(
+    search = TicketSearch(toy.mlp(), levels=2, rate=0.3)
+    search.compile(
         "adam",
         keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.CategoricalAccuracy(name="right")],
     )
     one_hot = np.eye(3, dtype="float32")
-    found.fit(
+    search.fit(
         x,
         one_hot[y],
         length="100it",
@@ -147,35 +147,35 @@ def test_any_metric_of_keras_decides(metric):
         validation_data=(held_x, one_hot[held_y]),
         verbose=0,
     )
-    assert found.smallest_ticket(max_drop=0.9, metric=metric).level == 2
+    assert search.smallest_ticket(max_drop=0.9, metric=metric).level == 2
     with pytest.raises(ValueError, match="Metric 'each' has 3 values"):
-        found.smallest_ticket(metric=keras.metrics.F1Score(name="each"))
+        search.smallest_ticket(metric=keras.metrics.F1Score(name="each"))
 
 
 def test_a_metric_is_that_of_keras_evaluate():
-    found = searched(metrics=["accuracy", ENTROPY], levels=1)
+    search = searched(metrics=["accuracy", ENTROPY], levels=1)
     from tf_lottery.training.resampling import ResampledMetric
 
-    recipe, split = found._validation
+    recipe, split = search._validation
     for name in ("loss", "entropy", "accuracy"):
-        model = found.tickets[0].model()
+        model = search.tickets[0].model()
         resampled = ResampledMetric(model, recipe, split, name)
         value = resampled.value(resampled.outputs(model))
         assert value == pytest.approx(
-            found.tickets[0].metrics[f"validation_{name}_at_early_stop"],
+            search.tickets[0].metrics[f"validation_{name}_at_early_stop"],
             rel=1e-5,
         )
 
 
 def test_the_bootstrap_error_of_a_mean_is_its_standard_error():
-    found = searched(metrics=["accuracy", ENTROPY], levels=1)
+    search = searched(metrics=["accuracy", ENTROPY], levels=1)
     from tf_lottery.ticket_search import metric_drops
 
     (drop,), _ = metric_drops.drops(
-        found.tickets, *found._validation, "accuracy", 0.01, 0.975
+        search.tickets, *search._validation, "accuracy", 0.01, 0.975
     )
     one, dense = (
-        r.per_example["validation"].astype(float) for r in found.records[1::-1]
+        r.per_example["validation"].astype(float) for r in search.records[1::-1]
     )
     assert drop.drop == pytest.approx((dense - one).mean(), abs=1e-6)
     exact = (dense - one).std() / len(one) ** 0.5
@@ -186,16 +186,16 @@ def test_the_bootstrap_error_of_a_mean_is_its_standard_error():
 
 
 def test_a_density_ends_the_search_at_the_first_level_below():
-    found = searched(levels=None, density=0.4, rate=0.3)
-    densities = [t.density for t in found.tickets]
+    search = searched(levels=None, density=0.4, rate=0.3)
+    densities = [t.density for t in search.tickets]
     assert densities[-1] <= 0.4 < densities[-2]
 
 
 def test_a_drop_ends_the_search_at_the_first_level_that_fails():
-    found = searched(levels=None, max_drop=0.03, rate=0.6)
-    assert 1 < len(found.tickets) < 12
-    ticket = found.smallest_ticket()
-    assert ticket.level == found.tickets[-1].level - 1
+    search = searched(levels=None, max_drop=0.03, rate=0.6)
+    assert 1 < len(search.tickets) < 12
+    ticket = search.smallest_ticket()
+    assert ticket.level == search.tickets[-1].level - 1
 
 
 def test_all_levels_that_leave_a_weight_are_counted():
@@ -232,7 +232,7 @@ def test_a_target_needs_validation_data_before_anything_trains():
 
 
 class Odd(keras.metrics.Metric):
-    """A metric of which nobody knows a direction."""
+    """A metric without a known direction."""
 
     def __init__(self):
         super().__init__(name="odd")
@@ -269,9 +269,9 @@ def test_questions_that_cannot_be_answered_are_refused(
 
 
 def test_a_search_without_validation_data_has_no_smallest_ticket():
-    found = searched(fit={"validation_data": None}, levels=1)
+    search = searched(fit={"validation_data": None}, levels=1)
     with pytest.raises(ValueError, match="measured on validation data"):
-        found.smallest_ticket()
+        search.smallest_ticket()
     unfitted = TicketSearch(toy.mlp())
     with pytest.raises(ValueError, match="call fit first"):
         unfitted.smallest_ticket()

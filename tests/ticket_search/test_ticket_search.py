@@ -1,4 +1,4 @@
-"""The search as a Keras user meets it."""
+"""`TicketSearch`: `compile`, `fit`, tickets, records and callbacks."""
 
 import keras
 import numpy as np
@@ -111,8 +111,8 @@ def test_same_seed_same_tickets(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         search = prepare(toy.mlp(dropout=0.2), seed=seed, controls=["reinit"])
         fit(search, tmp_path / name)
-        found = sorted((tmp_path / name).glob("*/level_*/*/t*"))
-        files.append([p.read_bytes() for p in found if p.name == "trained"])
+        paths = sorted((tmp_path / name).glob("*/level_*/*/t*"))
+        files.append([p.read_bytes() for p in paths if p.name == "trained"])
     assert len(files[0]) == 5
     assert files[0] == files[1]
     assert all(one != other for one, other in zip(*files[1:], strict=True))
@@ -176,13 +176,13 @@ def test_every_control_is_trained_at_every_level(rewind, tmp_path, monkeypatch):
     length = {"length": "8it", "evaluate_every": 4}
     search = prepare(toy.convnet(), **settings)
     fit(search, tmp_path / "run", **length)
-    found = {(r.level, r.variant): r.row for r in search.records}
-    assert found.keys() == {(0, "ticket"), (0, "data_order")} | {
+    rows = {(r.level, r.variant): r.row for r in search.records}
+    assert rows.keys() == {(0, "ticket"), (0, "data_order")} | {
         (level, variant)
         for level in (1, 2)
         for variant in ("ticket", *controls.CONTROLS)
     }
-    for (level, variant), row in found.items():
+    for (level, variant), row in rows.items():
         ticket = search.tickets[level]
         if variant == "small_dense":
             assert row["weights_kept"] <= ticket.masks.kept
@@ -195,7 +195,7 @@ def test_every_control_is_trained_at_every_level(rewind, tmp_path, monkeypatch):
     assert trainings.count == 0
 
 
-def test_chance_prunes_by_the_seed_of_the_search():
+def test_the_random_criterion_uses_the_seed_of_the_search():
     masks = {}
     for seed in (0, 1):
         search = prepare(levels=1, criterion="random", seed=seed)
@@ -217,7 +217,7 @@ def test_a_run_may_grow(tmp_path, monkeypatch):
     assert trainings.count == 3
 
 
-def test_a_shorter_search_ignores_what_a_longer_one_left(tmp_path):
+def test_a_shorter_search_ignores_levels_of_a_longer_one(tmp_path):
     fit(prepare(levels=2), tmp_path / "run")
     search = prepare(levels=1)
     fit(search, tmp_path / "run")
@@ -343,7 +343,7 @@ def test_the_directory_can_be_read_without_the_search(tmp_path):
     assert np.array_equal(one, search.tickets[2].model()(x))
 
 
-def test_callbacks_meet_a_level_as_an_epoch(tmp_path):
+def test_a_level_is_an_epoch_to_callbacks(tmp_path):
     seen = []
     search = prepare(levels=2)
     fit(
@@ -370,7 +370,7 @@ def test_callbacks_meet_a_level_as_an_epoch(tmp_path):
     assert list((tmp_path / "board").rglob("events.*"))
 
 
-def test_callbacks_meet_an_evaluation_as_a_batch(tmp_path):
+def test_an_evaluation_is_a_batch_to_callbacks(tmp_path):
     seen = []
     search = prepare(levels=1, controls=["reinit"])
     log = lambda step, logs: seen.append((step, logs))  # noqa: E731

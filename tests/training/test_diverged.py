@@ -15,7 +15,7 @@ from sample_searches import fit, prepare
 
 from tf_lottery import __main__, controls, experiment, masking
 from tf_lottery.core import seeds
-from tf_lottery.experiment import runner
+from tf_lottery.experiment import preparation, runner
 from tf_lottery.lottery import search
 from tf_lottery.runs.executors import InProcessExecutor, ProcessPool
 from tf_lottery.runs.network_graph import NetworkGraph, describe
@@ -189,11 +189,11 @@ def study_of(folder, replicates, exploding_one, levels=1):
             0,
             lambda prefix: checkpoint.save(trainer, start, prefix),
         )
-    networks = sum(one.networks for one in made)
+    networks = sum(one.setup.networks for one in made)
     progress = Told(networks * trainer.steps, replicates)
     scheduler = Scheduler(trainer, directory, 0, progress)
     replicate_searches = [
-        one.replicate_search(scheduler, trainer, r)
+        one.setup.replicate_search(scheduler, trainer, r)
         for r, one in enumerate(made)
     ]
     return scheduler, replicate_searches, progress, trainer
@@ -354,8 +354,9 @@ def test_a_dense_network_that_diverges_ends_fit_with_what_to_do(tmp_path):
 
 def spoil(folder, config, replicate):
     """Puts a θ0 that explodes into the run directory, and returns it."""
-    _, trainer, _ = runner.prepare(config)
-    directory = runner.open_run(config, folder, "", trainer.data.digest)
+    prepared = preparation.prepare(config)
+    trainer = prepared.trainer
+    directory = runner.open_run(config, folder, prepared.fingerprint)
     seed = seeds.integer(config.seed, "replicate", replicate)
     start = exploding(trainer.initial(trainer.model, seed))
     directory.save_checkpoint(

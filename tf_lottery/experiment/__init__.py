@@ -11,7 +11,7 @@ _HOMES = {
     "members": "sweep",
     "run_experiment": "runner",
     "run_sweep": "sweep",
-    "unfinished": "runner",
+    "unfinished": "outcome",
 }
 
 __all__ = list(_HOMES)  # noqa: PLE0605

@@ -1,4 +1,4 @@
-"""This module knows the command that makes a run."""
+"""The command that repeats a run of a preset."""
 
 import json
 import shlex
@@ -17,31 +17,30 @@ def command(
     run_dir: str = "DIR",
     deterministic: bool = False,
 ) -> str:
-    """Returns the command that makes a run of a preset again.
+    """Returns the command that repeats a run of a preset.
 
-    It is written from the settings that the run was made with, not from what
-    was typed: a run that grew in several commands, or in Python, was made by
-    none of them alone.
+    It is written from the settings of the run, not from the command that was
+    typed: a run may have grown by several commands, or in Python.
 
     Args:
         preset: The preset's name.
         settings: All settings of the run.
-        run_dir: Where the command should keep it.
-        deterministic: Whether the run was made with `--deterministic`.
+        run_dir: The run directory in the command.
+        deterministic: Whether the run used `--deterministic`.
 
     Returns:
-        The command, at the scale that fewest settings differ from; empty if
-        the run is of no preset.
+        The command, with the scale that fewest settings differ from; empty if
+        the run has no preset.
     """
     if preset not in PRESETS or not settings:
         return ""
     config = Config().replace(settings)
     scale, changed = min(
         (
-            (scale, _differences(config, made))
-            for scale, made in PRESETS[preset].items()
+            (scale, _differences(config, scaled))
+            for scale, scaled in PRESETS[preset].items()
         ),
-        key=lambda found: len(found[1]),
+        key=lambda choice: len(choice[1]),
     )
     words = ["tf-lottery", "run", preset, "--scale", scale]
     for name in sorted(changed, key=lambda n: (n not in _FLAGS, n)):

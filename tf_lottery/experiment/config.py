@@ -1,13 +1,14 @@
-"""This module knows the settings of an experiment, and their defaults."""
+"""Settings of an experiment, and their defaults."""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tf_lottery.core import registry
 from tf_lottery.core.duration import Duration
+from tf_lottery.core.errors import UserError
 
 if TYPE_CHECKING:  # It imports SciPy: too slow for `tf-lottery list`.
     from tf_lottery.analysis.looks import Looks
@@ -19,34 +20,35 @@ class Config:
 
     Attributes:
         model: Name of a model.
-        model_options: What else `models.build_model` takes for it.
+        model_options: Further arguments of `models.build_model`.
         dataset: Name of a data set.
-        augmentation: What happens to training images; a name of
+        augmentation: How training images are augmented: a name of
             `data.augmentation.AUGMENTATIONS`.
         optimizer: Name of a Keras optimizer.
         learning_rate: Its learning rate, > 0.
-        momentum: Of the optimizer `"sgd"`, in [0, 1).
+        momentum: Momentum of the optimizer `"sgd"`, in [0, 1).
         warmup: How long the learning rate rises, linearly from 0.
-        milestones: After which lengths it falls to a tenth.
+        milestones: Lengths of training after which the rate falls to a tenth.
         weight_decay: λ of the penalty λ/2 · ||w||² on kernels, >= 0: the
             weight decay of He et al. 2016, not that of AdamW.
-        batch_size: Examples a step.
+        batch_size: Examples a step, >= 1.
         length: How long each network trains.
-        evaluate_every: Steps between evaluations.
-        levels: Pruning rounds.
-        rate: Fraction of the survivors that goes each round.
-        rates: Role or glob pattern of kernel paths to a rate of its own.
-        criterion: What scores weights.
-        allocation: How the budget is shared among kernels.
+        evaluate_every: Steps between evaluations, >= 1.
+        levels: Pruning rounds, >= 0.
+        rate: Fraction of the remaining weights to prune each round, in [0, 1).
+        rates: Role or glob pattern of kernel paths, to the rate of these
+            kernels.
+        criterion: Name of what scores weights.
+        allocation: Name of how the weights to keep are divided among kernels.
         schedule: `"geometric"` or `"one_shot"`.
-        rewind: What tickets restart from: θ at this point of training;
-            `"auto"`: at the first stable one.
-        rewind_mode: What goes back there: `"weights"`, `"learning_rate"` or
+        rewind: The point of training that tickets restart from; `"auto"`: the
+            first stable one.
+        rewind_mode: What is set back there: `"weights"`, `"learning_rate"` or
             `"nothing"`.
         controls: Names of the controls, trained at every level.
-        replicates: How often everything is done, under seeds of their own: a
-            number, or `"5:8"` for 5, and 8 if those do not decide.
-        seed: The seed from which those of all replicates derive.
+        replicates: How often the search is repeated, each time with its own
+            seed: a number, or `"5:8"` for 5, and 8 if those do not decide.
+        seed: The seed that all replicates' seeds derive from, >= 0.
         initial_weights: File or checkpoint with initial weights; "" draws them.
     """
 
@@ -78,7 +80,7 @@ class Config:
 
     @property
     def looks(self) -> "Looks":
-        """At how many replicates the run is judged."""
+        """The numbers of replicates at which the run is judged."""
         from tf_lottery.analysis.looks import Looks
 
         return Looks.parse(self.replicates)
@@ -86,9 +88,9 @@ class Config:
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that determine each network's result.
 
-        Only those that differ from the default, so that a setting added later
-        changes no run that does not use it (as open_lth does). How many
-        levels, replicates and controls there are is left out: a run may grow.
+        It holds only settings that differ from the default, so that a setting
+        added later does not change older runs (as open_lth does). Levels,
+        replicates and controls are left out, because a run may grow by them.
         """
         grows = ("levels", "replicates", "controls")
         return {
@@ -99,10 +101,10 @@ class Config:
         }
 
     def training(self) -> dict[str, Any]:
-        """Returns those of them that determine how a network is trained.
+        """Returns the settings that determine how a network is trained.
 
-        Runs that share these share networks that start alike: pruning says
-        only which networks there are.
+        Runs with equal ones can share networks that start from the same state
+        under the same masks.
         """
         return {
             name: value
@@ -112,29 +114,32 @@ class Config:
 
     @property
     def digest(self) -> str:
-        """The first 12 digits of SHA-256 over the identity."""
-        text = json.dumps(self.fingerprint(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """The first 12 digits of SHA-256 over the fingerprint."""
+        return _digest(self.fingerprint())
+
+    @property
+    def training_digest(self) -> str:
+        """The first 12 digits of SHA-256 over the training settings."""
+        return _digest(self.training())
 
     def replace(self, settings: Mapping[str, Any]) -> "Config":
         """Returns the configuration with some settings changed.
 
         Args:
-            settings: Name to value; text is read as JSON where the setting is
-                no text (`"0.1"`, `'{"output": 0.1}'`, `"reinit,shuffle"`).
+            settings: Name to value. Text is parsed if the setting is not text
+                (`"0.1"`, `'{"output": 0.1}'`, `"reinit,shuffle"`).
 
         Raises:
-            ValueError: A name is unknown, or a value of another type.
+            UserError: A name is unknown, or a value has another type.
         """
         fields = {f.name: f for f in dataclasses.fields(self)}
         changed = {}
         for name, value in settings.items():
             default = _default(registry.get(fields, name, "setting"))
-            changed[name] = _read(name, value, type(default))
+            changed[name] = _parse(name, value, type(default))
         return dataclasses.replace(self, **changed)
 
 
-_AUTO = "rewind", "auto"
 _PRUNING = frozenset(
     {
         "rate",
@@ -152,39 +157,64 @@ def _default(field: dataclasses.Field) -> Any:
     return getattr(Config(), field.name)
 
 
-def _read(name: str, value: Any, kind: type) -> Any:
+def _digest(settings: Mapping[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _parse(name: str, value: Any, kind: type) -> Any:
+    """Returns a setting's value, parsed from text if it is text."""
     if name == "replicates":
         from tf_lottery.analysis.looks import Looks
 
         looks = Looks.parse(value)
         return str(looks) if looks.is_sequential else looks.last
-    if kind is tuple and isinstance(value, str):
-        return tuple(part for part in value.split(",") if part)
-    if isinstance(value, str) and kind is not str:
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise _wrong(name, value, kind) from None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if kind is tuple and isinstance(value, list):
-        value = tuple(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise _wrong(name, value, kind)
-    if name in ("length", "rewind", "warmup") and (name, value) != _AUTO:
-        Duration(str(value))
-    if name == "milestones" and isinstance(value, tuple):
-        for length in value:
-            Duration(length)
+    parse, form = _PARSERS[kind]
+    try:
+        parsed = parse(value)
+    except ValueError:
+        raise UserError(f"`{name}` must be {form}; got {value!r}.") from None
+    for duration in _durations(name, parsed):
+        Duration(duration)  # raises if it is malformed
+    return parsed
+
+
+def _durations(name: str, value: Any) -> tuple[Any, ...]:
+    """Returns the lengths of training that a setting holds."""
+    if name == "milestones":
+        return value
+    if name in ("length", "warmup") or (name == "rewind" and value != "auto"):
+        return (value,)
+    return ()
+
+
+def _from_json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _instance(value: Any, *kinds: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ValueError
     return value
 
 
-def _wrong(name: str, value: Any, kind: type) -> ValueError:
-    forms = {
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        dict: 'a mapping such as {"output": 0.1}',
-        tuple: "names, separated by commas",
-    }
-    return ValueError(f"`{name}` must be {forms[kind]}; got {value!r}.")
+def _parse_names(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        value = [name for name in value.split(",") if name]
+    return tuple(_instance(value, list, tuple))
+
+
+_PARSERS: dict[type, tuple[Callable[[Any], Any], str]] = {
+    int: (lambda value: _instance(_from_json(value), int), "a whole number"),
+    float: (
+        lambda value: float(_instance(_from_json(value), int, float)),
+        "a number",
+    ),
+    str: (lambda value: _instance(value, str), "text"),
+    dict: (
+        lambda value: _instance(_from_json(value), dict),
+        'a mapping such as {"output": 0.1}',
+    ),
+    tuple: (_parse_names, "names, separated by commas"),
+}
+"""Type of a setting to its parser, and to the form of its values in words."""

@@ -1,4 +1,4 @@
-"""This module knows how the lines between a run's networks are measured."""
+"""Linear interpolation between networks of a run."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ from tf_lottery import data
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.runner import build_trainer
+from tf_lottery.experiment.preparation import build_trainer
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.stability import LinearPath
 from tf_lottery.runs.record import Record
@@ -24,64 +24,64 @@ def interpolate(
     level: int | None = None,
     data_dir: data.DataDir = None,
 ) -> Iterator[tuple[int, int, LinearPath]]:
-    """Yields the line between each ticket and its copy in another data order.
+    """Yields the path between each ticket and its copy in another data order.
 
     The instability analysis of Frankle et al. 2020 (arXiv:1912.05671, Alg. 1)
-    of every level; that of the dense network from the step on that tickets
-    restart from. Lines are kept in the run directory, and measured once. A
-    copy that diverged has no error: its line has no points and an infinite
-    distance, and is not kept.
+    of every level; for the dense network from the step on that tickets
+    restart from. Paths are stored in the run directory and measured once. If a
+    copy diverged, its path has no points and an infinite distance, and is not
+    stored.
 
     Args:
         directory: A run of an experiment, with the control `data_order`.
-        level: The level. None: all.
-        data_dir: Where the data lie, as `run_experiment` takes it.
+        level: The level, >= 0. None: all levels.
+        data_dir: The folder of TensorFlow Datasets; None: its default.
 
     Yields:
-        Replicate, level and line; its errors are those on each split.
+        Replicate, level and path, with its errors on each split.
 
     Raises:
-        ValueError: It is no run of an experiment, or has no such networks.
+        UserError: The run is not one of an experiment, or has no such networks.
     """
     settings = directory.config["metadata"].get("settings")
     if not settings:
         raise UserError(
-            f"{directory.address!r} is no run of a preset, so its model and "
-            "data are not known. Use stability.interpolate on its networks."
+            f"{directory.address!r} is not a run of a preset, so its model and "
+            "data are unknown. Use stability.interpolate on its networks."
         )
     pairs = _pairs(directory)
     if level is not None:
-        levels = {str(at): at for _, at in pairs}
+        levels = {str(known): known for _, known in pairs}
         level = registry.get(levels, str(level), "level of such networks")
     config = Config().replace(settings)
     trainer = functools.cache(lambda: build_trainer(config, data_dir))
-    for (replicate, at), between in pairs.items():
-        if level not in (None, at):
+    for (replicate, at_level), digests in pairs.items():
+        if level not in (None, at_level):
             continue
-        if not between:
-            yield replicate, at, LinearPath((), {}, math.inf)
+        if not digests:
+            yield replicate, at_level, LinearPath((), {}, math.inf)
             continue
-        line = _kept(directory, replicate, at, between)
-        if line is None:
-            line = _measured(directory, replicate, at, trainer())
-            content = {"between": between, **dataclasses.asdict(line)}
-            directory.save_line(replicate, at, content)
-        yield replicate, at, line
+        path = _stored(directory, replicate, at_level, digests)
+        if path is None:
+            path = _measure(directory, replicate, at_level, trainer())
+            content = {"between": digests, **dataclasses.asdict(path)}
+            directory.save_line(replicate, at_level, content)
+        yield replicate, at_level, path
 
 
 def _pairs(directory: RunDirectory) -> dict[tuple[int, int], list[str]]:
-    """Returns, by replicate and level, what tells the two networks.
+    """Returns the digests of the two networks, by replicate and level.
 
-    Nothing tells them where the copy diverged.
+    The list is empty if the copy diverged.
     """
-    found: dict[tuple[int, int], dict[str, Record]] = {}
+    records: dict[tuple[int, int], dict[str, Record]] = {}
     for record in directory.records():
-        place = found.setdefault((record.replicate, record.level), {})
-        place[record.variant] = record
+        variants = records.setdefault((record.replicate, record.level), {})
+        variants[record.variant] = record
     pairs = {
-        place: [by[name].digests["trained"] for name in ("ticket", _COPY)]
-        for place, by in found.items()
-        if _COPY in by
+        key: [variants[n].digests["trained"] for n in ("ticket", _COPY)]
+        for key, variants in records.items()
+        if _COPY in variants
     }
     pairs |= {
         (network.replicate, network.level): []
@@ -96,11 +96,11 @@ def _pairs(directory: RunDirectory) -> dict[tuple[int, int], list[str]]:
     return dict(sorted(pairs.items()))
 
 
-def _kept(
-    directory: RunDirectory, replicate: int, level: int, between: list[str]
+def _stored(
+    directory: RunDirectory, replicate: int, level: int, digests: list[str]
 ) -> LinearPath | None:
     content = directory.line(replicate, level)
-    if content is None or content.pop("between") != between:
+    if content is None or content.pop("between") != digests:
         return None
     return LinearPath(
         tuple(content["alphas"]),
@@ -109,16 +109,16 @@ def _kept(
     )
 
 
-def _measured(
+def _measure(
     directory: RunDirectory, replicate: int, level: int, trainer: Trainer
 ) -> LinearPath:
-    one, other = (
+    ticket, copy = (
         directory.ticket(replicate, level, variant).trained or {}
         for variant in ("ticket", _COPY)
     )
     return stability.interpolate(
-        one,
-        other,
+        ticket,
+        copy,
         lambda weights, reestimate_batch_norm: trainer.errors(
             weights, reestimate_batch_norm=reestimate_batch_norm
         ),

@@ -1,4 +1,4 @@
-"""This module knows the optimizer that an experiment's settings describe."""
+"""Optimizer and learning-rate schedule of an experiment."""
 
 from typing import Any
 
@@ -25,13 +25,13 @@ def optimizer(
     if rate <= 0:
         raise UserError(f"`learning_rate` must be above 0; got {rate}.")
     try:
-        found = keras.optimizers.get(config.optimizer)
+        default = keras.optimizers.get(config.optimizer)
     except ValueError:
         raise UserError(
             f"Unknown optimizer {config.optimizer!r}. Known: those of "
             "keras.optimizers, such as 'adam', 'sgd', 'adamw'."
         ) from None
-    if config.momentum and not isinstance(found, keras.optimizers.SGD):
+    if config.momentum and not isinstance(default, keras.optimizers.SGD):
         raise UserError(
             f"`momentum` is for the optimizer 'sgd'; got {config.optimizer!r}."
         )
@@ -44,20 +44,20 @@ def optimizer(
     )
     if warmup or milestones:
         settings["learning_rate"] = Steps(rate, warmup, milestones)
-    return type(found)(**settings)
+    return type(default)(**settings)
 
 
 @keras.saving.register_keras_serializable("tf_lottery")
 class Steps(keras.optimizers.schedules.LearningRateSchedule):
     """A linear warmup from 0, and a tenth of the rate after each milestone.
 
-    The schedule of Frankle & Carbin 2019, Sec. 4 and App. I. Without
-    conditionals, so that networks side by side can follow it as one.
+    The schedule of Frankle & Carbin 2019, Sec. 4 and App. I. It has no
+    conditionals, so that it can be vectorized over stacked networks.
 
     Args:
         learning_rate: The rate between warmup and the first milestone.
         warmup: Steps of the warmup; at step s < `warmup` the rate is the
-            share s / `warmup`.
+            fraction s / `warmup`.
         milestones: Steps, in rising order.
     """
 
@@ -70,7 +70,11 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         self.milestones = list(milestones)
 
     def __call__(self, step: Any) -> Any:
-        """Returns the learning rate at a step, a float32 scalar."""
+        """Returns the learning rate at a step, a float32 scalar.
+
+        Args:
+            step: The step, an integer scalar >= 0.
+        """
         step = keras.ops.cast(step, "float32")
         rate = keras.ops.convert_to_tensor(self.learning_rate, "float32")
         if self.warmup:
@@ -81,7 +85,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` takes."""
+        """Returns the arguments of `__init__`."""
         return {
             "learning_rate": self.learning_rate,
             "warmup": self.warmup,

@@ -16,7 +16,7 @@ from tf_lottery.analysis import (
 from tf_lottery.analysis.figures import InterpolatedErrors
 from tf_lottery.analysis.ticket_structure import TicketStructure
 from tf_lottery.core.errors import UserError
-from tf_lottery.experiment import command, presets, runner, sweep
+from tf_lottery.experiment import command, outcome, presets, sweep
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.runs.record import Record
@@ -49,7 +49,7 @@ def _of_run(directory: RunDirectory) -> list[str]:
     preset, settings = metadata.get("preset", ""), metadata.get("settings", {})
     is_published = presets.is_published(settings)
     findings = claims.check(records, settings, is_published)
-    judgment = runner.judged(directory)
+    judgment = outcome.judge(directory)
     rendered = figures.draw(
         records,
         published.bands(settings),
@@ -96,7 +96,7 @@ def _of_sweep(
             continue
         lines += [label, *_of_run(directory)[:-2], ""]
         records = _records(directory)
-        judgment = runner.judged(directory)
+        judgment = outcome.judge(directory)
         sentences[label] = conclusion.sentences(judgment, records)
         tickets += [
             dataclasses.replace(record, variant=label)

@@ -1,34 +1,59 @@
-"""Running an experiment: replicates of one search."""
+"""Runs of an experiment: replicates of one search, in one run directory."""
 
 import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from tf_lottery import controls, data, masking, models
-from tf_lottery.analysis import verdict
-from tf_lottery.core import seeds
+from tf_lottery import data
 from tf_lottery.core.duration import Duration
 from tf_lottery.core.errors import UserError
 from tf_lottery.core.storage.leases import Leases
-from tf_lottery.data import augmentation
+from tf_lottery.experiment import outcome
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.optimizer import optimizer
+from tf_lottery.experiment.preparation import (
+    PreparedExperiment,
+    Preparer,
+    build_trainer,
+    independent_networks,
+    search_setup,
+)
 from tf_lottery.experiment.shard import Shard
 from tf_lottery.lottery import stability
 from tf_lottery.runs import executors, provenance, run_directory
-from tf_lottery.runs.network_graph import NetworkGraph, NetworkName
+from tf_lottery.runs.executors import Executor
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.run_directory import RunDirectory
-from tf_lottery.runs.scheduler import Scheduler
-from tf_lottery.ticket_search import TicketSearch
-from tf_lottery.training import Recipe, Trainer, devices, plan
+from tf_lottery.runs.scheduler import ReplicateSearch, Scheduler
+from tf_lottery.training import Trainer, devices, plan
 from tf_lottery.training.distribution import strategies
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a run is executed, which does not change its results.
+
+    The fields are arguments of `run_experiment`, which documents them.
+    """
+
+    preset: str = ""
+    verbose: bool = True
+    workers: int | None = None
+    data_dir: data.DataDir = None
+    deterministic: bool = False
+    reusable_runs: Sequence[RunDirectory] = ()
+    checkpoint_steps: Sequence[str] = ()
+    leases: Leases | None = None
+    shard: Shard = Shard()  # noqa: RUF009 - it is frozen
+    strategy: tf.distribute.Strategy | None = None
+
+    def preparer(self) -> Preparer:
+        """Returns the preparer of experiments with these options."""
+        return Preparer(self.data_dir, self.strategy)
 
 
 def run_experiment(
@@ -45,273 +70,163 @@ def run_experiment(
     shard: Shard = Shard(),  # noqa: B008 - it is frozen
     strategy: tf.distribute.Strategy | None = None,
 ) -> RunDirectory | None:
-    """Runs an experiment, or what of it is not done yet.
+    """Runs an experiment, and skips networks that are trained already.
 
-    Any number of processes may run the same one in the same directory, on
-    any machines that see it: each network is trained by one of them, and each
-    process returns when all are.
+    Any number of processes, on any machines that share the directory, may run
+    the same experiment in it. Each network is trained by one of them, and each
+    process returns when all networks are trained.
 
     Args:
         config: The settings.
-        run_dir: Where it is kept: a folder, or an address in a bucket,
-            `gs://bucket/folder`. A run there of the same settings goes on
-            where it stopped; it may have grown by levels, replicates and
-            controls.
+        run_dir: A folder, or a bucket address, `gs://bucket/folder`. A run
+            there with the same settings continues. It may grow by levels,
+            replicates and controls.
         preset: The preset's name, for the records.
-        verbose: Show progress.
-        workers: In how many processes networks train side by side. None: as
-            is fastest on this machine; on a GPU one, which trains stacks.
-        data_dir: The folder of TensorFlow Datasets, as `data.load_dataset`
-            takes it. Where the data lie does not determine the run; what they
-            are does.
-        deterministic: Have TensorFlow choose operations that give the same
-            bytes every time, in this process from here on. On a CPU results
-            are the same bytes without it.
-        reusable_runs: Runs whose networks are trained in the same way, on the
-            same data: what they have trained is taken over.
-        checkpoint_steps: Lengths, as `rewind`, at which θ is kept for such runs
-            to come.
-        leases: Who trains what, of this run and its siblings. None: of this
-            run alone.
-        shard: Which replicates this process trains; the others are left to
-            others, and not waited for.
-        strategy: What to train with, as `TicketSearch` takes it. It does not
+        verbose: Whether to show progress.
+        workers: Number of processes that train networks in parallel, >= 1.
+            None: the fastest number for this machine; on a GPU one process,
+            which trains stacks of networks.
+        data_dir: The folder of TensorFlow Datasets. None: its default. The
+            folder does not determine the run, the data in it do.
+        deterministic: Whether TensorFlow uses only operations that give the
+            same bytes every time, in this process from now on. On a CPU
+            results are the same bytes without it.
+        reusable_runs: Runs that train in the same way on the same data. Their
+            networks are copied if this run needs the same ones.
+        checkpoint_steps: Lengths such as `"500it"`, or `"auto"`, at which θ is
+            stored for later runs that rewind there.
+        leases: Leases that this run shares with others. None: its own.
+        shard: The replicates that this process trains. It does not wait for
+            the others.
+        strategy: A `tf.distribute.Strategy` to train with. It does not
             determine the run.
 
     Returns:
-        The run directory; None on a worker that is not the chief, for that
-        one alone keeps the run.
+        The run directory; None on a worker that is not the chief, because only
+        the chief writes.
 
     Raises:
         ValueError: Settings are wrong or do not fit together, or the directory
             holds another run.
         AllDivergedError: The loss of every replicate's dense network became
-            nan. What else diverges ends itself and what depends on it:
-            `RunDirectory.diverged` lists it.
+            nan. Other networks that diverge end only themselves and what
+            depends on them; `RunDirectory.diverged` lists them.
     """
-    searches, trainer, rewind = prepare(config, data_dir, strategy)
-    if strategy is not None and (workers or 1) > 1:
-        raise UserError(
-            f"{workers} processes cannot share one strategy: leave out "
-            "`workers`, or `strategy`."
-        )
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
-    if strategies.has_workers(strategy) and shard.count > 1:
-        raise UserError(
-            "Several workers train each network together, and cannot take a "
-            "shard of their own: leave out `shard`, or `strategy`."
-        )
-    determines = _fingerprint(config, trainer.data.digest)
-    if not strategies.is_chief(strategy):
-        _require_trained(executors.run_worker(trainer, determines))
-        return None
+    options = RunOptions(
+        preset=preset,
+        verbose=verbose,
+        workers=workers,
+        data_dir=data_dir,
+        deterministic=deterministic,
+        reusable_runs=reusable_runs,
+        checkpoint_steps=checkpoint_steps,
+        leases=leases,
+        shard=shard,
+        strategy=strategy,
+    )
+    return run_prepared(options.preparer().prepare(config), run_dir, options)
+
+
+def run_prepared(
+    prepared: PreparedExperiment,
+    run_dir: str | os.PathLike[str],
+    options: RunOptions,
+) -> RunDirectory | None:
+    """Runs an experiment whose data, models and trainer are built.
+
+    Args:
+        prepared: The experiment.
+        run_dir: A folder, or a bucket address.
+        options: How it is executed.
+
+    Returns:
+        The run directory; None on a worker that is not the chief.
+
+    Raises:
+        UserError: Options do not fit together, or the directory holds another
+            run.
+        AllDivergedError: Every dense network diverged.
+    """
+    config, trainer, shard = prepared.config, prepared.trainer, options.shard
     looks = config.looks
-    if looks.is_sequential and shard.count > 1:
-        raise UserError(
-            f"Shards do not wait for each other, and replicates={str(looks)!r} "
-            f"has to: give a number of replicates, or leave out `shard`."
+    _require_combinable(config, options)
+    if options.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if not strategies.is_chief(options.strategy):
+        outcome.require_trained(
+            executors.run_worker(trainer, prepared.fingerprint)
         )
-    own = shard.own(looks.first)
-    steps = len(own) * searches[0].networks * trainer.steps
+        return None
+    replicates = shard.own(looks.first)
+    steps = len(replicates) * prepared.steps_per_replicate
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(
-            executors.create(
-                trainer,
-                *plan.choose_executor(
-                    trainer, steps, _independent(config, len(own)), workers
-                ),
-                functools.partial(build_trainer, config, data_dir),
-                determines,
-            )
+            _create_executor(prepared, options, len(replicates))
         )
-        directory = open_run(
-            config,
-            run_dir,
-            preset,
-            trainer.data.digest,
-            deterministic,
-            reusable_runs,
-            leases,
-            strategy,
-        )
-        progress = Progress(steps, verbose, looks.last)
+        directory = open_run(config, run_dir, prepared.fingerprint, options)
+        progress = Progress(steps, options.verbose, looks.last)
         stack.callback(progress.close)
         if shard.count > 1:
             progress.write(shard.text(looks.last))
-        captured = _steps(checkpoint_steps, trainer)
-        scheduler = Scheduler(trainer, directory, rewind, progress, captured)
-
-        def run(replicates: Sequence[int]) -> None:
-            replicate_searches = [
-                searches[r].replicate_search(scheduler, trainer, r)
-                for r in replicates
-            ]
-            if replicate_searches:
-                every = range(looks.last)
-                order = (
-                    searches[r].replicate_search(scheduler, trainer, r)
-                    for r in every
-                )
-                scheduler.find_rewind_step(replicate_searches, executor, order)
-                scheduler.run(replicate_searches, executor)
-
-        run(own)
-        if looks.is_sequential and not judged(directory).is_settled:
+        scheduler = Scheduler(
+            trainer,
+            directory,
+            prepared.rewind_step,
+            progress,
+            _steps(options.checkpoint_steps, trainer),
+        )
+        _run_replicates(prepared, replicates, scheduler, executor)
+        if looks.is_sequential and not outcome.judge(directory).is_settled:
             more = range(looks.first, looks.last)
             progress.write(
                 f"{looks.first} replicates do not decide: {len(more)} more."
             )
-            progress.add_steps(len(more) * searches[0].networks * trainer.steps)
-            run(more)
-        diverged = _all_diverged(config, directory)
+            progress.add_steps(len(more) * prepared.steps_per_replicate)
+            _run_replicates(prepared, more, scheduler, executor)
+        diverged = outcome.all_diverged(config, directory)
         if isinstance(executor, executors.MultiWorkerExecutor):
             executor.set_result(diverged)
-    _require_trained(diverged)
+    outcome.require_trained(diverged)
     return directory
-
-
-class AllDivergedError(UserError):
-    """The dense network of every replicate diverged: nothing can be pruned."""
-
-
-def _all_diverged(config: Config, directory: RunDirectory) -> str:
-    """Returns how every dense network diverged; empty if one did not."""
-    outcomes = {
-        network.replicate: network.outcome
-        for network in directory.diverged()
-        if (network.level, network.variant) == (0, "ticket")
-    }
-    if not outcomes.keys() >= set(range(config.looks.last)):
-        return ""
-    if config.replicates == 1:
-        return f"{outcomes[0]}"
-    return (
-        f"All {config.replicates} replicates' dense networks diverged. "
-        f"{outcomes[0]}"
-    )
-
-
-def _require_trained(diverged: str) -> None:
-    if diverged:
-        raise AllDivergedError(diverged)
 
 
 def open_run(
     config: Config,
     run_dir: str | os.PathLike[str],
-    preset: str,
-    data_digest: str,
-    deterministic: bool = False,
-    reusable_runs: Sequence[RunDirectory] = (),
-    leases: Leases | None = None,
-    strategy: tf.distribute.Strategy | None = None,
+    fingerprint: Mapping[str, Any],
+    options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
 ) -> RunDirectory:
     """Returns the directory of an experiment, new or begun earlier.
 
     Args:
         config: The settings.
-        run_dir: As `run_experiment` takes it.
-        preset: As `run_experiment` takes it.
-        data_digest: What tells the data from others of the same name.
-        deterministic: As `run_experiment` takes it.
-        reusable_runs: As `run_experiment` takes it.
-        leases: As `run_experiment` takes it.
-        strategy: As `run_experiment` takes it.
+        run_dir: A folder, or a bucket address.
+        fingerprint: Everything that determines the results.
+        options: How the run is executed.
 
     Raises:
-        ValueError: The directory holds another run, or cannot be written.
+        UserError: The directory holds another run, or cannot be written.
     """
     metadata = {
-        "preset": preset,
+        "preset": options.preset,
         "digest": config.digest,
         "settings": dataclasses.asdict(config),
-        "deterministic": deterministic or not devices.has_gpu(),
-        "strategy": strategies.described(strategy),
+        "deterministic": options.deterministic or not devices.has_gpu(),
+        "strategy": strategies.described(options.strategy),
         **provenance.versions(),
         "hardware": provenance.hardware(),
     }
-    determines = _fingerprint(config, data_digest)
     if run_directory.is_run(run_dir):
         begun = RunDirectory.open(run_dir).replicates
         config.looks.require_continues(begun, str(run_dir))
     return RunDirectory.open_or_create(
-        run_dir, determines, metadata, reusable_runs, leases, config.replicates
+        run_dir,
+        fingerprint,
+        metadata,
+        options.reusable_runs,
+        options.leases,
+        config.replicates,
     )
-
-
-def judged(directory: RunDirectory) -> verdict.Judgment:
-    """Returns the verdicts on a run, as it was planned.
-
-    Args:
-        directory: The run.
-    """
-    settings = directory.config["metadata"].get("settings", {})
-    return verdict.judge(
-        directory.records(),
-        directory.replicates,
-        directory.diverged(),
-        settings.get("levels"),
-    )
-
-
-def _fingerprint(config: Config, data_digest: str) -> dict[str, Any]:
-    """Returns what determines the results."""
-    return {**config.fingerprint(), "data": data_digest}
-
-
-def unfinished(config: Config, directory: RunDirectory) -> list[int]:
-    """Returns the replicates of an experiment that lack trained networks.
-
-    A network that diverged is none of these, nor is what depends on it.
-    """
-    variants = controls.variants(config.controls)
-    graph = NetworkGraph(config.levels, variants, config.schedule)
-    done: dict[int, set[NetworkName]] = {
-        r: set() for r in range(config.looks.last)
-    }
-    for row in directory.rows():
-        place = row["level"], row["variant"]
-        done.setdefault(row["replicate"], set()).add(place)
-    for network in directory.diverged():
-        place = network.level, network.variant
-        own = done.setdefault(network.replicate, set())
-        own |= {place, *graph.dependents(*place)}
-    return [r for r in range(config.looks.last) if graph.networks - done[r]]
-
-
-def prepare(
-    config: Config,
-    data_dir: data.DataDir = None,
-    strategy: tf.distribute.Strategy | None = None,
-) -> tuple[list[TicketSearch], Trainer, int | None]:
-    """Returns each replicate's search, their trainer, and the step to rewind.
-
-    Whatever is wrong with the settings is found here, before anything is
-    trained or written.
-
-    Args:
-        config: The settings.
-        data_dir: As `run_experiment` takes it.
-        strategy: As `run_experiment` takes it.
-
-    Raises:
-        ValueError: Settings are wrong or do not fit together.
-    """
-    searches = [_search(config, r, strategy) for r in range(config.looks.last)]
-    trainer = build_trainer(config, data_dir, strategy)
-    return searches, trainer, searches[0].rewind(trainer)
-
-
-def _steps(lengths: Sequence[str], trainer: Trainer) -> list[int]:
-    """Returns lengths of training as steps; of `"auto"` all candidates."""
-    steps: set[int] = set()
-    for length in lengths:
-        if length == "auto":
-            steps.update(stability.candidates(trainer.steps))
-        else:
-            steps.add(Duration(length).steps_at(trainer.steps_per_epoch))
-    return sorted(steps)
 
 
 def explain(
@@ -321,82 +236,88 @@ def explain(
     shard: Shard = Shard(),  # noqa: B008 - it is frozen
     strategy: tf.distribute.Strategy | None = None,
 ) -> list[str]:
-    """Returns how the networks of an experiment would be trained here.
+    """Returns how this machine would train the networks of an experiment.
 
     Args:
         config: The settings.
-        workers: As `run_experiment` takes it.
-        data_dir: As `run_experiment` takes it.
-        shard: As `run_experiment` takes it.
-        strategy: As `run_experiment` takes it.
+        workers: Number of processes, >= 1; None: the fastest number.
+        data_dir: The folder of TensorFlow Datasets; None: its default.
+        shard: The replicates that this process would train.
+        strategy: The strategy to train with; None: no strategy.
+
+    Returns:
+        Lines of text, one decision in each.
     """
     trainer = build_trainer(config, data_dir, strategy)
     replicates = len(shard.own(config.looks.first))
-    networks = replicates * _search(config, 0).networks
-    independent = _independent(config, replicates)
+    networks = replicates * search_setup(config, 0).networks
+    independent = independent_networks(config, replicates)
     return plan.plan(trainer, networks, independent, workers).lines()
 
 
-def build_trainer(
-    config: Config,
-    data_dir: data.DataDir = None,
-    strategy: tf.distribute.Strategy | None = None,
-) -> Trainer:
-    """Returns what trains the networks of an experiment."""
-    dataset = dataclasses.replace(
-        data.load_dataset(config.dataset, data_dir),
-        augment=augmentation.get(config.augmentation),
-    )
-    recipe = Recipe(
-        optimizer=optimizer(config, len(dataset.train) // config.batch_size),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=("accuracy",),
-        batch_size=config.batch_size,
-        length=Duration(config.length),
-        evaluate_every=config.evaluate_every,
-    )
-    return _search(config, 0, strategy).trainer(recipe, dataset)
-
-
-def _independent(config: Config, replicates: int) -> int:
-    """Returns how many networks never wait for each other, at least 1."""
-    controls_ = len(controls.variants(config.controls)) if config.levels else 0
-    return max(1, replicates) * (1 + controls_)
-
-
-def _search(
-    config: Config,
-    replicate: int,
-    strategy: tf.distribute.Strategy | None = None,
-) -> TicketSearch:
-    seed = seeds.integer(config.seed, "replicate", replicate)
-    return TicketSearch(
-        _model(config, seed),
-        levels=config.levels,
-        rate=config.rate,
-        rates=config.rates,
-        criterion=config.criterion,
-        allocation=config.allocation,
-        schedule=config.schedule,
-        rewind=config.rewind,
-        rewind_mode=config.rewind_mode,
-        seed=seed,
-        controls=config.controls,
-        initial_weights=config.initial_weights or None,
-        strategy=strategy,
-    )
-
-
-def _model(config: Config, seed: int) -> keras.Model:
-    model = models.build_model(config.model, seed=seed, **config.model_options)
-    if config.weight_decay < 0:
+def _require_combinable(config: Config, options: RunOptions) -> None:
+    """Raises a UserError for options that exclude each other."""
+    strategy, workers, looks = options.strategy, options.workers, config.looks
+    if strategy is not None and (workers or 1) > 1:
         raise UserError(
-            f"`weight_decay` must be 0 or more; got {config.weight_decay}."
+            f"{workers} processes cannot share one strategy: leave out "
+            "`workers`, or `strategy`."
         )
-    if config.weight_decay:
-        penalty = keras.regularizers.L2(config.weight_decay / 2)
-        for kernel in masking.kernels(model).values():
-            # The layer's is looked at when it is built or saved.
-            kernel.layer.kernel_regularizer = penalty
-            kernel.variable.regularizer = penalty
-    return model
+    if options.shard.count == 1:
+        return
+    if strategies.has_workers(strategy):
+        raise UserError(
+            "Several workers train each network together, and cannot take a "
+            "shard of their own: leave out `shard`, or `strategy`."
+        )
+    if looks.is_sequential:
+        raise UserError(
+            f"Shards do not wait for each other, and replicates={str(looks)!r} "
+            f"has to: give a number of replicates, or leave out `shard`."
+        )
+
+
+def _create_executor(
+    prepared: PreparedExperiment, options: RunOptions, replicates: int
+) -> contextlib.AbstractContextManager[Executor]:
+    config, trainer = prepared.config, prepared.trainer
+    executor, workers = plan.choose_executor(
+        trainer,
+        replicates * prepared.steps_per_replicate,
+        independent_networks(config, replicates),
+        options.workers,
+    )
+    build = functools.partial(build_trainer, config, prepared.data_dir)
+    return executors.create(
+        trainer, executor, workers, build, prepared.fingerprint
+    )
+
+
+def _run_replicates(
+    prepared: PreparedExperiment,
+    replicates: Sequence[int],
+    scheduler: Scheduler,
+    executor: Executor,
+) -> None:
+    def search(replicate: int) -> ReplicateSearch:
+        return prepared.searches[replicate].replicate_search(
+            scheduler, prepared.trainer, replicate
+        )
+
+    searches = [search(replicate) for replicate in replicates]
+    if searches:
+        # `rewind="auto"` may need dense networks of other processes.
+        everyone = map(search, range(prepared.config.looks.last))
+        scheduler.find_rewind_step(searches, executor, everyone)
+        scheduler.run(searches, executor)
+
+
+def _steps(lengths: Sequence[str], trainer: Trainer) -> list[int]:
+    """Returns lengths of training as steps; `"auto"` is all candidates."""
+    steps: set[int] = set()
+    for length in lengths:
+        if length == "auto":
+            steps.update(stability.candidates(trainer.steps))
+        else:
+            steps.add(Duration(length).steps_at(trainer.steps_per_epoch))
+    return sorted(steps)

@@ -1,4 +1,4 @@
-"""This module knows which replicates of an experiment one command does."""
+"""Shards: the replicates of an experiment that one command trains."""
 
 import dataclasses
 import re
@@ -11,13 +11,13 @@ from tf_lottery.core.errors import UserError
 class Shard:
     """One of several commands that share an experiment or a sweep.
 
-    Replicates go round: the first to shard 0, the second to shard 1, …; those
-    of a sweep are counted through all its runs. Which shard does what depends
-    on nothing but this, so shards need not know of each other.
+    Replicates are dealt in turn: the first to shard 0, the second to shard 1,
+    …; those of a sweep are counted through all its runs. So shards need not
+    communicate.
 
     Attributes:
-        index: Which one, in [0, count).
-        count: How many there are. One does everything.
+        index: Number of the shard, in [0, count).
+        count: Number of shards, >= 1. A single one trains everything.
     """
 
     index: int = 0
@@ -27,27 +27,38 @@ class Shard:
     def parse(cls, text: str) -> "Shard":
         """Returns the shard that is written `"i/n"`.
 
+        Args:
+            text: The shard as text.
+
         Raises:
-            ValueError: It is no such thing.
+            UserError: The text has another form.
 
         Example:
             >>> Shard.parse("1/4").own(replicates=6)
             range(1, 6, 4)
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not found or int(found[1]) >= int(found[2]):
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or int(match[1]) >= int(match[2]):
             raise UserError(
                 "A shard is written i/n, of n shards number i from 0 to n-1, "
                 f"such as 0/4; got {text!r}."
             )
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def own(self, replicates: int) -> range:
-        """Returns which replicates of an experiment are this shard's."""
+        """Returns the replicates of an experiment that this shard trains.
+
+        Args:
+            replicates: Number of replicates of the experiment, >= 1.
+        """
         return range(self.index, replicates, self.count)
 
     def text(self, replicates: int) -> str:
-        """Returns what this shard does, and what it leaves to others."""
+        """Returns a sentence that says which replicates this shard trains.
+
+        Args:
+            replicates: Number of replicates of the experiment, >= 1.
+        """
         own = ", ".join(map(str, self.own(replicates))) or "none"
         return (
             f"Shard {self.index}/{self.count}: replicate {own} of "
@@ -58,7 +69,7 @@ class Shard:
         """Returns the shard of each run of a sweep.
 
         Args:
-            replicates: Label of each run to how many it has, in order.
+            replicates: Label of each run to its number of replicates, in order.
         """
         shards, before = {}, 0
         for label, count in replicates.items():

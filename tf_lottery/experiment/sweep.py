@@ -1,13 +1,14 @@
-"""This module knows sweeps: one experiment under several settings."""
+"""Sweeps: one experiment under several settings."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,12 +16,8 @@ import tensorflow as tf
 from tf_lottery.core.errors import UserError
 from tf_lottery.core.storage.leases import Leases
 from tf_lottery.experiment.config import Config
-from tf_lottery.experiment.runner import (
-    AllDivergedError,
-    open_run,
-    prepare,
-    run_experiment,
-)
+from tf_lottery.experiment.outcome import AllDivergedError
+from tf_lottery.experiment.runner import RunOptions, open_run, run_prepared
 from tf_lottery.experiment.shard import Shard
 from tf_lottery.runs import run_directory
 from tf_lottery.runs.executors import (
@@ -28,26 +25,29 @@ from tf_lottery.runs.executors import (
     run_worker,
 )
 from tf_lottery.runs.run_directory import RunDirectory
+from tf_lottery.training import Trainer
 from tf_lottery.training.distribution import strategies
 
 
 def expand(config: Config, settings: Mapping[str, Any]) -> dict[str, Config]:
     """Returns the configurations that settings describe, by label.
 
-    A setting that is a list of values stands for each of them; several such
-    settings for every combination. Of a setting that is a list itself
-    (`controls`, `milestones`), a list of lists.
+    A list of values gives one configuration for each value, several lists
+    one for each combination. For a setting that is itself a list (`controls`,
+    `milestones`), give a list of lists.
 
     Args:
-        config: What the settings change.
-        settings: As `Config.replace` takes them.
+        config: The configuration that the settings change.
+        settings: Name to value, to text that holds it as JSON, or to a list of
+            values.
 
     Returns:
         Label, such as `"rate=0.1"`, to configuration; the label of a single
         one is `""`.
 
     Raises:
-        ValueError: As `Config.replace`, or two values have one label.
+        UserError: A name is unknown, a value has another type, or two values
+            have one label.
 
     Example:
         >>> list(expand(Config(), {"rate": "[0.1, 0.2]", "batch_size": 60}))
@@ -58,14 +58,14 @@ def expand(config: Config, settings: Mapping[str, Any]) -> dict[str, Config]:
         for name, value in settings.items()
         if (values := _values(config, name, value)) is not None
     }
-    found: dict[str, Config] = {}
+    configs: dict[str, Config] = {}
     for point in itertools.product(*axes.values()):
         chosen = dict(zip(axes, point, strict=True))
         label = ",".join(f"{n}={_text(v)}" for n, v in chosen.items())
-        if label in found:
+        if label in configs:
             raise UserError(f"Two values of the sweep are both {label!r}.")
-        found[label] = config.replace({**settings, **chosen})
-    return found
+        configs[label] = config.replace({**settings, **chosen})
+    return configs
 
 
 def _values(config: Config, name: str, value: Any) -> list[Any] | None:
@@ -74,7 +74,8 @@ def _values(config: Config, name: str, value: Any) -> list[Any] | None:
             value = json.loads(value)
         except ValueError:
             raise UserError(
-                f"`{name}` begins as a list of values and is none: {value!r}."
+                f"`{name}` looks like a list but is not valid JSON: {value!r}. "
+                "Write it as '[0.1, 0.2]'."
             ) from None
     if not isinstance(value, list) or not value:
         return None
@@ -85,7 +86,7 @@ def _values(config: Config, name: str, value: Any) -> list[Any] | None:
 
 
 def _text(value: Any) -> str:
-    """Returns a value as the name of a folder can hold it."""
+    """Returns a value as text that a folder name may contain."""
     text = json.dumps(value, separators=("-", "="), sort_keys=True)
     return re.sub(r"[^\w.=+-]", "", text)
 
@@ -101,106 +102,137 @@ def run_sweep(
 ) -> list[RunDirectory]:
     """Runs an experiment under several settings, one run directory for each.
 
-    What two of them have in common is trained once: the dense network of all
+    Networks that several runs need are trained once: the dense network of all
     pruning rates, criteria, allocations and steps to rewind to, and every
     ticket with the same masks and start.
 
-    Of several processes each begins with a run that no other one works on;
-    when there is none left, it helps with the others'.
+    Each of several processes begins with a run that no other process works
+    on; when there is none left, it helps with the others.
 
-    A run in which every dense network diverged does not end the sweep: of
-    several learning rates one may be too high.
+    A run in which every dense network diverged does not end the sweep: one of
+    several learning rates may be too high.
 
     Args:
-        configs: Label to settings, as `expand` returns.
-        run_dir: The folder of the run directories, named by label; or its
-            address in a bucket.
+        configs: Label to settings, as returned by `expand`.
+        run_dir: Folder or bucket address that holds the run directories, named
+            by label.
         preset: The preset's name, for the records.
-        verbose: Show progress.
-        shard: Which of all runs' replicates this process trains.
-        strategy: As `run_experiment` takes it.
-        **how: What else `run_experiment` takes.
+        verbose: Whether to show progress.
+        shard: The replicates, counted through all runs, that this process
+            trains.
+        strategy: A `tf.distribute.Strategy` to train with.
+        **how: `workers`, `data_dir` and `deterministic` of `run_experiment`.
 
     Returns:
-        The run directories; none on a worker that is not the chief.
+        The run directories; an empty list on a worker that is not the chief.
 
     Raises:
-        ValueError: As `run_experiment`; or `run_dir` is a single run, or
-            another sweep.
+        ValueError: Settings are wrong or do not fit together; or `run_dir` is
+            a single run, or another sweep.
     """
-    # `pathlib` joins addresses in a bucket too, which are understood so.
+    options = RunOptions(
+        preset=preset, verbose=verbose, strategy=strategy, **how
+    )
+    # `pathlib` joins bucket addresses too; `object_store` repairs the slashes.
     folder = pathlib.Path(run_dir)
-    digests = {}
-    for label, config in configs.items():
-        _, trainer, _ = prepare(config, how.get("data_dir"), strategy)
-        digests[label] = trainer.data.digest
+    preparer = options.preparer()
+    fingerprints = {
+        label: preparer.prepare(config).fingerprint
+        for label, config in configs.items()
+    }
+    *_, latest = configs.values()
     if not strategies.is_chief(strategy):
-        run_worker(trainer, digests)
+        run_worker(preparer.trainer(latest), fingerprints)
         for label, config in configs.items():
             with contextlib.suppress(AllDivergedError):
-                run_experiment(config, folder / label, strategy=strategy, **how)
+                run_prepared(preparer.prepare(config), folder / label, options)
         return []
-    deterministic = how.get("deterministic", False)
-    with contextlib.ExitStack() as stack:
-        if strategies.has_workers(strategy):
-            # The others are told what is wrong.
-            stack.enter_context(MultiWorkerExecutor(trainer, digests))
-        _require_one_sweep(run_dir, configs, digests)
-        # All of them at once, so that any process finds what any other keeps.
-        runs = {
-            label: open_run(
-                config,
-                folder / label,
-                preset,
-                digests[label],
-                deterministic,
-                strategy=strategy,
-            )
-            for label, config in configs.items()
-        }
+    runs = _open_runs(
+        configs, run_dir, fingerprints, options, preparer.trainer(latest)
+    )
     shards = shard.within({n: c.looks.last for n, c in configs.items()})
-    left = [n for n, c in configs.items() if shards[n].own(c.looks.last)]
+    todo = [n for n, c in configs.items() if shards[n].own(c.looks.last)]
     with Leases(folder / ".leases") as leases:
-        while left:
-            # Workers on several hosts come to the runs in one order.
-            near = left[:1] if strategies.has_workers(strategy) else left
-            free = next(
-                (label for label in near if leases.acquire(label)), None
-            )
-            label = free or left[0]
-            left.remove(label)
+        while todo:
+            label, is_leased = _next_run(todo, leases, strategy)
+            todo.remove(label)
             if verbose:
                 print(label, file=sys.stderr, flush=True)
-            config = configs[label]
-            alike = {
-                name: other
-                for name, other in configs.items()
-                if other.training() == config.training()
-            }
-            with _saying_what_diverged(verbose):
-                made = run_experiment(
-                    config,
+            with _divergence_printed(verbose):
+                run = run_prepared(
+                    preparer.prepare(configs[label]),
                     folder / label,
-                    preset,
-                    verbose,
-                    reusable_runs=[
-                        runs[name] for name in alike if name != label
-                    ],
-                    checkpoint_steps=sorted({c.rewind for c in alike.values()}),
-                    # Unlike runs train the same start in ways of their own.
-                    leases=Leases(folder / ".leases" / _way(config)),
-                    shard=shards[label],
-                    strategy=strategy,
-                    **how,
+                    dataclasses.replace(
+                        options,
+                        shard=shards[label],
+                        **_shared(label, configs, runs, folder),
+                    ),
                 )
-                runs[label] = made or runs[label]
-            if free:
-                leases.release(free)
+                runs[label] = run or runs[label]
+            if is_leased:
+                leases.release(label)
     return list(runs.values())
 
 
+def _open_runs(
+    configs: Mapping[str, Config],
+    run_dir: str | os.PathLike[str],
+    fingerprints: Mapping[str, Mapping[str, Any]],
+    options: RunOptions,
+    trainer: Trainer,
+) -> dict[str, RunDirectory]:
+    """Returns all run directories, so that each can reuse the others."""
+    with contextlib.ExitStack() as stack:
+        if strategies.has_workers(options.strategy):
+            # It passes errors on to the other workers.
+            stack.enter_context(MultiWorkerExecutor(trainer, fingerprints))
+        _require_one_sweep(run_dir, configs, fingerprints)
+        return {
+            label: open_run(
+                config,
+                pathlib.Path(run_dir) / label,
+                fingerprints[label],
+                options,
+            )
+            for label, config in configs.items()
+        }
+
+
+def _shared(
+    label: str,
+    configs: Mapping[str, Config],
+    runs: Mapping[str, RunDirectory],
+    folder: pathlib.Path,
+) -> dict[str, Any]:
+    """Returns the options by which runs share networks, for one of them."""
+    way = configs[label].training_digest
+    alike = [n for n, c in configs.items() if c.training_digest == way]
+    return {
+        "reusable_runs": [runs[name] for name in alike if name != label],
+        "checkpoint_steps": sorted({configs[name].rewind for name in alike}),
+        # Runs with different training settings must not share leases: from
+        # the same start they train different networks.
+        "leases": Leases(folder / ".leases" / way),
+    }
+
+
+def _next_run(
+    todo: Sequence[str],
+    leases: Leases,
+    strategy: tf.distribute.Strategy | None,
+) -> tuple[str, bool]:
+    """Returns a run that no other process works on, else the first one.
+
+    The second value is whether this process now holds the run's lease.
+    """
+    # Workers on several hosts must run the same one.
+    candidates = todo[:1] if strategies.has_workers(strategy) else todo
+    free = next((label for label in candidates if leases.acquire(label)), None)
+    return free or todo[0], free is not None
+
+
 @contextlib.contextmanager
-def _saying_what_diverged(verbose: bool) -> Iterator[None]:
+def _divergence_printed(verbose: bool) -> Iterator[None]:
     try:
         yield
     except AllDivergedError as error:
@@ -211,17 +243,17 @@ def _saying_what_diverged(verbose: bool) -> Iterator[None]:
 def _require_one_sweep(
     run_dir: str | os.PathLike[str],
     configs: Mapping[str, Config],
-    digests: Mapping[str, str],
+    fingerprints: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Raises if a folder is a single run, or its runs another sweep's."""
+    """Raises if a folder holds a single run, or the runs of another sweep."""
     if run_directory.is_run(run_dir):
         raise UserError(
             f"{str(run_dir)!r} holds a single run, and this is a sweep of "
             f"{len(configs)}. Choose another run directory."
         )
-    label, config = next(iter(configs.items()))
-    axes = _axes(label)
-    here = {**config.fingerprint(), "data": digests[label]}
+    label = next(iter(configs))
+    axes, new = _axes(label), fingerprints[label]
+    varied = {*axes, "data"} if "dataset" in axes else {*axes}
     for other, directory in members(run_dir).items():
         if _axes(other) != axes:
             raise UserError(
@@ -229,20 +261,14 @@ def _require_one_sweep(
                 f"and this is one of {', '.join(axes)}. Choose another run "
                 "directory."
             )
-        there = directory.config["fingerprint"]
-        varied = {*axes, "data"} if "dataset" in axes else {*axes}
-        for name in sorted((there.keys() | here.keys()) - varied):
-            if there.get(name) != here.get(name):
+        stored = directory.config["fingerprint"]
+        for name in sorted((stored.keys() | new.keys()) - varied):
+            if stored.get(name) != new.get(name):
                 raise UserError(
                     f"{str(run_dir)!r} holds a sweep under another setting of "
                     f"{name}. Choose another run directory, or the same "
                     "setting."
                 )
-
-
-def _way(config: Config) -> str:
-    """Returns what tells apart the ways in which networks are trained."""
-    return Config().replace(config.training()).digest
 
 
 def _axes(label: str) -> list[str]:
@@ -251,7 +277,11 @@ def _axes(label: str) -> list[str]:
 
 
 def members(run_dir: str | os.PathLike[str]) -> dict[str, RunDirectory]:
-    """Returns the runs of a sweep by label; none if it is no sweep."""
+    """Returns the runs of a sweep by label; empty if it is not a sweep.
+
+    Args:
+        run_dir: Folder or bucket address.
+    """
     return (
         {}
         if run_directory.is_run(run_dir)

@@ -1,4 +1,4 @@
-"""Keras callbacks in a search: what they see, and what they may not change."""
+"""Keras callbacks in a search: calls to them, and checks of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,20 +13,21 @@ Arrays = Mapping[str, np.ndarray]
 
 _REFUSED: dict[type[keras.callbacks.Callback], str] = {
     keras.callbacks.EarlyStopping: "every network trains its whole length, so "
-    "that tickets and controls compare, and is judged and kept as it was at "
-    "its lowest validation loss. Leave it out; to train less, lower `epochs`",
-    keras.callbacks.ReduceLROnPlateau: "every network must train by the same "
+    "that tickets and controls compare, and its weights at the lowest "
+    "validation loss are kept and judged. Leave it out; to train less, lower "
+    "`epochs`",
+    keras.callbacks.ReduceLROnPlateau: "every network must train with the same "
     "rates. Give the optimizer a keras.optimizers.schedules.LearningRate"
     "Schedule, which starts again with every network",
     keras.callbacks.LearningRateScheduler: "it would be called once a level. "
     "Give the optimizer a keras.optimizers.schedules.LearningRateSchedule, "
     "which starts again with every network",
-    keras.callbacks.BackupAndRestore: "a search resumes by itself. Give "
-    "fit(..., run_dir=...), and call it again",
-    keras.callbacks.SwapEMAWeights: "the networks train on values of their "
-    "own. Give the optimizer ema_overwrite_frequency",
+    keras.callbacks.BackupAndRestore: "a search resumes by itself. Call "
+    "fit(..., run_dir=...) again",
+    keras.callbacks.SwapEMAWeights: "the weights that train are not variables "
+    "of the model. Give the optimizer ema_overwrite_frequency",
 }
-"""Callbacks of Keras that cannot do what they are for, and the way instead."""
+"""Keras callbacks that cannot work in a search, with reason and alternative."""
 
 
 def require_supported(
@@ -35,13 +36,13 @@ def require_supported(
     """Raises, before anything trains, for callbacks that cannot work.
 
     Args:
-        callbacks: Those that `fit` was given.
-        logged: The names in the logs that they will see.
+        callbacks: The callbacks of `fit`.
+        logged: Names in the logs that callbacks receive.
 
     Raises:
-        TypeError: One is no Keras callback.
-        ValueError: One would change how networks train, or looks at a metric
-            that is not logged. The message names it, and the way instead.
+        UserTypeError: One is not a Keras callback.
+        UserError: One would change how networks train, or monitors a metric
+            that is not logged. The message names an alternative.
     """
     names = set(logged)
     for callback in callbacks:
@@ -57,8 +58,8 @@ def require_supported(
                     f"{cls.__qualname__} cannot work in a search: {reason}."
                 )
         monitor = getattr(callback, "monitor", None)
-        looks = getattr(callback, "save_best_only", True)
-        if isinstance(monitor, str) and looks and monitor not in names:
+        is_used = getattr(callback, "save_best_only", True)
+        if isinstance(monitor, str) and is_used and monitor not in names:
             raise UserError(
                 f"{cls.__qualname__} monitors {monitor!r}, which is not "
                 f"logged. Logged are: {', '.join(sorted(names))}."
@@ -66,23 +67,21 @@ def require_supported(
 
 
 class CallbackBridge:
-    """Runs Keras callbacks over the levels of a search.
+    """Calls Keras callbacks for the levels of a search.
 
-    To them a level is an epoch, and an evaluation the end of a batch. Their
-    `model` is a plain copy of the network in question: during training as it
-    is, at the end of a level as it is judged. What they change in it changes
-    nothing in the search, so that a change is an error that names who made
-    it; but `stop_training`, set at the end of a level, ends the search there.
-
-    Of several replicates callbacks see the first, number 0, alone.
+    A level is an epoch to them, and an evaluation the end of a batch. Their
+    `model` is a plain copy of the network: with its current weights during
+    training, with its judged weights at the end of a level. A change to that
+    copy would be lost, so it raises an error that names the callback. Only
+    `stop_training` has an effect: at the end of a level it ends the search.
 
     Args:
         callbacks: The callbacks.
         model: The model that is searched; it stays as it is.
-        compiled: What `keras.Model.compile` takes, for the copy.
-        params: What callbacks know as their `params`: `"epochs"`, here the
+        compiled: Arguments of `keras.Model.compile`, for the copy.
+        params: The `params` of the callbacks: `"epochs"`, the number of
             levels, and `"steps"`, the evaluations in each.
-        sample: A few examples, inputs, targets and weights, by which Keras
+        sample: A few examples: inputs, targets and weights, from which Keras
             resolves the copy's metrics.
     """
 
@@ -111,7 +110,7 @@ class CallbackBridge:
 
     @property
     def sees_training(self) -> bool:
-        """Whether a callback looks at networks while they train."""
+        """Whether a callback observes networks while they train."""
         base = keras.callbacks.Callback
         return any(
             hook in vars(callback)
@@ -121,28 +120,35 @@ class CallbackBridge:
         )
 
     def train_begin(self) -> None:
-        """Says that the search begins."""
+        """Calls `on_train_begin` at the start of the search."""
         self._call("on_train_begin", {})
 
     def train_end(self) -> None:
-        """Says that the search has ended."""
+        """Calls `on_train_end` at the end of the search."""
         self._call("on_train_end", {})
 
     def level_begin(self, level: int) -> None:
-        """Says that the training of a level's network begins."""
+        """Calls `on_epoch_begin` before the network of a level trains.
+
+        Args:
+            level: The level, >= 0.
+        """
         self._call("on_epoch_begin", level, {})
 
     def evaluated(
         self, step: int, weights: Arrays, logs: Mapping[str, Any]
     ) -> None:
-        """Says what a network in training came to.
+        """Calls `on_train_batch_end` with an evaluation during training.
 
         Args:
-            step: At which step.
-            weights: Path to value of its variables.
-            logs: What was measured.
+            step: The training step.
+            weights: Path to value of the network's variables.
+            logs: Loss and metrics, by Keras' names.
+
+        Raises:
+            UserError: A callback changed the network or stopped training.
         """
-        self._show(weights)
+        self._assign(weights)
         self._call("on_train_batch_begin", step, {})
         self._call("on_train_batch_end", step, dict(logs))
         if self._callbacks and self._model.stop_training:
@@ -156,33 +162,33 @@ class CallbackBridge:
     def level_end(
         self, level: int, weights: Arrays, logs: Mapping[str, Any]
     ) -> bool:
-        """Says what a level came to.
+        """Calls `on_epoch_end` with the trained network of a level.
 
         Args:
-            level: The level.
-            weights: Path to value of the variables of its network.
-            logs: What was measured.
+            level: The level, >= 0.
+            weights: Path to value of the network's variables.
+            logs: Density, dead units, loss and metrics, by Keras' names.
 
         Returns:
             Whether the search goes on.
         """
-        self._show(weights)
+        self._assign(weights)
         self._call("on_epoch_end", level, dict(logs))
         return not (self._callbacks and self._model.stop_training)
 
-    def _show(self, weights: Arrays) -> None:
+    def _assign(self, weights: Arrays) -> None:
         if not self._callbacks:
             return
         for path, variable in self._variables.items():
             variable.assign(weights[path])
 
-    def _call(self, hook: str, *given: Any) -> None:
+    def _call(self, hook: str, *arguments: Any) -> None:
         for callback in self._callbacks:
-            if _only_looks(callback):
-                getattr(callback, hook)(*given)
+            if _changes_nothing(callback):
+                getattr(callback, hook)(*arguments)
                 continue
             before = self._values()
-            getattr(callback, hook)(*given)
+            getattr(callback, hook)(*arguments)
             self._require_unchanged(callback, hook, before)
 
     def _values(self) -> list[np.ndarray]:
@@ -196,22 +202,19 @@ class CallbackBridge:
         before: Sequence[np.ndarray],
     ) -> None:
         after = self._values()
-        changed = [
-            "learning rate",
-            *(f"weights {p!r}" for p in self._variables),
-        ]
-        for name, old, new in zip(changed, before, after, strict=True):
+        names = ["learning rate", *(f"weights {p!r}" for p in self._variables)]
+        for name, old, new in zip(names, before, after, strict=True):
             if not np.array_equal(old, new):
                 raise UserError(
                     f"{type(callback).__qualname__}.{hook} changed the {name} "
-                    "of a network in a search, which trains on values of its "
-                    "own and would lose the change. Give the optimizer a "
-                    "learning-rate schedule, a weight a constraint, or train "
-                    "tickets by hand: ticket.build().fit(...)."
+                    "of a network in a search. It sees a copy, so the change "
+                    "would be lost. Give the optimizer a learning-rate "
+                    "schedule, a weight a constraint, or train tickets by "
+                    "hand: ticket.build().fit(...)."
                 )
 
 
-def _only_looks(callback: keras.callbacks.Callback) -> bool:
-    """Returns whether it is one of Keras' own that changes nothing."""
+def _changes_nothing(callback: keras.callbacks.Callback) -> bool:
+    """Returns whether a callback is part of Keras and only observes."""
     is_lambda = isinstance(callback, keras.callbacks.LambdaCallback)
     return type(callback).__module__.startswith("keras.src.") and not is_lambda

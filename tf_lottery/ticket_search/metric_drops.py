@@ -1,4 +1,4 @@
-"""How much tickets lose of any metric that Keras computes."""
+"""Loss of tickets against the dense network, in any Keras metric."""
 
 import math
 from collections.abc import Sequence
@@ -23,21 +23,25 @@ def drops(
     max_drop: float,
     confidence: float,
 ) -> tuple[list[smallest.Drop], Deciding]:
-    """Returns how much each level loses of a metric, with upper bounds.
+    """Returns how much worse each level is than the dense network.
 
-    Bounds are normal, with the bootstrap's standard error over examples.
+    Upper bounds are normal, with the bootstrap's standard error over examples.
 
     Args:
-        tickets: The tickets of a search by level, trained; the first one is
+        tickets: The trained tickets of a search by level; the first one is
             the dense network.
         recipe: Loss and metrics of their training.
-        split: The examples.
-        metric: As `training.resampling.ResampledMetric` takes it.
-        max_drop: The drop that is tested, in the metric's unit.
-        confidence: Of the bounds, in [0.5, 1).
+        split: The validation examples.
+        metric: A name of a metric in `recipe`, `"loss"`, or an argument of
+            `keras.metrics.get`.
+        max_drop: The drop that is tested, > 0, in the metric's unit.
+        confidence: Confidence of the upper bounds, in [0.5, 1).
+
+    Returns:
+        The drop of each level from 1 on, and the metric that decides.
 
     Raises:
-        ValueError: The metric is unknown, has no direction or is nan, or a
+        UserError: The metric is unknown, has no direction or is nan, or a
             number is out of range.
     """
     dense, *sparse = tickets
@@ -53,14 +57,14 @@ def drops(
         if not math.isfinite(value):
             raise UserError(
                 f"Metric {resampled.name!r} is {value} on the validation data "
-                f"for level {ticket.level}: nothing can be decided by it."
+                f"for level {ticket.level}, so it cannot decide."
             )
     errors = resampled.errors(first, others)
     z = float(stats.norm.ppf(confidence))
-    found = []
+    by_level = []
     for ticket, value, error in zip(sparse, values[1:], errors, strict=True):
         drop = -resampled.sign * (value - values[0])
-        found.append(
+        by_level.append(
             smallest.Drop(
                 ticket.level,
                 ticket.density,
@@ -70,4 +74,4 @@ def drops(
                 len(split),
             )
         )
-    return found, decided
+    return by_level, decided

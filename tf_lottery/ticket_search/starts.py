@@ -1,4 +1,4 @@
-"""Where the replicates of a search start: their weights, and their seeds."""
+"""Initial states and seeds of the replicates of a search."""
 
 import contextlib
 import pathlib
@@ -16,34 +16,36 @@ from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State, Trainer, checkpoint
 
 _TOLERANCE = 0.01  # relative: half types round values past the support
-_OTHERWISE = (
+_ALTERNATIVE = (
     "Or give `initial_weights`, a file of weights that all replicates start "
     "from: "
     "model.save_weights('theta_0.weights.h5')."
 )
 
 
-class Starts:
-    """Where each replicate of a search starts, and with which seed.
+class ReplicateStarts:
+    """Initial state and seed of each replicate of a search.
 
-    Replicate 0 starts from the model's weights under the seed of the search.
-    The others have a seed of their own each, for the order of data, layers'
+    Replicate 0 starts from the model's weights with the seed of the search.
+    Each other replicate has its own seed, for data order, layers'
     randomness and controls, and new weights, drawn from the initializers of
     the model's layers. Frozen layers keep their weights.
 
-    Drawing would destroy what was pretrained, so that all replicates start
-    from the same weights if those are not fresh, or `initial_weights` was
-    given.
+    Drawing would destroy pretrained weights. So all replicates start from the
+    same weights if the model's are not fresh, or if `initial_weights` is given.
 
     Args:
         model: The model that is searched.
-        masks: What it keeps at level 0.
+        masks: Its masks at level 0.
         seed: Seed of the search, >= 0.
-        count: How many replicates, >= 1.
+        count: Number of replicates, >= 1.
         initial_weights: A file of weights to start from, or None.
 
     Raises:
-        ValueError: A weight has no known initializer to be drawn with.
+        UserError: A weight has no known initializer.
+
+    Attributes:
+        seeds: The seed of each replicate.
     """
 
     def __init__(
@@ -54,42 +56,40 @@ class Starts:
         count: int = 1,
         initial_weights: str | pathlib.Path | None = None,
     ) -> None:
-        self._model, self._masks, self._initial_weights = (
-            model,
-            masks,
-            initial_weights,
-        )
+        self._model, self._masks = model, masks
+        self._initial_weights = initial_weights
         self.seeds = [seed] + [
             seeds.integer(seed, "replicate", r) for r in range(1, count)
         ]
-        self._twin: keras.Model | None = None
-        self._why_same = ""
+        self._fresh_model: keras.Model | None = None
+        self._shared_weights = ""
         if count > 1:
-            self._twin = masking.fresh_copy(model) or model
-            self._why_same = self._reason()
-            if not self._why_same:
+            self._fresh_model = masking.fresh_copy(model) or model
+            self._shared_weights = self._find_shared_weights()
+            if not self._shared_weights:
+                # Raises before training if a weight cannot be drawn.
                 self._draw(_weights(model), 0)
 
-    def _reason(self) -> str:
-        """Returns why all start from the same weights; empty: they do not."""
+    def _find_shared_weights(self) -> str:
+        """Returns which weights all replicates share; "" if they differ."""
         if self._initial_weights is not None:
             return "those of `initial_weights`"
-        path = pretrained(self._model, self._twin)
+        path = pretrained(self._model, self._fresh_model)
         if path is None:
             return ""
-        return f"the model's, for {path!r} is not as its initializer makes it"
+        return f"the model's, because {path!r} differs from a fresh draw"
 
     @property
-    def line(self) -> str:
-        """What replicates differ by, in a sentence; empty of one alone."""
+    def summary(self) -> str:
+        """How replicates differ, in a sentence; "" for a single one."""
         count = len(self.seeds)
         if count == 1:
             return ""
-        if self._why_same:
+        if self._shared_weights:
             return (
                 f"The {count} replicates start from the same weights "
-                f"({self._why_same}), and differ by the order of data and "
-                "randomness in training only."
+                f"({self._shared_weights}), and differ by the order of data "
+                "and randomness in training only."
             )
         return (
             f"The {count} replicates differ by initial weights (the first has "
@@ -98,45 +98,45 @@ class Starts:
         )
 
     def require_different(self, shuffles: bool) -> None:
-        """Raises if replicates would all be the same network.
+        """Raises if all replicates would be the same network.
 
         Args:
-            shuffles: Whether each has an order of data of its own.
+            shuffles: Whether each replicate has its own order of data.
 
         Raises:
-            ValueError: Weights, data and randomness are all the same.
+            UserError: Weights, data and randomness are all the same.
         """
         is_random = any(
             variable.name == "seed_generator_state"
             for variable in masking.variables_by_path(self._model).values()
         )
-        if self._why_same and not shuffles and not is_random:
+        if self._shared_weights and not shuffles and not is_random:
             raise UserError(
                 f"`replicates={len(self.seeds)}` would train the same network "
                 f"{len(self.seeds)} times: all start from the same weights "
-                f"({self._why_same}), shuffle=False, and no layer draws at "
-                "random. Leave out shuffle=False, or `replicates`."
+                f"({self._shared_weights}), shuffle=False, and no layer draws "
+                "at random. Leave out shuffle=False, or `replicates`."
             )
 
     def initial(self, trainer: Trainer, replicate: int) -> State:
-        """Returns the state that a replicate starts from, before masking.
+        """Returns the initial state of a replicate, before masking.
 
         Args:
-            trainer: Of the model's architecture.
-            replicate: Which one.
+            trainer: A trainer of the model's architecture.
+            replicate: Number of the replicate, >= 0.
         """
         seed = self.seeds[replicate]
         with weights_restored(self._model):
             if self._initial_weights is not None:
                 checkpoint.load_weights(self._model, self._initial_weights)
             state = trainer.initial(self._model, seed)
-        if replicate == 0 or self._why_same:
+        if replicate == 0 or self._shared_weights:
             return state
         return self._draw(state, seed)
 
     def _draw(self, state: State, seed: int) -> State:
-        ticket = Ticket(0, self._masks, state, source=self._twin)
-        return reinitialized.fresh(ticket, seed, "replicate", _OTHERWISE)
+        ticket = Ticket(0, self._masks, state, source=self._fresh_model)
+        return reinitialized.fresh(ticket, seed, "replicate", _ALTERNATIVE)
 
 
 def _weights(model: keras.Model) -> State:
@@ -145,24 +145,22 @@ def _weights(model: keras.Model) -> State:
 
 
 def pretrained(
-    model: keras.Model, twin: keras.Model | None = None
+    model: keras.Model, fresh_model: keras.Model | None = None
 ) -> str | None:
-    """Returns the path of a weight that its initializer did not make.
+    """Returns the path of a weight that differs from a fresh draw, or None.
 
-    Such are values that an initializer without a seed makes otherwise (a
-    bias that is not zero, a moving mean), and values that it never draws (a
-    kernel beyond the limit of `GlorotUniform`). A kernel that lies within the
-    limits cannot be told from a fresh one; biases and statistics can.
+    It finds values that an initializer without a seed sets differently (a
+    bias that is not zero, a moving mean), and values that an initializer never
+    draws (a kernel beyond the limit of `GlorotUniform`). A trained kernel
+    within the limits looks fresh; biases and statistics give it away.
 
     Args:
         model: A built model.
-        twin: The same model, just built. None: initializers are asked.
-
-    Returns:
-        The path; None for a model whose weights look fresh.
+        fresh_model: The same model, newly built. None: values are compared
+            with those of the initializers.
     """
     owners = reinitialized.owners_of(model)
-    fresh = masking.variables_by_path(twin or model)
+    fresh = masking.variables_by_path(fresh_model or model)
     for path, variable in masking.variables_by_path(model).items():
         layer = owners[id(variable)]
         if not reinitialized.is_reinitialized(layer, variable):
@@ -172,10 +170,10 @@ def pretrained(
             continue
         value = variable.numpy()
         if "seed" in initializer.get_config():
-            is_fresh = _supports(initializer, value)
-        elif twin is None or twin is model:
-            made = initializer(variable.shape, dtype=variable.dtype)
-            is_fresh = np.array_equal(value, made)
+            is_fresh = _can_draw(initializer, value)
+        elif fresh_model is None or fresh_model is model:
+            drawn = initializer(variable.shape, dtype=variable.dtype)
+            is_fresh = np.array_equal(value, drawn)
         else:
             is_fresh = np.array_equal(value, fresh[path].numpy())
         if not is_fresh:
@@ -183,9 +181,10 @@ def pretrained(
     return None
 
 
-def _supports(
+def _can_draw(
     initializer: keras.initializers.Initializer, value: np.ndarray
 ) -> bool:
+    """Returns whether all values are within the initializer's range."""
     low, high = masking.support(initializer, value.shape)
     slack = _TOLERANCE * max(abs(low), abs(high))
     if not np.isfinite(slack):
@@ -195,7 +194,7 @@ def _supports(
 
 @contextlib.contextmanager
 def weights_restored(model: keras.Model) -> Iterator[None]:
-    """Leaves the user's model as it was, whatever happens in between.
+    """Restores the variables of a model on exit, also after an error.
 
     Args:
         model: A built model.
