@@ -120,7 +120,9 @@ def _sparse(
     """Returns steps a second of all threads together."""
     train = trainer.data.train
     x = train.x.reshape(len(train.x), -1)
-    batches = batch_sampler.batches(0, 0, len(x), trainer.recipe.batch_size)
+    size = trainer.recipe.batch_size
+    order = batch_sampler.epoch_order(0, 0, len(x))
+    batches = order[: len(x) // size * size].reshape(-1, size)
     calls = [
         batches[first : first + STEPS_A_CALL]
         for first in range(0, trainer.steps - WARM_UP, STEPS_A_CALL)

@@ -176,8 +176,8 @@ def threads_of(_):
 def test_processes_have_the_threads_they_are_given():
     # Other threads sum in another order: convolutions differ in last bits.
     with process_pool.ProcessPool(toy.trainer, 1, 3) as executor:
-        executor.ask(threads_of)
-        assert executor.answers() == [3]
+        executor.broadcast(threads_of)
+        assert executor.gather() == [3]
 
 
 def local_model(kind):

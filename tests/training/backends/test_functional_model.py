@@ -46,9 +46,9 @@ def test_averages_of_masked_kernels_obey_masks_and_others_are_kept():
 def test_float16_alone_scales_its_loss(policy, scales):
     layer = keras.layers.Dense(2, dtype=policy)
     model = keras.Sequential([keras.Input((3,)), layer])
-    optimizer = functional_model.scaled(averaging(), model)
+    optimizer = functional_model.with_loss_scaling(averaging(), model)
     assert isinstance(optimizer, SCALED) is scales
-    again = functional_model.scaled(optimizer, model)
+    again = functional_model.with_loss_scaling(optimizer, model)
     assert again is optimizer
 
 
@@ -59,7 +59,7 @@ def test_a_policy_of_the_whole_model_scales_too():
     finally:
         keras.config.set_dtype_policy("float32")
     given = keras.optimizers.Adam(0.1)
-    optimizer = functional_model.scaled(given, model)
+    optimizer = functional_model.with_loss_scaling(given, model)
     assert isinstance(optimizer, SCALED)
     assert optimizer.inner_optimizer is not given
     assert np.isclose(optimizer.inner_optimizer.learning_rate, 0.1)
