@@ -1,4 +1,4 @@
-"""This module knows what splitting a network over workers costs.
+"""Cost of splitting one network over two worker processes.
 
 Steps per second of the paper's Conv-2 at batch 60 with Adam: one process with
 all cores, and two worker processes on the same machine, each bound to half of

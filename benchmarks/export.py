@@ -1,4 +1,4 @@
-r"""This module knows what a ticket costs in each format it is exported in.
+r"""Size, memory and latency of a ticket in each export format.
 
 A run's ticket, whole and shrunk, in every format, beside the dense network of
 the same run in every runtime: accuracy from the file, bytes, memory, latency.

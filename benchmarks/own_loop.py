@@ -1,4 +1,4 @@
-"""This module knows how to time tf_lottery's own training loop."""
+"""Times tf_lottery's own training loop."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""This module knows how to time LeNet-300-100 in Keras' and tfmot's `fit`.
+"""Times LeNet-300-100 in Keras' and tfmot's `fit`.
 
 Leaving `fit`, or dropping a tf.data iterator, sometimes blocks for seconds
 (TF 2.21). Batches are therefore timed inside `fit`, and the ends of epochs are

@@ -1,4 +1,4 @@
-"""This module knows how to time open_lth's own training loop.
+"""Times open_lth's own training loop.
 
 open_lth (github.com/facebookresearch/open_lth) is not part of this project and
 none of its code is here. It dates from 2020; four stand-ins, none of which adds

@@ -1,4 +1,4 @@
-"""This module knows how to time a training loop tuned by hand in PyTorch.
+"""Times a training loop tuned by hand in PyTorch.
 
 What a careful user of PyTorch would write: the data a tensor in memory, an
 order drawn once an epoch, batches by `index_select`, Adam fused, gradients set

@@ -1,4 +1,4 @@
-"""This module knows how much faster two processes do a sweep than one.
+"""Speed of a sweep in two processes and in one.
 
 A sweep of small searches, all of it new each time: by one process with all
 cores; and by two at once on one run directory, with half of the cores each, as

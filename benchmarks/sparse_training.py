@@ -1,4 +1,4 @@
-"""This module knows from which density on sparse training beats dense training.
+"""The density below which sparse training beats dense training.
 
 Steps per second of LeNet-300-100 on MNIST at batch 60 with Adam 1.2e-3: the
 dense loop with masks, compiled by XLA, on all cores, against one thread of

@@ -1,4 +1,4 @@
-"""This module knows how fast tf_lottery trains beside its rivals, on the CPU.
+"""Training speed of tf_lottery and its rivals on the CPU.
 
 Steps per second of LeNet-300-100 on MNIST at batch 60 with Adam 1.2e-3, masks
 at density 0.21; evaluation is left out everywhere. The speed of one machine

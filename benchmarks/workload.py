@@ -1,4 +1,4 @@
-"""This module knows the work that every contender of a benchmark is given."""
+"""The workload that every contender of a benchmark trains."""
 
 import pathlib
 

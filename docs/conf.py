@@ -1,4 +1,4 @@
-"""This module knows how the documentation is built, by Sphinx.
+"""Sphinx configuration of the documentation.
 
 python -m sphinx -W --keep-going docs build/docs
 """

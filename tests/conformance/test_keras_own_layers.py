@@ -91,6 +91,6 @@ def test_some_of_keras_own_tests_pass_with_masked_layers(tmp_path):
     assert_only_those_of_the_list_fail(outcomes(SMOKE, tmp_path), 30)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_keras_own_tests_pass_with_masked_layers(tmp_path):
     assert_only_those_of_the_list_fail(outcomes(LONG, tmp_path), 500)

@@ -1,4 +1,4 @@
-"""This module knows how a notebook is executed.
+"""Executes notebooks.
 
     python tests/support/notebooks.py colab/*.ipynb
 

@@ -328,7 +328,7 @@ def on_tpu():
     of = trainer(made=made)
     (job,) = jobs(of, 1)
     network = of.network
-    window = next(of._feed.buffers([0], 0))
+    window = next(of._pipeline.buffers([0], 0))
     arguments = [
         network.values_of(job.start),
         network.objective.zeros(),

@@ -240,7 +240,7 @@ def test_three_levels_are_found_and_the_ticket_trains_in_plain_fit(name):
     assert np.any(trained[head] != start[head])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_mobilenet_of_keras_is_searched():
     model = keras.applications.MobileNet(
         (32, 32, 3), 0.25, weights=None, classes=3, classifier_activation=None

@@ -19,7 +19,7 @@ class Signature:
 
     A name is the key in a dict, or else the name of the input tensor, or of
     the layer that returns the output. Characters that TensorFlow does not
-    allow in names become `_`.
+    allow in names become underscores.
 
     Attributes:
         inputs: Named `tf.TensorSpec`s, in the structure of the model's inputs.

@@ -1,4 +1,4 @@
-"""The trainer: networks are trained from any state to the end."""
+"""The trainer: trains networks from any state to the end of the recipe."""
 
 import functools
 import logging
@@ -46,27 +46,27 @@ _log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains one architecture, again and again, as one compiled program.
+    """Trains networks of one architecture with one compiled program.
 
-    It takes masks as values and knows nothing of levels. What it computes is
-    a function of the states it starts from, the masks, the recipe, the data
-    and the seeds: batches depend on (seed, epoch), augmentation on (seed,
-    step), dropout on (seed, layer, step).
+    Masks are values that it receives; it knows nothing of levels. A result
+    is a function of the starting state, the masks, the recipe, the data and
+    the seeds: batches depend on (seed, epoch), augmentation on (seed, step),
+    dropout on (seed, layer, step).
 
     Args:
-        model: A built Keras model. It says what is trained; its weights only
-            change where `state` is assigned to.
-        recipe: How networks are trained.
-        data: What they are trained on.
-        kernels: Paths of the kernels that carry masks; pruned weights of
-            these stay at exactly zero. None, and no mask is ever applied.
-        strategy: Over whose replicas training is spread. None: where
-            TensorFlow puts it. One network is trained by all replicas, each
-            with its part of every batch, and is the network of one device but
-            for rounding; of several each is trained by one replica.
+        model: A built Keras model. It defines the architecture; its weights
+            change only when `state` is assigned.
+        recipe: Loss, optimizer, batch size and length of training.
+        data: Examples for training, validation and test.
+        kernels: Paths of the kernels that carry masks; their pruned weights
+            stay at exactly zero. Empty: no mask is applied.
+        strategy: Strategy whose replicas train; None: TensorFlow's default
+            device. All replicas train one network together, each with its
+            shard of every batch; the result differs from one device only by
+            rounding. Of several networks, each replica trains its own.
 
     Raises:
-        ValueError: Recipe, model, data and strategy do not fit together.
+        UserError: Recipe, model, data and strategy do not fit together.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Trainer:
     ) -> None:
         self.model, self.recipe, self.data = model, recipe, data
         self.strategy = strategy
-        self._other: tuple[str, Trainer] | None = None
-        self._feed = input_pipeline.create(
+        self._rebuilt: tuple[str, Trainer] | None = None
+        self._pipeline = input_pipeline.create(
             data.train,
             Batching(recipe.batch_size, recipe.shuffle, recipe.keeps_remainder),
         )
@@ -92,16 +92,18 @@ class Trainer:
             augment = functools.partial(
                 augmentation.augment, augmentation=data.augment
             )
-        self._own: CustomStep | None = None
+        self._custom_step: CustomStep | None = None
         objective = None
         if custom_step.overridden_methods(model):
-            self._own = CustomStep(model, recipe, kernels, augment, data.train)
-            self._deciding = self._own.objective.deciding
+            self._custom_step = CustomStep(
+                model, recipe, kernels, augment, data.train
+            )
+            self._deciding = self._custom_step.objective.deciding
         else:
             objective = Objective(model, recipe, self.sample(4))
             self._deciding = objective.deciding
         self._objective: Any = objective
-        self._evaluated: Callable[[], Arrays] = dict
+        self._evaluated_weights: Callable[[], Arrays] = dict
         self._optimizer = keras.optimizers.get(recipe.optimizer)
         self.network = FunctionalModel(
             model, recipe.optimizer, objective, kernels, recipe.auto_scale_loss
@@ -109,11 +111,13 @@ class Trainer:
         self._jit = recipe.jit_compile
         if self._jit == "auto":
             self._jit = compiled_steps.compiles_with_xla(model)
-        self._programs = DensePrograms(self.network, augment, bool(self._jit))
-        self._split: Any = None  # DataParallelPrograms, with a strategy
+        self._dense_programs = DensePrograms(
+            self.network, augment, bool(self._jit)
+        )
+        self._data_parallel: Any = None  # DataParallelPrograms, with a strategy
         if strategy is not None:
             compatibility.require_shardable(model, recipe, objective, strategy)
-            self._split = self._split_programs(objective, augment)
+            self._data_parallel = self._split_programs(objective, augment)
         self._splits = {
             name: input_pipeline.evaluation_batches(
                 split, self._evaluation_size(split)
@@ -129,7 +133,7 @@ class Trainer:
     def _split_programs(
         self, objective: Any, augment: Any
     ) -> DataParallelPrograms:
-        """Returns programs whose batches the strategy's replicas share."""
+        """Returns programs that split each batch over the replicas."""
         strategy: Any = self.strategy
         recipe = self.recipe
         model = replica_context.synchronized_copy(self.model)
@@ -150,16 +154,16 @@ class Trainer:
         """Returns the first training examples.
 
         Args:
-            examples: How many; of a model with a batch size of its own, that.
+            examples: How many; a model with a fixed batch size takes that.
         """
         count = compatibility.model_batch_size(self.model) or examples
         return input_pipeline.examples_of(self.data.train.rows(slice(0, count)))
 
     def _evaluation_size(self, split: Split) -> int:
-        """Returns how many examples are evaluated at a time."""
+        """Returns the batch size of evaluation on a split."""
         recipe = self.recipe
         if (
-            self._own is None
+            self._custom_step is None
             and self.network.objective.is_mean_of_examples
             and compatibility.model_batch_size(self.model) is None
         ):
@@ -168,17 +172,17 @@ class Trainer:
 
     @property
     def deciding(self) -> str:
-        """The name of the metric that a verdict looks at."""
+        """Name of the metric that the verdict compares."""
         return self._deciding
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the training data."""
-        return self._feed.steps_per_epoch
+        """Number of batches in one epoch."""
+        return self._pipeline.steps_per_epoch
 
     @property
     def evaluate_every(self) -> int:
-        """Steps between evaluations, an epoch at most."""
+        """Steps between evaluations, at most one epoch."""
         return min(self.recipe.evaluate_every, self.steps_per_epoch)
 
     @property
@@ -188,7 +192,7 @@ class Trainer:
 
     @property
     def state(self) -> State:
-        """The state of model and optimizer as they stand, as values."""
+        """Current state of model and optimizer, as NumPy arrays."""
         return self.network.state
 
     @state.setter
@@ -197,28 +201,32 @@ class Trainer:
 
     @property
     def compiles_with_xla(self) -> bool:
-        """Whether XLA compiles the programs."""
+        """Whether XLA compiles the training steps."""
         return bool(self._jit)
 
     @property
     def logged(self) -> list[str]:
-        """The names in the logs of training, as Keras has them."""
-        objective = self._own.objective if self._own else self._objective
+        """Names of the metrics in the logs of training, as in Keras."""
+        objective = (
+            self._custom_step.objective
+            if self._custom_step
+            else self._objective
+        )
         names = list(objective.results(objective.zeros()))
         if self.data.validation is not None:
             names += [f"val_{name}" for name in names]
         return names
 
     def weights_evaluated(self) -> Arrays:
-        """Returns the weights of the network that progress is told about."""
-        return self._evaluated()
+        """Returns the weights of the network that was evaluated last."""
+        return self._evaluated_weights()
 
     def initial(self, model: keras.Model, seed: int) -> State:
-        """Returns a model's weights as a state at step 0.
+        """Returns a model's weights as the state of step 0.
 
         Args:
-            model: Of the architecture that is trained here.
-            seed: Seed of the layers' own randomness, such as dropout's.
+            model: A model of the trainer's architecture.
+            seed: Seed of the random layers, such as dropout, >= 0.
         """
         variables = masking.variables_by_path(model)
         weights = values(variables)
@@ -231,22 +239,23 @@ class Trainer:
     def train(
         self, jobs: Sequence[Job], progress: Progress | None = None
     ) -> list[Outcome]:
-        """Trains networks side by side, to the end of the recipe's length.
+        """Trains networks together, to the end of the recipe's length.
 
-        A network trained beside others is the network trained alone, but for
-        rounding. What does not fit into memory together is trained in turns.
+        A network trained with others differs from the network trained alone
+        only by rounding. Networks that do not fit into memory together are
+        trained one part after another.
 
         Args:
-            jobs: The networks.
+            jobs: One job per network.
             progress: Called with the job's index, the step, and the latest
-                figures: at the beginning, and after every evaluation.
+                metrics, at the start and after every evaluation.
 
         Returns:
-            The record of each network, or `Diverged` if its loss became nan
-            or infinite, which ends no other network.
+            For each job a `TrainingResult`, or `Diverged` if its loss became
+            nan or infinite; the other networks train on.
 
         Raises:
-            ValueError: A state does not obey its masks.
+            ValueError: A state has nonzero weights where its mask prunes.
         """
         outcomes = dict(self.outcomes(jobs, progress))
         return [outcomes[i] for i in range(len(jobs))]
@@ -254,51 +263,52 @@ class Trainer:
     def outcomes(
         self, jobs: Sequence[Job], progress: Progress | None = None
     ) -> Iterator[tuple[int, Outcome]]:
-        """Trains networks as `train` does, and tells at once which diverged.
+        """Trains networks as `train` does, and yields each outcome at once.
 
         Args:
-            jobs: The networks.
-            progress: As `train` takes it.
+            jobs: One job per network.
+            progress: Called with the job's index, the step, and the latest
+                metrics, at the start and after every evaluation.
 
         Yields:
-            The job's index and what became of it, in the order in which that
-            is known: a network that diverges before those that train on.
+            The job's index and its outcome, as soon as it is known: networks
+            that diverge come before those that train on.
 
         Raises:
-            ValueError: A state does not obey its masks.
+            ValueError: A state has nonzero weights where its mask prunes.
         """
         for job in jobs:
             job.require_pruned_zero()
         kinds: dict[tuple[str | None, int, bool], dict[int, Job]] = {}
         for i, job in enumerate(jobs):
-            # Beside one that begins, one that is under way would begin again.
+            # In a stack with new networks, a resumed one would start again.
             is_begun = resume.is_begun(job.folder, job.digest)
             kind = job.architecture, job.start.step, is_begun
             kinds.setdefault(kind, {})[i] = job
         for (architecture, *_), together in kinds.items():
-            trainer = self._of(architecture)
-            trainer._follow(next(iter(together.values())).start)
+            trainer = self._trainer_for(architecture)
+            trainer._update_constants(next(iter(together.values())).start)
             yield from trainer._train_together(together, progress)
 
-    def _of(self, architecture: str | None) -> "Trainer":
-        """Returns what trains a model in the same way; the last one is kept."""
+    def _trainer_for(self, architecture: str | None) -> "Trainer":
+        """Returns the trainer of another architecture; caches the last one."""
         if architecture is None:
             return self
-        if self._other is None or self._other[0] != architecture:
-            self._other = None  # Its data make room.
+        if self._rebuilt is None or self._rebuilt[0] != architecture:
+            self._rebuilt = None  # frees the memory of its data
             model = masking.rebuilt(architecture)
             kernels = tuple(self.network.masked)
             trainer = Trainer(
                 model, self.recipe, self.data, kernels, self.strategy
             )
-            self._other = architecture, trainer
-        return self._other[1]
+            self._rebuilt = architecture, trainer
+        return self._rebuilt[1]
 
-    def _follow(self, state: State) -> None:
-        """Makes constants of the compiled programs those of a state."""
+    def _update_constants(self, state: State) -> None:
+        """Sets the constants of the compiled programs to those of a state."""
         self.network.update_constants(state)
-        if self._split is not None:
-            self._split.network.update_constants(state)
+        if self._data_parallel is not None:
+            self._data_parallel.network.update_constants(state)
 
     def errors(
         self,
@@ -309,13 +319,13 @@ class Trainer:
         """Returns the fraction of examples that a network classifies wrong.
 
         Args:
-            weights: Path to value of every variable of the model.
-            splits: Names of splits. Empty: all there are.
-            reestimate_batch_norm: Whether the moving statistics of BatchNorm
-                are estimated anew first, on training data.
+            weights: Variable path to array, for every variable of the model.
+            splits: Names of splits; empty: all.
+            reestimate_batch_norm: Whether to estimate the moving statistics
+                of BatchNorm on training data first.
 
         Raises:
-            ValueError: Accuracy is not among what is measured.
+            UserError: Accuracy is not among the metrics.
         """
         if self._deciding == LOSS:
             raise UserError(
@@ -342,18 +352,22 @@ class Trainer:
     @property
     def has_custom_step(self) -> bool:
         """Whether the model's class defines its own training step."""
-        return self._own is not None
+        return self._custom_step is not None
 
     def stacking(self, networks: int) -> tuple[str, str]:
-        """Returns how so many networks would lie side by side, and why so."""
-        if self._own is not None:
-            return "in turn", "its class says how it trains"
+        """Returns how several networks would share one program, and why.
+
+        Args:
+            networks: How many, >= 1.
+        """
+        if self._custom_step is not None:
+            return "in turn", "the model has its own train_step"
         found, reason = self._stacking(networks)
         return found.name, reason
 
     def _stacking(self, networks: int) -> tuple[Any, str]:
         sample = self.sample(self.recipe.batch_size)
-        return self._programs.stacking(networks, sample)
+        return self._dense_programs.stacking(networks, sample)
 
     def _train_together(
         self, jobs: Mapping[int, Job], progress: Progress | None
@@ -383,34 +397,36 @@ class Trainer:
     def _train_stack(
         self,
         jobs: Sequence[Job],
-        names: Sequence[int],
+        indices: Sequence[int],
         progress: Progress | None,
     ) -> Iterator[tuple[int, Outcome]]:
-        kept = resume.load_latest([(job.folder, job.digest) for job in jobs])
-        states = [k.state for k in kept] or [job.start for job in jobs]
-        networks = self._backend(jobs, states)
-        often = (
+        checkpoints = resume.load_latest(
+            [(job.folder, job.digest) for job in jobs]
+        )
+        states = [c.state for c in checkpoints] or [job.start for job in jobs]
+        backend = self._backend(jobs, states)
+        evaluated = (
             {"validation", "test"} if self.recipe.test_curve else {"validation"}
         )
-        curves = [name for name in self._splits if name in often]
-        course = TrainingLoop(
-            networks, jobs, self._splits, curves, kept, self._deciding
+        curves = [name for name in self._splits if name in evaluated]
+        loop = TrainingLoop(
+            backend, jobs, self._splits, curves, checkpoints, self._deciding
         )
-        tell = progress or (lambda *_: None)
-        for name in names:
-            tell(name, course.step, {})
-        for window, stop in self._chunks(course.step, jobs):
-            yield from course.advance(window, stop).items()
-            if not course.alive:
+        report = progress or (lambda *_: None)
+        for index in indices:
+            report(index, loop.step, {})
+        for buffer, stop in self._chunks(loop.step, jobs):
+            yield from loop.advance(buffer, stop).items()
+            if not loop.alive:
                 return
             if stop % self.evaluate_every == 0 or stop == self.steps:
-                course.evaluate()
-                for i in course.alive:
-                    self._evaluated = functools.partial(course.weights, i)
-                    tell(names[i], stop, course.logs[i].curve[-1])
+                loop.evaluate()
+                for i in loop.alive:
+                    self._evaluated_weights = functools.partial(loop.weights, i)
+                    report(indices[i], stop, loop.logs[i].curve[-1])
             if stop < self.steps:
-                course.save_if_due()
-        yield from course.outcomes().items()
+                loop.save_if_due()
+        yield from loop.outcomes().items()
 
     def _backend(
         self,
@@ -428,12 +444,14 @@ class Trainer:
                 self.model, self._optimizer, objective, states[0], masks[0]
             )
         if choice == plan.DATA_PARALLEL:
-            return DenseBackend(self._split, Single(), states, masks, keys)
+            return DenseBackend(
+                self._data_parallel, Single(), states, masks, keys
+            )
         if choice == plan.PER_DEVICE:
             return PerDeviceBackend(
                 lambda some: self._backend(jobs[some], states[some], True),
                 len(jobs),
-                self._split.devices,
+                self._data_parallel.devices,
             )
         return self._dense_backend(states, masks, keys)
 
@@ -443,26 +461,27 @@ class Trainer:
         masks: Sequence[Mapping[str, np.ndarray]],
         keys: Sequence[int],
     ) -> Backend:
-        if self._own is not None:
-            return CustomStepBackend(self._own, states, masks, keys)
+        if self._custom_step is not None:
+            return CustomStepBackend(self._custom_step, states, masks, keys)
         stacking, _ = self._stacking(len(states))
-        return DenseBackend(self._programs, stacking, states, masks, keys)
+        return DenseBackend(self._dense_programs, stacking, states, masks, keys)
 
     def _chunks(
         self, step: int, jobs: Sequence[Job]
     ) -> Iterator[tuple[Buffer, int]]:
-        """Yields how far to train next, from one point of interest to another.
+        """Yields each buffer of examples and the step to train to with it.
 
-        Where the points lie depends on no clock, or sums would differ.
+        A chunk ends where the buffer, an evaluation, a captured state or the
+        training ends. Chunks never depend on time, which would change sums.
         """
-        every = (self.evaluate_every, self._max_steps_per_execution)
-        captures = {step for job in jobs for step in job.capture}
-        for window in self._feed.buffers([job.seed for job in jobs], step):
-            while step < window.stop:
-                stops = [window.stop, self.steps]
-                stops += [step - step % n + n for n in every]
-                stops += [c for c in captures if c > step]
+        intervals = (self.evaluate_every, self._max_steps_per_execution)
+        captured = {step for job in jobs for step in job.capture}
+        for buffer in self._pipeline.buffers([job.seed for job in jobs], step):
+            while step < buffer.stop:
+                stops = [buffer.stop, self.steps]
+                stops += [step - step % n + n for n in intervals]
+                stops += [c for c in captured if c > step]
                 step = min(stops)
-                yield window, step
+                yield buffer, step
                 if step == self.steps:
                     return
