@@ -23,6 +23,11 @@ def layerwise(
 ) -> dict[tuple[str, ...], int]:
     """Returns the same density for every kernel (Frankle & Carbin, Sec. 2).
 
+    Args:
+        sizes: Kernel path to number of weights.
+        keep: Function from a number of weights to how many of them to keep.
+        masks: Current masks, of these kernels and perhaps others.
+
     Example:
         >>> ones = Masks.ones({"a": (2, 5), "b": (10, 10)})
         >>> layerwise({"a": 10, "b": 100}, lambda size: size // 2, ones)
@@ -39,6 +44,11 @@ def global_(
 
     Frankle & Carbin 2019, Sec. 4, prune deep networks in this way: otherwise
     small layers become bottlenecks.
+
+    Args:
+        sizes: Kernel path to number of weights.
+        keep: Function from a number of weights to how many of them to keep.
+        masks: Current masks, of these kernels and perhaps others.
 
     Example:
         >>> ones = Masks.ones({"a": (2, 5), "b": (10, 10)})
@@ -59,6 +69,11 @@ def evenly(
     equals that of `global`. A kernel with fewer survivors than its share keeps
     them all, and the others share the remainder. Every kernel keeps at least
     one weight.
+
+    Args:
+        sizes: Kernel path to number of weights.
+        keep: Function from a number of weights to how many of them to keep.
+        masks: Current masks, of these kernels and perhaps others.
 
     Example:
         >>> ones = Masks.ones({"a": (1, 3), "b": (1, 3), "c": (2, 5)})
@@ -84,6 +99,11 @@ def erk(
     each kernel separately, this function rounds up the largest remainders. The
     cap is the number of survivors, not the size, so masks only shrink. Every
     kernel keeps at least one weight.
+
+    Args:
+        sizes: Kernel path to number of weights.
+        keep: Function from a number of weights to how many of them to keep.
+        masks: Current masks, of these kernels and perhaps others.
 
     Example:
         Dimensions add up to 4, 8 and 16, so 14 weights are 2, 4 and 8; of 28,

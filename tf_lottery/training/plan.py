@@ -101,6 +101,9 @@ def max_parallel_jobs(trainer: "Trainer") -> int | None:
     On a GPU, 128 stacked LeNets take a tenth of the time that they take one
     after another (H100); on a CPU a stack is no faster, and every number of
     networks would compile a program of its own.
+
+    Args:
+        trainer: What trains the networks.
     """
     strategy = trainer.strategy
     if strategy is not None and not strategies.trains_apart(strategy):

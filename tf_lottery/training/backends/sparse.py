@@ -29,7 +29,15 @@ def unsupported_reason(
     data: Dataset,
     masks: Mapping[str, np.ndarray],
 ) -> str | None:
-    """Returns why a network trains densely, or None if it need not."""
+    """Returns why networks cannot train on their survivors alone, or None.
+
+    Args:
+        model: A built Keras model.
+        recipe: Loss, optimizer and metrics of training.
+        objective: The compiled loss and metrics.
+        data: Examples for training, validation and test.
+        masks: Kernel path to bool array of the kernel's shape.
+    """
     for metric in objective.compiled_metrics.values():
         if type(metric) is not keras.metrics.SparseCategoricalAccuracy:
             return f"metric {metric.name!r} needs the dense outputs"

@@ -111,17 +111,29 @@ def described(strategy: tf.distribute.Strategy | None) -> str:
 
 
 def has_workers(strategy: tf.distribute.Strategy | None) -> bool:
-    """Returns whether a strategy has workers on several hosts."""
+    """Returns whether a strategy has workers on several hosts.
+
+    Args:
+        strategy: A strategy, or None.
+    """
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
-    """Returns whether this process decides what is trained, and writes."""
+    """Returns whether this process decides what is trained, and writes.
+
+    Args:
+        strategy: A strategy, or None.
+    """
     return strategy is None or strategy.extended.should_checkpoint
 
 
 def trains_apart(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether each device can train networks without the others."""
+    """Returns whether each device can train networks without the others.
+
+    Args:
+        strategy: A strategy.
+    """
     kinds = (tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy)
     return isinstance(strategy, kinds)
 
