@@ -194,6 +194,7 @@ def test_impossible_optimizers_are_refused(settings, message):
         optimizer(Config().replace(settings), 10)
 
 
+@pytest.mark.slow
 def test_weight_decay_shrinks_kernels_by_its_share_of_the_rate():
     """PyTorch's: the gradient of a kernel grows by weight_decay · w."""
     ends = {}
@@ -234,6 +235,7 @@ def test_an_unknown_preset_or_scale_lists_the_known():
         presets.get("lenet_mnist", "huge")
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_every_replicate_under_its_own_seed(tmp_path):
     config = TINY.replace({"replicates": 2, "controls": "reinit,shuffle"})
     directory = experiment.run_experiment(
@@ -291,6 +293,7 @@ def records_of(folder):
     return {p: p.read_bytes() for p in folder.rglob("record.json")}
 
 
+@pytest.mark.slow
 def test_a_run_follows_its_data_to_another_folder(tmp_path):
     old, new, run = (tmp_path / n for n in ("old", "new", "run"))
     prepare_small_copy("fashion_mnist", old)
@@ -302,6 +305,7 @@ def test_a_run_follows_its_data_to_another_folder(tmp_path):
     assert records_of(run) == before  # with the seconds that it took
 
 
+@pytest.mark.slow
 def test_a_run_refuses_other_data_of_the_same_name(tmp_path):
     run = tmp_path / "run"
     for train in (40, 50):
@@ -352,6 +356,7 @@ def test_a_sweep_of_one_value_twice_is_refused():
         experiment.expand(Config(), {"rate": "[0.1, 0.2"})
 
 
+@pytest.mark.slow
 def test_networks_that_runs_of_a_sweep_share_are_trained_once(
     tmp_path, monkeypatch
 ):
@@ -393,6 +398,7 @@ def test_experiments_that_train_alike_share_a_trainer():
     assert unlike.trainer is not one.trainer
 
 
+@pytest.mark.slow
 def test_runs_with_other_training_settings_share_nothing(tmp_path, monkeypatch):
     trainings = sample_searches.Trainings(monkeypatch)
     config = TINY.replace({"levels": 0, "controls": ""})
@@ -440,6 +446,7 @@ def test_a_sweep_does_not_go_into_another_one(tmp_path):
     assert [*experiment.members(folder)] == [f"rate=0.{n}" for n in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_go_into_a_run(tmp_path):
     config = TINY.replace({"levels": 0, "length": "2it"})
     experiment.run_experiment(config, tmp_path / "r", verbose=False)

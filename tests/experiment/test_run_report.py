@@ -38,6 +38,7 @@ def stable_run(tmp_path_factory):
     return directory, lines
 
 
+@pytest.mark.slow
 def test_copies_of_the_dense_network_are_not_held_against_it(stable_run):
     directory, _ = stable_run
     rows = directory.records()
@@ -51,6 +52,7 @@ def test_copies_of_the_dense_network_are_not_held_against_it(stable_run):
     assert len(dense.split()) == 6
 
 
+@pytest.mark.slow
 def test_barriers_are_drawn_where_they_were_measured(stable_run):
     directory, measured = stable_run
     assert [level for _, level, _ in measured] == [0, 1, 2]
@@ -61,6 +63,7 @@ def test_barriers_are_drawn_where_they_were_measured(stable_run):
     assert "The run is under way" not in page
 
 
+@pytest.mark.slow
 def test_a_run_that_misses_a_draw_is_under_way(stable_run, tmp_path):
     directory, _ = stable_run
     settings = {**TINY_SETTINGS, "controls": ["data_order", "reinit*3"]}
@@ -73,6 +76,7 @@ def test_a_run_that_misses_a_draw_is_under_way(stable_run, tmp_path):
     assert "The run is under way: 11 are planned" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gpu", "asks"), [("none", False), ("A100", True)])
 def test_the_command_asks_for_the_same_bytes_where_they_cost(
     stable_run, tmp_path, gpu, asks
@@ -95,6 +99,7 @@ def test_the_command_asks_for_the_same_bytes_where_they_cost(
 TINY_SETTINGS = {"replicates": 1, "levels": 2}
 
 
+@pytest.mark.slow
 def test_a_sweep_is_reported_as_one(tmp_path):
     configs = experiment.expand(TINY, {"rate": [0.5, 0.75]})
     experiment.run_sweep(configs, tmp_path / "s", verbose=False)

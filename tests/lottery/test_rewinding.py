@@ -9,6 +9,7 @@ from tf_lottery.core.masks import Masks
 from tf_lottery.lottery import rewinding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 13])
 @pytest.mark.parametrize("model", [toy.convnet, lambda: toy.mlp(dropout=0.3)])
 def test_everything_is_at_step_k_and_pruned_weights_are_gone(step, model):

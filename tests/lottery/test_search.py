@@ -155,6 +155,7 @@ def test_every_level_restarts_from_theta_0_masked():
         assert np.array_equal(ticket.start.weights["a/bias"], theta_0["a/bias"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 12])
 def test_real_training_restarts_from_theta_k(step):
     trainer = toy.trainer(toy.mlp(dropout=0.3))

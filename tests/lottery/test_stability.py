@@ -44,6 +44,7 @@ def test_the_ends_of_a_line_are_the_networks_themselves():
     assert line.distance > 0
 
 
+@pytest.mark.slow
 def test_errors_are_what_training_says_they_are():
     trainer = toy.trainer()
     run = toy.train(trainer, trainer.state, masking.get_masks(trainer.model))
@@ -53,6 +54,7 @@ def test_errors_are_what_training_says_they_are():
         assert error == pytest.approx(1 - accuracy, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_network_and_itself_have_no_barrier():
     trainer = toy.trainer()
     same = trained(trainer, seed=0, step=0)
@@ -153,6 +155,7 @@ def test_a_barrier_is_the_rise_over_the_mean_of_the_ends():
     assert line.barrier("b") == pytest.approx(0.4)
 
 
+@pytest.mark.slow
 def test_copies_of_the_dense_network_part_at_step_k(tmp_path):
     search = prepare(levels=1, rewind="10it", controls=["data_order"])
     fit(search, tmp_path / "run", length="20it")
@@ -172,6 +175,7 @@ def test_copies_of_the_dense_network_part_at_step_k(tmp_path):
     assert toy.same(copies[1].start.weights, theta_k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewind_mode", ["weights", "learning_rate"])
 def test_the_first_stable_step_is_found(rewind_mode, tmp_path, monkeypatch):
     barriers = {0: 0.4, 1: 0.3, 2: 0.1, 4: 0.01, 8: 0.0}
@@ -247,6 +251,7 @@ def test_dead_certain_training_is_stable_from_the_start(tmp_path):
 TINY = {"length": "20it", "levels": 1, "evaluate_every": 10}
 
 
+@pytest.mark.slow
 def test_a_run_is_connected_level_by_level(tmp_path, monkeypatch):
     three = functools.partial(stability.interpolate, points=3)
     monkeypatch.setattr(stability, "interpolate", three)
@@ -266,6 +271,7 @@ def test_a_run_is_connected_level_by_level(tmp_path, monkeypatch):
         list(experiment.interpolate(directory, 3))
 
 
+@pytest.mark.slow
 def test_a_run_without_copies_says_how_to_get_them(tmp_path):
     config = experiment.Config().replace({**TINY, "levels": 0, "controls": ""})
     directory = experiment.run_experiment(config, tmp_path / "r", verbose=False)
@@ -280,6 +286,7 @@ def test_a_search_is_no_run_of_a_preset(tmp_path):
         list(experiment.interpolate(directory))
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_with_the_optimizer(tmp_path):
     settings = {"levels": 2, "rewind_mode": "nothing"}
     search = prepare(**settings)
@@ -303,6 +310,7 @@ def test_fine_tuning_goes_on_with_the_optimizer(tmp_path):
     assert toy.same(again.tickets[2].trained, ticket.trained)
 
 
+@pytest.mark.slow
 def test_fine_tuning_in_a_sweep_is_fine_tuning_alone(tmp_path):
     config = experiment.Config().replace({**TINY, "controls": ""})
     configs = experiment.expand(config, {"rewind_mode": ["weights", "nothing"]})
@@ -333,6 +341,7 @@ def test_the_copy_that_decides_is_not_the_one_that_is_shown(tmp_path):
     assert probe.digests["trained"] != shown.digests["trained"]
 
 
+@pytest.mark.slow
 def test_learning_rate_rewinding_restarts_random_streams():
     search = prepare(
         toy.mlp(dropout=0.3), levels=1, rewind_mode="learning_rate"

@@ -115,6 +115,7 @@ def test_an_invalid_architecture_is_refused_in_one_line(ticket, architecture):
     assert masking.get_masks(broken.build(toy.mlp())) == ticket.masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 7])
 @pytest.mark.parametrize("model", [toy.convnet, lambda: toy.mlp(dropout=0.2)])
 def test_a_file_gives_the_ticket_back(step, model, tmp_path):

@@ -301,6 +301,7 @@ def test_a_pruned_weight_that_is_no_number_does_no_harm(row, poison):
     assert_same(gradients, expected[1])
 
 
+@pytest.mark.slow
 @each_layer
 def test_masks_are_no_weights_that_anybody_sees(row):
     layer = masked_layer(row)

@@ -166,6 +166,7 @@ class Watch(keras.callbacks.Callback):
     on_test_batch_begin = on_test_end = look
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_nothing_in_fit_sees_a_pruned_weight_move(name):
     model, masks, optimizer = pruned_training(name)

@@ -29,6 +29,7 @@ def alone(tmp_path_factory):
     return contents(folder)
 
 
+@pytest.mark.slow
 def test_each_network_is_trained_by_one_of_two_processes(pair, alone, tmp_path):
     for process in pair:
         process.start(TINY, tmp_path / "run")
@@ -41,6 +42,7 @@ def test_each_network_is_trained_by_one_of_two_processes(pair, alone, tmp_path):
     assert contents(tmp_path / "run") == alone
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_shared_network_of_a_sweep_once(pair, tmp_path):
     settings = {**TINY, "replicates": 1, "levels": 1, "controls": []}
     for process in pair:
@@ -53,6 +55,7 @@ def test_two_processes_train_a_shared_network_of_a_sweep_once(pair, tmp_path):
         assert [r.level for r in run.records()] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_network_of_a_killed_process_is_taken_over(pair, alone, tmp_path):
     one, other = pair
     settings = {**TINY, "replicates": 1, "levels": 1, "controls": []}
@@ -87,6 +90,7 @@ def command(run_dir, shard):
     )
 
 
+@pytest.mark.slow
 def test_shards_one_after_another_train_the_whole_run(alone, tmp_path, capsys):
     run = tmp_path / "a run"
     assert command(run, "1/2") == 0
@@ -136,6 +140,7 @@ def test_every_replicate_of_a_sweep_belongs_to_one_shard(count):
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 def test_a_shard_of_a_sweep_trains_only_its_replicates(tmp_path):
     settings = {**TINY, "levels": 0, "replicates": 1, "length": "2it"}
     configs = experiment.expand(

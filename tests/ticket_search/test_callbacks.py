@@ -72,6 +72,7 @@ def test_every_callback_that_keras_ships_is_in_the_table():
     assert importlib.util.find_spec("orbax") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBSERVED)
 def test_observing_callbacks_change_nothing(name, tmp_path, capsys):
     watched, alone = build_search(), build_search()
@@ -91,6 +92,7 @@ def test_callbacks_that_change_training_are_refused_before_it(name, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_network_of_its_level(tmp_path):
     search = build_search(levels=2)
     fit(search, C.ModelCheckpoint(tmp_path / "{epoch}.keras"))
@@ -193,6 +195,7 @@ def stop(model):
     model.stop_training = True
 
 
+@pytest.mark.slow
 def test_stopping_at_the_end_of_a_level_ends_the_search(tmp_path):
     for _ in range(2):  # resumed, too
         search = build_search(levels=3)

@@ -243,6 +243,7 @@ def test_segmentation_is_judged_pixel_by_pixel():
     assert each == pytest.approx(right)
 
 
+@pytest.mark.slow
 def test_model_returns_the_judged_network():
     search = build_search(optimizer=keras.optimizers.Adam(0.05))
     x, y = toy.digits(400)

@@ -60,6 +60,7 @@ def three(tmp_path_factory):
     return path, search, history
 
 
+@pytest.mark.slow
 def test_replicate_0_is_the_search_without_others(three, tmp_path):
     path, search, history = three
     alone = build_search(toy.mlp(dropout=0.2), controls=["reinit"])
@@ -102,6 +103,7 @@ def test_replicates_differ_by_initial_weights_and_randomness(three):
     assert len({int(key[0]) for key in keys}) == 3
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(three, tmp_path):
     path, _, _ = three
     again = build_search(
@@ -111,6 +113,7 @@ def test_same_seed_same_bytes(three, tmp_path):
     assert stored(tmp_path / "run") == stored(path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(
     three, tmp_path, monkeypatch
 ):
@@ -157,6 +160,7 @@ def in_processes(monkeypatch):
     return lengths
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes(three, tmp_path, monkeypatch, capsys):
     path, _, _ = three
     lengths = in_processes(monkeypatch)
@@ -173,6 +177,7 @@ def threads_of(_):
     return devices.threads()
 
 
+@pytest.mark.slow
 def test_processes_have_the_threads_they_are_given():
     # Other threads sum in another order: convolutions differ in last bits.
     with process_pool.ProcessPool(toy.trainer, 1, 3) as executor:
@@ -226,6 +231,7 @@ def local_model(kind):
 
 
 # As Keras says to all who look at the configuration of a lambda.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a")
 @pytest.mark.parametrize("kind", ["lambda", "nested", "subclassed"])
 def test_local_classes_and_functions_can_be_sent_to_processes(
@@ -255,6 +261,7 @@ def test_local_classes_and_functions_can_be_sent_to_processes(
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_a_model_trained_by_fit_can_be_sent_to_processes(
     tmp_path, monkeypatch, capsys
 ):
@@ -270,6 +277,7 @@ def test_a_model_trained_by_fit_can_be_sent_to_processes(
     assert stored(tmp_path / "there") == stored(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_trains_in_this_process_and_is_reported(
     tmp_path, monkeypatch, capsys
 ):
@@ -294,6 +302,7 @@ def test_what_cannot_be_sent_trains_in_this_process_and_is_reported(
     assert stored(tmp_path / "run") == stored(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_what_trains_differently_in_processes_trains_in_this_one(
     tmp_path, monkeypatch, capsys
 ):
@@ -308,6 +317,7 @@ def test_what_trains_differently_in_processes_trains_in_this_one(
     assert lengths == [2] + [24] * 4
 
 
+@pytest.mark.slow
 def test_callbacks_see_replicate_0_alone(monkeypatch):
     seen = []
 

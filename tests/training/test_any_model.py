@@ -205,6 +205,7 @@ def test_a_masked_model_is_the_model_and_strips_to_it(name):
     assert obeys(stripped, masks)
 
 
+@pytest.mark.slow
 @every_model
 def test_three_levels_are_found_and_the_ticket_trains_in_plain_fit(name):
     build, _ = MODELS[name]
@@ -352,6 +353,7 @@ def test_tied_kernels_share_one_mask():
 # What is masked, and what not.
 
 
+@pytest.mark.slow
 def test_layers_of_ones_own_are_masked_by_the_name_of_their_variable(tmp_path):
     model = mask_model(vit(), include=["positions/table", "head/bias", "up/*"])
     assert {p for p, m in get_masks(model).items()} >= {
@@ -400,6 +402,7 @@ def test_a_search_prunes_variables_that_are_named():
     assert search.tickets[1].masks.counts == {"positions/table": 16}
 
 
+@pytest.mark.slow
 def test_the_masks_of_a_masked_model_hold_from_level_0_on():
     x, y = data("vit")
     model = mask_model(vit())

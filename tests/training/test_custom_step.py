@@ -202,6 +202,7 @@ def obeys(masks, arrays):
 # Real models on real images.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "loss", "metrics"),
     [
@@ -264,6 +265,7 @@ def tickets(model, levels=3, **settings):
     return search.tickets
 
 
+@pytest.mark.slow
 def test_a_step_that_is_keras_own_gives_the_same_tickets():
     plain, own = tickets(dense()), tickets(as_keras(dense()))
     for one, other in zip(plain, own, strict=True):
@@ -289,6 +291,7 @@ def job_of(trainer, **settings):
     return Job(start, masks, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -317,6 +320,7 @@ def test_states_are_those_of_a_plain_model_and_obey_masks(make):
                 np.testing.assert_allclose(other[path], value, atol=5e-5)
 
 
+@pytest.mark.slow
 def test_networks_in_turn_are_networks_alone_augmented_or_not():
     images = dataclasses.replace(
         toy.dataset(), augment=augmentation.Augmentation(flip=True, pad=1)
@@ -380,6 +384,7 @@ def noisy_trainer(length="60it"):
     return Trainer(model, recipe, dataclasses.replace(data, **few), kernels)
 
 
+@pytest.mark.slow
 def test_a_killed_network_is_resumed_to_the_same_bytes(tmp_path, monkeypatch):
     trainer = noisy_trainer()
     (whole,) = trainer.train([job_of(trainer)])

@@ -90,6 +90,7 @@ def places(networks):
     return [(n.replicate, n.level, n.variant) for n in networks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [toy.mlp, toy.convnet])
 def test_of_a_stack_one_diverges_and_the_others_are_the_same_bytes(build):
     trainer = toy.trainer(build())
@@ -107,6 +108,7 @@ def test_of_a_stack_one_diverges_and_the_others_are_the_same_bytes(build):
         assert outcomes[i].curve == sound[i].curve
 
 
+@pytest.mark.slow
 def test_a_stack_of_which_all_diverge_ends_at_once():
     trainer = toy.trainer(length="100000000it")
     made = [exploding_job(job) for job in sample_tickets.jobs(trainer)]
@@ -128,6 +130,7 @@ def test_a_training_that_is_interrupted_diverges_where_it_would(
     assert str(resumed) == str(whole)
 
 
+@pytest.mark.slow
 def test_weights_that_the_last_step_spoils_are_no_trained_network():
     trainer = toy.trainer(optimizer=too_fast_after(58))
     job = Job(trainer.state, masking.get_masks(trainer.model))
@@ -137,6 +140,7 @@ def test_weights_that_the_last_step_spoils_are_no_trained_network():
     assert isinstance(sound, TrainingResult)
 
 
+@pytest.mark.slow
 def test_a_process_tells_of_a_network_that_diverged_and_goes_on():
     trainer = toy.trainer()
     sound, other = sample_tickets.jobs(trainer, 2)
@@ -199,6 +203,7 @@ def study_of(folder, replicates, exploding_one, levels=1):
     return scheduler, replicate_searches, progress, trainer
 
 
+@pytest.mark.slow
 def test_in_a_stack_a_dense_network_ends_its_replicate_alone(tmp_path, capsys):
     scheduler, replicate_searches, progress, trainer = study_of(
         tmp_path, 3, exploding_one=1
@@ -227,6 +232,7 @@ def test_in_a_stack_a_dense_network_ends_its_replicate_alone(tmp_path, capsys):
     assert progress.left == 0
 
 
+@pytest.mark.slow
 def test_what_diverged_is_kept_though_the_stack_is_interrupted(
     tmp_path, monkeypatch
 ):
@@ -285,6 +291,7 @@ def of_a_pruned_network(theta_k, run):
     return exploding(theta_k) if is_pruned else theta_k
 
 
+@pytest.mark.slow
 def test_a_ticket_that_diverges_ends_its_search(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(search.REWIND_MODES, "weights", of_a_pruned_network)
     settings = {"levels": 4, "controls": ["reinit"]}
@@ -365,6 +372,7 @@ def spoil(folder, config, replicate):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_experiment_goes_on_without_a_replicate(
     tmp_path, monkeypatch, capsys, workers
@@ -388,6 +396,7 @@ def test_an_experiment_goes_on_without_a_replicate(
     assert stretches == []
 
 
+@pytest.mark.slow
 def test_an_experiment_of_which_all_diverge_says_so_in_a_line(tmp_path):
     config = TINY.replace({"learning_rate": 1e30, "replicates": 2})
     for _ in range(2):
@@ -396,6 +405,7 @@ def test_an_experiment_of_which_all_diverge_says_so_in_a_line(tmp_path):
         assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_learning_rate_that_is_too_high(
     tmp_path, capsys
 ):
@@ -423,6 +433,7 @@ AUTO = TINY.replace(
 )
 
 
+@pytest.mark.slow
 def test_the_stable_step_is_that_of_the_first_replicate_that_trains(tmp_path):
     directory = spoil(tmp_path, AUTO, 0)
     for i in (0, 1):  # replicates 0 and 2, and then 1
@@ -439,6 +450,7 @@ def test_the_stable_step_is_that_of_the_first_replicate_that_trains(tmp_path):
     assert experiment.unfinished(AUTO, directory) == []
 
 
+@pytest.mark.slow
 def test_a_probe_that_diverges_is_unstable(tmp_path, monkeypatch):
     real = controls.data_order
 
@@ -457,6 +469,7 @@ def test_a_probe_that_diverges_is_unstable(tmp_path, monkeypatch):
     assert all(n.variant.startswith("probe") for n in directory.diverged())
 
 
+@pytest.mark.slow
 def test_between_a_ticket_and_a_copy_that_diverged_there_is_no_line(
     tmp_path, monkeypatch, capsys
 ):

@@ -48,6 +48,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_in_a_stack_is_the_network_alone(name):
     build, stacking = MODELS[name]
@@ -75,6 +76,7 @@ def test_an_unstackable_model_says_why():
     assert "Conv2D" in reason
 
 
+@pytest.mark.slow
 def test_networks_that_start_at_different_steps_train_too():
     trainer = toy.trainer()
     early = jobs(trainer, 1)[0]
@@ -85,6 +87,7 @@ def test_networks_that_start_at_different_steps_train_too():
         np.testing.assert_allclose(second.trained[path], value, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_too_little_memory_shrinks_the_stack(monkeypatch, caplog):
     trainer = toy.trainer()
     real = loop.TrainingLoop.advance
@@ -105,6 +108,7 @@ def test_too_little_memory_shrinks_the_stack(monkeypatch, caplog):
             np.testing.assert_allclose(run.trained[path], value, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", toy.OPTIMIZERS)
 def test_every_step_is_the_step_that_keras_takes(name):
     trainer = toy.trainer(optimizer=toy.OPTIMIZERS[name](), length="1ep")
@@ -122,6 +126,7 @@ def test_every_step_is_the_step_that_keras_takes(name):
         assert (run.trained[path] != start.weights[path]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", toy.OPTIMIZERS)
 def test_pruned_weights_stay_zero_under_every_optimizer(name):
     trainer = toy.trainer(optimizer=toy.OPTIMIZERS[name](), length="12it")
@@ -131,6 +136,7 @@ def test_pruned_weights_stay_zero_under_every_optimizer(name):
             assert (run.trained[path][~mask] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_learns(policy):
     model = keras.Sequential(
@@ -168,6 +174,7 @@ def test_an_overflow_skips_the_step_and_halves_the_scale():
     assert run.captured[0].slots["dynamic_scale"] == np.float32(1.5e38)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "dropout", "convolution"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_resumed_network_is_the_uninterrupted_one(
@@ -205,6 +212,7 @@ def test_at_most_two_files_are_kept(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_of_damaged_files_the_older_good_one_is_used(
     tmp_path, monkeypatch, caplog
 ):
@@ -225,6 +233,7 @@ def test_of_damaged_files_the_older_good_one_is_used(
     assert toy.same(whole.trained, rest.trained)
 
 
+@pytest.mark.slow
 def test_files_of_another_job_are_named_and_left(tmp_path, monkeypatch, caplog):
     trainer = toy.trainer()
     one, two = jobs(trainer, 2)
@@ -243,6 +252,7 @@ def test_files_of_another_job_are_named_and_left(tmp_path, monkeypatch, caplog):
 
 
 # K31, with dropout.
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_to_the_same_bytes(tmp_path):
     """Kills a real process, with dropout, at moments it does not choose."""
     script = tmp_path / "train.py"
@@ -294,6 +304,7 @@ pathlib.Path(sys.argv[2]).write_bytes(pickle.dumps(run.trained))
     assert toy.same(*results)
 
 
+@pytest.mark.slow
 def test_processes_train_what_this_process_would():
     trainer = toy.trainer()
     made = jobs(trainer, 3)
@@ -313,6 +324,7 @@ def test_processes_train_what_this_process_would():
             np.testing.assert_allclose(found, value, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_is_raised_here():
     trainer = toy.trainer()
     (job,) = jobs(trainer, 1)
@@ -327,6 +339,7 @@ def long_trainer():
     return toy.trainer(length="100000it")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_named():
     trainer = toy.trainer()
     (job,) = jobs(trainer, 1)
@@ -347,6 +360,7 @@ def test_here_takes_one_on_a_cpu_and_a_stack_where_told():
         assert executor.free_slots(3) == expected
 
 
+@pytest.mark.slow
 def test_test_data_is_evaluated_when_asked_for_only():
     rows = {}
     metrics = {}

@@ -212,6 +212,7 @@ def read_or_message(path):
         return str(error)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_refused_or_harmless(file):
     data = bytearray(file.read_bytes())
     expected = array_file.read(file, "ticket")

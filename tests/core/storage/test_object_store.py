@@ -343,6 +343,7 @@ def alone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_the_run_on_disk(at, alone, server, tmp_path):
     config = experiment.Config().replace({**SMALL, "controls": ["reinit"]})
     run = experiment.run_experiment(config, at, "lenet_mnist", verbose=False)
@@ -422,6 +423,7 @@ def process(server, tmp_path_factory):
     process.kill()
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_shared_network_of_a_sweep_once(
     at, process, capsys, monkeypatch
 ):
@@ -451,6 +453,7 @@ def test_two_processes_train_a_shared_network_of_a_sweep_once(
         experiment.run_sweep(another, f"{at}/rate=0.3")
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_on_an_empty_disk(
     at, alone, server, process, monkeypatch
 ):
@@ -488,6 +491,7 @@ def test_a_killed_run_resumes_on_an_empty_disk(
     assert not [n for n in object_store.of(at).files() if "unfinished" in n]
 
 
+@pytest.mark.slow
 def test_a_search_resumes_in_a_bucket(at, server):
     search = sample_searches.prepare(levels=1)
     sample_searches.fit(search, at)
@@ -525,6 +529,7 @@ def run(address):
     )
 
 
+@pytest.mark.slow
 def test_a_lost_connection_is_one_line_and_the_run_resumes(
     at, alone, server, no_sleep, capsys
 ):
