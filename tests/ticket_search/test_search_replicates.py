@@ -293,7 +293,7 @@ def test_what_cannot_be_sent_trains_in_this_process_and_is_reported(
     lines = [
         line
         for line in capsys.readouterr().err.splitlines()
-        if "cannot travel" in line
+        if "cannot be sent" in line
     ]
     assert len(lines) == 1
     assert "train in this process, in turn" in lines[0]
