@@ -300,6 +300,7 @@ def test_models_that_differ_are_refused(pruned, theirs):
 # What an import leaves behind (K36).
 
 
+@pytest.mark.slow
 def test_neither_tf_lottery_nor_tfmot_through_it_changes_the_process():
     code = (
         "import os, random, keras, tensorflow as tf\n"

@@ -16,6 +16,8 @@ from tf_lottery.analysis.deciding import MARGIN, Deciding
 from tf_lottery.analysis.estimate import ALPHA, quantile
 from tf_lottery.analysis.looks import Looks
 
+pytestmark = pytest.mark.slow
+
 LEVELS, RUNS = 4, 1_500
 DENSITIES = (1.0, 0.6, 0.36, 0.216, 0.13)  # level 3 is tested first
 GAIN_SD, SPEED_SD = 0.0017, 0.35  # between trainings; of log steps
@@ -91,6 +93,7 @@ def at_most(rate, runs=RUNS):
     return rate + 3 * math.sqrt(rate * (1 - rate) / runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_losing_level_is_named_in_at_most_one_run_of_forty(name, count):

@@ -16,6 +16,8 @@ from studies import Network
 
 from tf_lottery.analysis import verdict
 
+pytestmark = pytest.mark.slow
+
 DENSITIES = (1.0, 0.6008, 0.3611, 0.2171, 0.1307)
 STEPS = [100 * (i + 1) for i in range(80)]
 REPLICATES = 50

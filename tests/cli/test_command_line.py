@@ -68,6 +68,7 @@ def run(tmp_path_factory):
     return path, result
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_table_and_what_it_shows(run):
     path, result = run
     lines = result.stdout.splitlines()
@@ -111,6 +112,7 @@ def test_a_run_leaves_results_tickets_report_and_figures(run):
     assert settings["settings"]["levels"] == 1
 
 
+@pytest.mark.slow
 def test_explain_says_how_and_trains_nothing(tmp_path):
     path = tmp_path / "run"
     result = tf_lottery(
@@ -127,6 +129,7 @@ def test_explain_says_how_and_trains_nothing(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(run):
     path, first = run
     before = (path / "results.csv").read_bytes()
@@ -137,6 +140,7 @@ def test_the_same_command_again_trains_nothing(run):
     assert (path / "results.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_report_draws_again(run):
     path, first = run
     (path / "report.html").unlink()
@@ -321,6 +325,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
 FASHION = ("--set", "dataset=fashion_mnist", "--set", "batch_size=10")
 
 
+@pytest.mark.slow
 def test_data_are_read_from_the_folder_that_is_named(tmp_path):
     prepare_small_copy("fashion_mnist", tmp_path / "data")
     result = tf_lottery(
@@ -332,6 +337,7 @@ def test_data_are_read_from_the_folder_that_is_named(tmp_path):
     assert result.stdout.startswith("level ")
 
 
+@pytest.mark.slow
 def test_offline_missing_data_are_one_line_and_status_2(tmp_path):
     nowhere = "http://127.0.0.1:9"
     result = process(
@@ -395,6 +401,7 @@ def test_ctrl_c_leaves_a_directory_that_the_same_command_continues(tmp_path):
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_importing_the_package_changes_nothing():
     code = """
 import os, random, sys

@@ -556,6 +556,7 @@ def group_of(name, verb_group):
     return case(*side_by_side(rows))
 
 
+@pytest.mark.slow
 @every_verb
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_copy_is_a_copy(group, verb, tmp_path):
@@ -573,6 +574,7 @@ def wrapped(wrap):
     return case(*side_by_side({name: ROWS[name] for name in INSIDE}, wrap))
 
 
+@pytest.mark.slow
 @every_verb
 @pytest.mark.parametrize("wrap", [frozen, nested])
 def test_a_copy_is_a_copy_wherever_the_layer_sits(wrap, verb, tmp_path):
@@ -927,6 +929,7 @@ def test_what_the_class_freezes_is_frozen_in_a_ticket(tmp_path):
     assert not np.array_equal(after["dense_1/bias"], before["dense_1/bias"])
 
 
+@pytest.mark.slow
 def test_a_ticket_of_adapted_layers_is_built_in_another_process(tmp_path):
     model, masks, x, expected = wrapped(nested)
     (tmp_path / "x").write_bytes(pickle.dumps([v.numpy() for v in x]))
@@ -991,6 +994,7 @@ def test_a_feature_space_is_copied():
         np.testing.assert_allclose(new(x), model(x), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_preprocessing_of_an_efficient_net_is_copied():
     model = keras.applications.EfficientNetB0(
         weights=None,

@@ -378,6 +378,7 @@ RUNTIMES = {
 
 
 # Of `tf.lite.Interpreter`, which TensorFlow 2.20 was to be without.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Interpreter is deprecated:UserWarning")
 @pytest.mark.parametrize("name", export.FORMATS)
 def test_a_file_returns_what_keras_does_by_name(masked, name, tmp_path, capfd):

@@ -6,6 +6,7 @@ from same_training import require_same
 
 
 # Keras says so where an output has no loss.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 @pytest.mark.parametrize("name", ROWS)
 def test_level_0_is_what_keras_trains(name):

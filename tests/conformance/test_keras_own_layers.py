@@ -87,6 +87,7 @@ def test_every_test_that_fails_on_purpose_has_a_reason():
     assert all(len(reason) > 20 for reason in not_masked().values())
 
 
+@pytest.mark.slow
 def test_some_of_keras_own_tests_pass_with_masked_layers(tmp_path):
     assert_only_those_of_the_list_fail(outcomes(SMOKE, tmp_path), 30)
 

@@ -4,10 +4,13 @@ import dataclasses
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from keras_fit_rows import N, Row, arrays, by_momentum, draw
 from same_training import require_same
+
+pytestmark = pytest.mark.slow
 
 L = keras.layers
 

@@ -30,6 +30,7 @@ def jobs(made, count):
     return [Job(start, ones, seed) for seed in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7, 24, 1000])
 @pytest.mark.parametrize("count", [1, 2])
 def test_streamed_is_in_memory(steps, count, monkeypatch):
@@ -96,6 +97,7 @@ def test_a_data_set_of_tensorflow_is_its_arrays():
     assert read.classes == 3
 
 
+@pytest.mark.slow
 def test_fit_takes_a_data_set_of_tensorflow():
     found = []
     arrays = toy.digits()

@@ -55,6 +55,7 @@ def serve(path, x, tmp_path):
     return np.load(tmp_path / "out.npy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [toy.mlp, toy.convnet])
 def test_a_ticket_is_served_with_its_trained_weights(model, tmp_path):
     ticket = trained_ticket(model())
@@ -66,6 +67,7 @@ def test_a_ticket_is_served_with_its_trained_weights(model, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_rewound_weights_are_exported_on_demand(tmp_path):
     ticket = trained_ticket(toy.mlp())
     path = export.saved_model(ticket, tmp_path / "served", rewound=True)
@@ -150,6 +152,7 @@ def exported(tmp_path_factory):
     return ticket.model().predict(x, verbose=0), outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "shrunk"])
 @pytest.mark.parametrize(("name", "dtype"), ALL)
 def test_a_file_gives_the_outputs_of_the_ticket(exported, name, dtype, whole):
@@ -260,6 +263,7 @@ def test_a_sparse_saved_model_is_unpacked_once_at_load(tmp_path):
 # The table.
 
 
+@pytest.mark.slow
 def test_the_table_speaks_for_the_files_themselves(tmp_path):
     x, y = toy.digits(300)
     network, other = toy.mlp(seed=3), toy.mlp(seed=4)
@@ -294,6 +298,7 @@ def test_the_table_speaks_for_the_files_themselves(tmp_path):
     assert lines[1].endswith("why.")
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_loaded_is_named(tmp_path):
     (tmp_path / "x.keras").write_text("years")
     bad = export.comparison.Export(
@@ -321,6 +326,7 @@ def test_zeros_are_kept_and_each_weight_is_stored_once(tmp_path):
     assert len([n for n in names if n.endswith("VARIABLE_VALUE")]) == 6
 
 
+@pytest.mark.slow
 def test_a_masked_keras_model_is_exported_too(tmp_path):
     model = masking.mask_model(toy.convnet())
     masking.set_masks(model, toy.random_masks(model))
@@ -645,6 +651,7 @@ def test_agreement_is_that_of_decisions():
     )
 
 
+@pytest.mark.slow
 def test_the_table_compares_several_inputs_and_outputs(tmp_path):
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
     joined = keras.layers.Concatenate()([a, b])

@@ -7,6 +7,8 @@ import nbformat
 import notebooks
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/"
     "colab-badge.svg)](https://colab.research.google.com/github/tf-lottery/"

@@ -450,6 +450,7 @@ def test_pretrained_weights_are_kept_by_all_replicates(
     assert "The 2 replicates start from the same weights" in shown
 
 
+@pytest.mark.slow
 def test_a_line_states_how_replicates_differ(capsys):
     fit(build_search(levels=0, replicates=2), verbose=1)
     shown = capsys.readouterr().out

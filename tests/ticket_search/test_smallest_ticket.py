@@ -97,6 +97,7 @@ def test_the_stated_number_of_examples_would_settle():
 # --- a search
 
 
+@pytest.mark.slow
 def test_the_smallest_ticket_keeps_the_accuracy(plain):
     ticket = plain.smallest_ticket(max_drop=0.05)
     assert ticket.level >= 1
@@ -119,6 +120,7 @@ def test_a_refusal_ranks_the_levels_and_names_a_remedy(plain):
     assert "\n" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metric",
     [
@@ -152,6 +154,7 @@ def test_any_metric_of_keras_decides(metric):
         search.smallest_ticket(metric=keras.metrics.F1Score(name="each"))
 
 
+@pytest.mark.slow
 def test_a_metric_is_that_of_keras_evaluate():
     search = searched(metrics=["accuracy", ENTROPY], levels=1)
     from tf_lottery.training.resampling import ResampledMetric
@@ -167,6 +170,7 @@ def test_a_metric_is_that_of_keras_evaluate():
         )
 
 
+@pytest.mark.slow
 def test_the_bootstrap_error_of_a_mean_is_its_standard_error():
     search = searched(metrics=["accuracy", ENTROPY], levels=1)
     from tf_lottery.ticket_search import metric_drops
@@ -185,12 +189,14 @@ def test_the_bootstrap_error_of_a_mean_is_its_standard_error():
 # --- targets
 
 
+@pytest.mark.slow
 def test_a_density_ends_the_search_at_the_first_level_below():
     search = searched(levels=None, density=0.4, rate=0.3)
     densities = [t.density for t in search.tickets]
     assert densities[-1] <= 0.4 < densities[-2]
 
 
+@pytest.mark.slow
 def test_a_drop_ends_the_search_at_the_first_level_that_fails():
     search = searched(levels=None, max_drop=0.03, rate=0.6)
     assert 1 < len(search.tickets) < 12

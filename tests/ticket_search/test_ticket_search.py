@@ -29,6 +29,7 @@ def nested():
     return keras.Sequential([*layers, keras.layers.Dense(3)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [toy.mlp, toy.convnet, small_functional, nested]
 )
@@ -46,6 +47,7 @@ def test_tickets_of_any_small_model_are_found(model):
             assert (ticket.trained[path][~mask] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_users_model_is_left_as_it_was():
     model = toy.convnet()
     before = [w.numpy().copy() for w in model.weights]
@@ -57,6 +59,7 @@ def test_the_users_model_is_left_as_it_was():
     assert np.array_equal(origin, before[0])
 
 
+@pytest.mark.slow
 def test_the_users_optimizer_is_left_as_it_was():
     optimizer = keras.optimizers.Adam(3e-3)
     search = prepare()
@@ -66,6 +69,7 @@ def test_the_users_optimizer_is_left_as_it_was():
     assert type(optimizer) is keras.optimizers.Adam
 
 
+@pytest.mark.slow
 def test_rates_by_role_and_by_pattern():
     search = prepare(rates={"output": 0.1, "dense_1/*": 0.0})
     fit(search)
@@ -75,6 +79,7 @@ def test_rates_by_role_and_by_pattern():
     assert counts["dense_2/kernel"] == 24 - 2 - 2
 
 
+@pytest.mark.slow
 def test_excluded_kernels_carry_no_mask():
     search = prepare(exclude="dense_2/*")
     fit(search)
@@ -84,6 +89,7 @@ def test_excluded_kernels_carry_no_mask():
     assert kinds == ["Flatten", "MaskedDense", "MaskedDense", "Dense"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewind", ["0it", "12it", "1ep"])
 def test_tickets_restart_from_theta_k(rewind, tmp_path):
     search = prepare(toy.mlp(dropout=0.2), rewind=rewind)
@@ -106,6 +112,7 @@ def test_tickets_restart_from_theta_k(rewind, tmp_path):
     assert np.array_equal(restored, theta["dense/kernel"])
 
 
+@pytest.mark.slow
 def test_same_seed_same_tickets(tmp_path):
     files = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -118,6 +125,7 @@ def test_same_seed_same_tickets(tmp_path):
     assert all(one != other for one, other in zip(*files[1:], strict=True))
 
 
+@pytest.mark.slow
 def test_the_second_launch_trains_nothing(tmp_path, monkeypatch):
     first, second = prepare(controls=["reinit"]), prepare(controls=["reinit"])
     one = fit(first, tmp_path / "run").history
@@ -130,6 +138,7 @@ def test_the_second_launch_trains_nothing(tmp_path, monkeypatch):
         assert toy.same(a.trained, b.trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewind", ["0it", "12it"])
 @pytest.mark.parametrize("stop_at", [1, 2, 4])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
@@ -153,6 +162,7 @@ def contents(path):
     }
 
 
+@pytest.mark.slow
 def test_a_deleted_level_is_trained_again_and_nothing_else(
     tmp_path, monkeypatch
 ):
@@ -166,6 +176,7 @@ def test_a_deleted_level_is_trained_again_and_nothing_else(
     assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewind", ["0it", "4it"])
 def test_every_control_is_trained_at_every_level(rewind, tmp_path, monkeypatch):
     settings = {
@@ -195,6 +206,7 @@ def test_every_control_is_trained_at_every_level(rewind, tmp_path, monkeypatch):
     assert trainings.count == 0
 
 
+@pytest.mark.slow
 def test_the_random_criterion_uses_the_seed_of_the_search():
     masks = {}
     for seed in (0, 1):
@@ -210,6 +222,7 @@ def test_the_random_criterion_uses_the_seed_of_the_search():
     assert masks[0] != masks[1]
 
 
+@pytest.mark.slow
 def test_a_run_may_grow(tmp_path, monkeypatch):
     fit(prepare(levels=1), tmp_path / "run")
     trainings = Trainings(monkeypatch)
@@ -225,6 +238,7 @@ def test_a_shorter_search_ignores_levels_of_a_longer_one(tmp_path):
     assert len(search._wanted_records()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -242,6 +256,7 @@ def test_another_configuration_is_refused(changed, message, tmp_path):
     assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_other_data_or_another_model_is_refused(tmp_path):
     fit(prepare(), tmp_path / "run")
     with pytest.raises(ValueError, match="another configuration: data"):
@@ -252,6 +267,7 @@ def test_other_data_or_another_model_is_refused(tmp_path):
         fit(prepare(), tmp_path / "run", batch_size=10)
 
 
+@pytest.mark.slow
 def test_theta_0_can_come_from_a_file(tmp_path):
     source = toy.mlp(seed=77)
     source.save_weights(tmp_path / "mine.weights.h5")
@@ -261,6 +277,7 @@ def test_theta_0_can_come_from_a_file(tmp_path):
     assert np.array_equal(origin, source.layers[1].kernel.numpy())
 
 
+@pytest.mark.slow
 def test_networks_that_still_learn_have_no_winning_ticket():
     # The README's example, which a test runs, has one.
     search = prepare(levels=1, rate=0.3, replicates=3)
@@ -271,6 +288,7 @@ def test_networks_that_still_learn_have_no_winning_ticket():
         search.winning_ticket()
 
 
+@pytest.mark.slow
 def test_one_replicate_names_no_winning_ticket_and_says_what_does():
     search = prepare(levels=2)
     fit(search, length="200it")
@@ -324,6 +342,7 @@ def test_a_loss_is_needed():
         fit(search)
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_demand(capsys):
     fit(prepare(levels=1), verbose=True)
     shown = capsys.readouterr().err
@@ -333,6 +352,7 @@ def test_progress_is_shown_on_demand(capsys):
     assert "level" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_directory_can_be_read_without_the_search(tmp_path):
     search = prepare()
     fit(search, tmp_path / "run")
@@ -343,6 +363,7 @@ def test_the_directory_can_be_read_without_the_search(tmp_path):
     assert np.array_equal(one, search.tickets[2].model()(x))
 
 
+@pytest.mark.slow
 def test_a_level_is_an_epoch_to_callbacks(tmp_path):
     seen = []
     search = prepare(levels=2)
@@ -370,6 +391,7 @@ def test_a_level_is_an_epoch_to_callbacks(tmp_path):
     assert list((tmp_path / "board").rglob("events.*"))
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_a_batch_to_callbacks(tmp_path):
     seen = []
     search = prepare(levels=1, controls=["reinit"])
@@ -387,6 +409,7 @@ def test_an_evaluation_is_a_batch_to_callbacks(tmp_path):
     assert [step for step, _ in seen] == steps
 
 
+@pytest.mark.slow
 def test_units_without_inputs_are_counted_as_dead():
     counts = []
     search = prepare(levels=1, rate=0.97)

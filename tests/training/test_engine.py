@@ -376,6 +376,7 @@ def test_test_data_is_evaluated_when_asked_for_only():
     assert metrics[False] == metrics[True]
 
 
+@pytest.mark.slow
 def test_interim_reads_what_it_wrote(tmp_path):
     trainer = toy.trainer(toy.mlp(dropout=0.2))
     masks = masking.get_masks(trainer.model)
@@ -445,6 +446,7 @@ def test_survivors_alone_are_resumed_to_the_same_bytes(tmp_path, monkeypatch):
     assert np.array_equal(whole.per_example["test"], rest.per_example["test"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "settings", "reason"),
     [
@@ -468,6 +470,7 @@ def test_what_trains_densely_says_why(build, settings, reason):
     trainer.train([job])
 
 
+@pytest.mark.slow
 def test_augmentation_is_a_function_of_seed_and_step():
     images = dataclasses.replace(
         toy.dataset(), augment=augmentation.Augmentation(flip=True, pad=1)
@@ -484,6 +487,7 @@ def test_augmentation_is_a_function_of_seed_and_step():
     assert not toy.same(whole.trained, other.trained)
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_two_processes_ends_in_the_same_tickets(tmp_path):
     """The command itself, killed when networks end, against one left alone."""
 

@@ -166,6 +166,7 @@ def dense_steps(model, optimizer, x, y, steps):
     return float(value)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(networks())
 def test_any_chain_trains_as_keras_trains_it(case):
@@ -303,6 +304,7 @@ print(loss, crc, len(kernels.run.stats.cache_hits))
 """
 
 
+@pytest.mark.slow
 def test_compiled_or_from_the_cache_the_bits_are_the_same(tmp_path):
     folder = pathlib.Path(kernels.__file__).parent
     fresh, cached = (

@@ -35,6 +35,7 @@ def ones(trainer):
     return masking.get_masks(trainer.model)
 
 
+@pytest.mark.slow
 def test_training_learns():
     trainer = toy.trainer(length="300it")
     run = toy.train(trainer, trainer.state, ones(trainer))
@@ -43,6 +44,7 @@ def test_training_learns():
     assert run.metrics["train_accuracy"] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("model", [toy.mlp, toy.convnet])
 def test_pruned_weights_and_their_slots_stay_zero(name, model):
@@ -58,6 +60,7 @@ def test_pruned_weights_and_their_slots_stay_zero(name, model):
                 assert (value[~mask] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_masks_of_ones_train_as_the_plain_loop_does(name):
     runs = []
@@ -75,6 +78,7 @@ def test_masks_of_ones_train_as_the_plain_loop_does(name):
         np.testing.assert_allclose(runs[0][path], runs[1][path], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loop_takes_the_steps_that_keras_takes():
     trainer = toy.trainer(length="1ep")
     reference = toy.mlp()
@@ -89,6 +93,7 @@ def test_the_loop_takes_the_steps_that_keras_takes():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [toy.mlp, lambda: toy.mlp(dropout=0.3)])
 def test_same_seed_same_weights_bit_for_bit(model):
     runs = []
@@ -100,6 +105,7 @@ def test_same_seed_same_weights_bit_for_bit(model):
     assert not toy.same(runs[0], runs[2])
 
 
+@pytest.mark.slow
 def test_dropout_is_on_in_training():
     runs = []
     for dropout in (0.0, 0.5):
@@ -109,6 +115,7 @@ def test_dropout_is_on_in_training():
     assert not np.array_equal(*runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 10, 24, 37])
 @pytest.mark.parametrize("model", [toy.convnet, lambda: toy.mlp(dropout=0.3)])
 def test_a_run_continued_from_a_captured_state_is_the_same_run(step, model):
@@ -119,6 +126,7 @@ def test_a_run_continued_from_a_captured_state_is_the_same_run(step, model):
     assert toy.same(whole.trained, rest.trained)
 
 
+@pytest.mark.slow
 def test_the_captured_state_is_that_of_a_plain_run_stopped_there():
     trainer = toy.trainer(length="60it")
     captured = toy.train(
@@ -129,6 +137,7 @@ def test_the_captured_state_is_that_of_a_plain_run_stopped_there():
     assert toy.same(captured.weights, stopped.trained)
 
 
+@pytest.mark.slow
 def test_early_stop_is_the_first_minimum_of_validation_loss():
     model = toy.mlp()
     trainer = Trainer(
@@ -149,6 +158,7 @@ def test_early_stop_is_the_first_minimum_of_validation_loss():
     assert run.per_example["test"].mean() == pytest.approx(accuracy)
 
 
+@pytest.mark.slow
 def test_evaluation_equals_that_of_keras():
     trainer = toy.trainer(length="30it")
     run = toy.train(trainer, trainer.state, ones(trainer))
@@ -159,6 +169,7 @@ def test_evaluation_equals_that_of_keras():
     np.testing.assert_allclose(measured, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 7, 64, 300, 1000])
 def test_every_example_is_evaluated_once_whatever_the_batch(batch, monkeypatch):
     monkeypatch.setattr(input_pipeline, "EVALUATION_BATCH", batch)
@@ -205,6 +216,7 @@ def test_accuracy_is_resolved_by_shapes_as_in_keras(last, loss, targets):
     np.testing.assert_allclose(measured, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_regularisation_enters_training():
     norms = []
     for strength in (0.0, 2.0):
@@ -298,6 +310,7 @@ def test_a_state_that_breaks_its_masks_is_refused():
         toy.train(trainer, trainer.state, masks)
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_the_whole_state(tmp_path):
     trainer = toy.trainer(toy.mlp(dropout=0.3))
     captured = toy.train(
