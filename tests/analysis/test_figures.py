@@ -51,6 +51,7 @@ def tickets(levels=2, layers=3):
     return ticket_structure.TicketStructure(0, initial, trained, masks)
 
 
+@pytest.mark.slow
 def test_every_figure_is_png_and_svg_and_says_what_it_shows():
     drawn = figures.draw(run(2, 2, "reinit"), tickets=tickets())
     assert set(drawn) == FROM_RECORDS | FROM_WEIGHTS
@@ -87,6 +88,7 @@ def test_densities_far_below_a_thousandth_are_drawn():
     assert "accuracy" in figures.draw(networks)
 
 
+@pytest.mark.slow
 def test_equal_runs_draw_equal_bytes():
     networks = run(2, 2, "reinit")
     drawn = [figures.draw(networks, tickets=tickets()) for _ in range(2)]
@@ -272,6 +274,7 @@ def test_of_many_layers_first_last_and_some_between_are_drawn():
     assert "3 of its 12 layers" in drawn["connections"].caption
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
@@ -309,6 +312,7 @@ def test_every_caption_says_how_many_replicates_it_is_of(counts, said):
         assert (expected if name in FROM_WEIGHTS else said) in drawing.caption
 
 
+@pytest.mark.slow
 def test_every_figure_says_in_words_what_there_is_to_see():
     drawn = figures.draw(
         studies.with_losses(run(2, 2, "reinit")), tickets=tickets()
@@ -501,6 +505,7 @@ def test_a_legend_names_every_run_within_the_figure(finished, count, label):
         assert all(label(number) in whole for number in range(count))
 
 
+@pytest.mark.slow
 def test_panels_lie_below_each_other_on_a_narrow_screen(finished):
     drawn = figures.draw(run(2, 2, "reinit"), tickets=tickets())
     stacked = {name: d for name, d in drawn.items() if d.narrow}

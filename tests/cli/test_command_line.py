@@ -87,6 +87,7 @@ def assert_only_progress(text):
     assert [line[:6] for line in lines] == ["level "] * 3
 
 
+@pytest.mark.slow
 def test_nothing_but_progress_is_said_while_it_runs(run):
     _, result = run
     assert_only_progress(result.stderr)

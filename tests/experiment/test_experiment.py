@@ -419,6 +419,7 @@ def test_all_runs_of_a_sweep_are_checked_before_anything_trains(tmp_path):
         assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_go_into_another_one(tmp_path):
     folder = tmp_path / "s"
 

@@ -22,6 +22,7 @@ def code_blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(tmp_path, monkeypatch):
     (code,) = code_blocks("python")
     monkeypatch.chdir(tmp_path)

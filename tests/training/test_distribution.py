@@ -30,6 +30,7 @@ from tf_lottery.training import Job, State, compatibility, input_pipeline
 from tf_lottery.training.distribution import replica_context, strategies
 from tf_lottery.training.objective import Objective
 
+pytestmark = pytest.mark.slow
 SUPPORT = pathlib.Path(__file__).parents[1] / "support"
 
 
@@ -70,7 +71,6 @@ def require_close(some, others, within):
             np.testing.assert_allclose(a[path], b[path], atol=within)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("devices", ["one device", "1", "2", "4"])
 def test_tickets_are_those_of_one_device(found, devices):
     # BatchNorm, dropout, noise, a penalty, global clipping, late rewinding.
@@ -278,7 +278,6 @@ def start(folder):
     return workers
 
 
-@pytest.mark.slow
 def test_two_workers_one_dies_and_the_same_command_goes_on(tmp_path):
     chief, other = start(tmp_path)
     # Wait until the first level is under way.
