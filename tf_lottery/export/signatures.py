@@ -22,7 +22,8 @@ class Signature:
     allow in names become underscores.
 
     Attributes:
-        inputs: Named `tf.TensorSpec` values, in the structure of the model's inputs.
+        inputs: Named `tf.TensorSpec` values, in the structure of the model's
+            inputs.
         outputs: The names of the outputs, in the order of
             `keras.tree.flatten`.
     """
