@@ -46,8 +46,8 @@ REWIND_MODES: dict[str, Callable[[State, TrainingResult], State]] = {
         theta_k.step, result.trained, result.slots
     ),
 }
-"""By name: from θk and the training that was pruned to the state that a ticket
-restarts from, before masking."""
+"""Name to a function of θk and the result that was pruned, which returns the
+state that a ticket restarts from, before masking."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ POINTS = 30
 """Points on the line, ends included, as in Frankle et al. 2020."""
 
 STABLE = 0.02
-"""Barriers below this are stable (Frankle et al. 2020): 2 points of error."""
+"""Barriers below 2 points of error are stable (Frankle et al. 2020)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from tf_lottery.core import registries, registry
 from tf_lottery.experiment.config import Config
 
 PRESETS: Mapping[str, Mapping[str, Config]] = registries.PRESETS
-"""Every preset by name, `"paper"` is the published setting, `"quick"` takes
+"""Every preset by name; `"paper"` is the published setting, `"quick"` takes
 minutes."""
 
 
