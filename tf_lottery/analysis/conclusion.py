@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tf_lottery.analysis import control_draws, power, wording
+from tf_lottery.analysis import power, wording
 from tf_lottery.analysis.comparison import Comparison, compare
 from tf_lottery.analysis.estimate import FEWEST
 from tf_lottery.analysis.records import Network
@@ -16,6 +16,7 @@ from tf_lottery.analysis.verdict import (
     Verdict,
     sequence,
 )
+from tf_lottery.core import variants
 
 _ADVICE = 5  # replicates that a verdict usually takes
 _LOWEST = "the dense network's lowest validation loss"
@@ -87,7 +88,7 @@ def _controls(
     """Returns how the controls of a level compare with its tickets."""
     names = sorted(
         {
-            control_draws.control(n.variant)
+            variants.control_of(n.variant)
             for n in networks
             if n.level == comparison.level and n.variant != "ticket"
         }

@@ -7,11 +7,12 @@ all 15 draws of five trials; n is five here.
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from tf_lottery.core import variants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +38,6 @@ class AveragedDraws:
     )
 
 
-def control(variant: str) -> str:
-    """Returns the name of the control that a variant is a draw of.
-
-    Args:
-        variant: Name of a variant. The name of a run in a sweep, such as
-            `"rate=0.2"`, is returned unchanged.
-
-    Example:
-        >>> control("reinit.2"), control("reinit")
-        ('reinit', 'reinit')
-    """
-    return variant if "=" in variant else re.sub(r"\.\d+$", "", variant)
-
-
 def pool(networks: Sequence[Any]) -> list[Any]:
     """Returns records with one record per replicate, level and control.
 
@@ -59,7 +46,11 @@ def pool(networks: Sequence[Any]) -> list[Any]:
     """
     cells: dict[tuple[int, int, str], list[Any]] = {}
     for network in networks:
-        cell = network.replicate, network.level, control(network.variant)
+        cell = (
+            network.replicate,
+            network.level,
+            variants.control_of(network.variant),
+        )
         cells.setdefault(cell, []).append(network)
     return [
         draws[0]

@@ -9,6 +9,7 @@ from tf_lottery.analysis.deciding import Deciding, deciding
 from tf_lottery.analysis.estimate import FEWEST, estimate
 from tf_lottery.analysis.records import Network
 from tf_lottery.analysis.verdict import Judgment
+from tf_lottery.core import variants as variant_names
 
 Row = dict[str, float | int | None]
 
@@ -19,7 +20,7 @@ def variants(networks: Sequence[Network]) -> list[str]:
     Args:
         networks: Records.
     """
-    names = {control_draws.control(n.variant) for n in networks}
+    names = {variant_names.control_of(n.variant) for n in networks}
     return sorted(names, key=lambda name: (name != "ticket", name))
 
 

@@ -10,6 +10,7 @@ from tf_lottery import controls, data, masking, pruning
 from tf_lottery.analysis import smallest
 from tf_lottery.analysis.deciding import deciding
 from tf_lottery.controls import Control
+from tf_lottery.core import variants
 from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery import search
@@ -94,7 +95,7 @@ class SearchSetup:
     @property
     def rebuilt_architecture(self) -> str | None:
         """The model as JSON if a control rebuilds it, else None."""
-        bases = {name.partition(".")[0] for name in self.variants}
+        bases = set(map(variants.control_of, self.variants))
         if bases.isdisjoint(controls.OF_ARCHITECTURE):
             return None
         return masking.architecture_of(self.model)

@@ -6,6 +6,7 @@ from typing import Any
 from tf_lottery.analysis.looks import Looks
 from tf_lottery.analysis.records import Network
 from tf_lottery.analysis.report.tables import Table
+from tf_lottery.core import variants
 
 _NOT_VERSIONS = ("preset", "digest", "settings", "deterministic", "hardware")
 
@@ -25,7 +26,7 @@ def extent(networks: Sequence[Network], config: Mapping[str, Any]) -> str:
     )
     settings = config.get("metadata", {}).get("settings", {})
     if {"replicates", "levels", "controls"} <= settings.keys():
-        draws = [int(c.partition("*")[2] or 1) for c in settings["controls"]]
+        draws = [variants.parse_draws(c)[1] for c in settings["controls"]]
         replicates = Looks.parse(settings["replicates"]).at(count)
         planned = replicates * (1 + settings["levels"] * (1 + sum(draws)))
         if len(networks) < planned:
