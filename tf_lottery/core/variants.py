@@ -27,8 +27,10 @@ def control_of(variant: str) -> str:
             `"rate=0.2"`, is returned unchanged.
 
     Example:
-        >>> control_of("reinit.2"), control_of("reinit"), control_of("rate=0.2")
-        ('reinit', 'reinit', 'rate=0.2')
+        >>> control_of("reinit.12"), control_of("reinit")
+        ('reinit', 'reinit')
+        >>> control_of("rate=0.2")
+        'rate=0.2'
     """
     return variant if "=" in variant else re.sub(r"\.\d+$", "", variant)
 
