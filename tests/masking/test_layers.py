@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tf_lottery.masking import conversion
-from tf_lottery.masking.layers import CATALOGUE, MaskedConv2D, MaskedDense
+from tf_lottery.masking.layers import CATALOGUE
 from tf_lottery.masking.masked_variable import MaskedVariable
 
 L = keras.layers
@@ -567,24 +567,3 @@ def test_a_constraint_of_the_users_is_kept_and_cannot_revive():
     assert isinstance(layer.kernel_constraint, AtLeast)
     conversion.unmask_layer(layer)
     assert isinstance(kernel.constraint, AtLeast)
-
-
-@pytest.mark.parametrize(
-    ("layer", "x"),
-    [
-        (lambda: MaskedDense(3), np.ones((2, 4), "float32")),
-        (lambda: MaskedConv2D(3, 2), np.ones((2, 3, 3, 4), "float32")),
-    ],
-    ids=["dense", "conv_2d"],
-)
-def test_a_pruned_weight_has_no_gradient(layer, x):
-    layer = layer()
-    layer.build(x.shape)
-    mask = np.arange(np.prod(layer.kernel.shape)) % 2 == 0
-    mask = mask.reshape(layer.kernel.shape)
-    layer.kernel_mask.assign(mask)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer(x))
-    gradient = tape.gradient(loss, layer.kernel.value).numpy()
-    assert (gradient[mask] != 0).all()
-    assert (gradient[~mask] == 0).all()
