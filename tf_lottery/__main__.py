@@ -19,7 +19,7 @@ commands; `tf-lottery COMMAND --help` says more about each:
 _EPILOG = """examples:
   tf-lottery run lenet_mnist --run_dir runs/lenet
   tf-lottery report runs/lenet
-  tf-lottery export runs/lenet --max_drop 0.005 --output served
+  tf-lottery export runs/lenet --max_drop 0.01 --output served
 
 exit status: 0 done; 1 a fault in tf-lottery, with a traceback; 2 bad input,
 explained in one line; 130 interrupted by Ctrl-C

@@ -239,7 +239,8 @@ def refusal(
         level = best[-1].level
         text += (
             f" By the estimates alone level {level} is the smallest: "
-            "smallest_ticket(..., min_confidence=0.5)."
+            "smallest_ticket(..., min_confidence=0.5), or export --level "
+            f"{level}."
         )
     return text
 
