@@ -38,6 +38,8 @@ setuptools.setup(
         "argcomplete>=3.5",
         # Carries what users define to processes.
         "cloudpickle>=3",
+        # Reaches object stores; tensorflow-datasets brings it along.
+        "fsspec>=2024.12",
         # tensorflow-datasets 4.9.10 imports it and forgets to say so.
         "importlib_resources>=6.0",
         "jinja2>=3.1",
@@ -56,15 +58,18 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "azure": ["adlfs>=2024.12"],
         "docs": DOCS,
         "gcs": ["gcsfs>=2024.12"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
+        "s3": ["s3fs>=2024.12"],
         "test": [
             *DOCS,
             "gcsfs>=2024.12",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
+            "moto[server]>=5",
             "mypy>=1.10",
             "nbclient>=0.10",
             "nbformat>=5.10",
@@ -75,6 +80,7 @@ setuptools.setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff==0.17.*",
+            "s3fs>=2024.12",
             "tensorboard>=2.19",
             "tf2onnx>=1.17",
         ],

@@ -30,43 +30,30 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_each_network_is_trained_by_one_of_two_processes(pair, alone, tmp_path):
-    for process in pair:
-        process.start(TINY, tmp_path / "run")
+def test_two_shards_at_the_same_time_train_the_whole_run(pair, alone, tmp_path):
+    run = tmp_path / "run"
+    for index, process in enumerate(pair):
+        process.start(TINY, run, shard=f"{index}/2")
     for process in pair:
         process.wait()
-    one, other = (process.trained() for process in pair)
-    assert one
-    assert other
-    assert len(one + other) == len({*one, *other}) == 2 * (1 + 2 * 2)
-    assert contents(tmp_path / "run") == alone
+        assert len(process.trained()) == 1 + 2 * 2
+    assert __main__.main(["report", str(run)]) == 0
+    assert contents(run) == alone
 
 
 @pytest.mark.slow
-def test_two_processes_train_a_shared_network_of_a_sweep_once(pair, tmp_path):
-    settings = {**TINY, "replicates": 1, "levels": 1, "controls": []}
-    for process in pair:
-        process.start({**settings, "rate": [0.3, 0.5]}, tmp_path / "sweep")
-    for process in pair:
-        process.wait()
-    trained = [name for process in pair for name in process.trained()]
-    assert [name.split()[1] for name in sorted(trained)] == ["0", "1", "1"]
-    for run in experiment.members(tmp_path / "sweep").values():
-        assert [r.level for r in run.records()] == [0, 1]
-
-
-@pytest.mark.slow
-def test_a_network_of_a_killed_process_is_taken_over(pair, alone, tmp_path):
+def test_a_run_of_a_killed_process_is_taken_over(pair, alone, tmp_path):
     one, other = pair
     settings = {**TINY, "replicates": 1, "levels": 1, "controls": []}
     one.start(settings, tmp_path / "run", freeze_at=60)
     level = tmp_path / "run" / "replicate_0" / "level_0"
     one.wait_until(lambda: list(level.glob(".ticket.unfinished/*_60")))
     other.start(settings, tmp_path / "run")
-    waiting = f"Waiting for what process {one.process.pid} on "
-    other.wait_until(lambda: any(waiting in line for line in other.errors()))
+    other.wait()
+    assert other.output()[-2].startswith(f"process {one.process.pid} on ")
     one.process.kill()
     one.process.wait()
+    other.start(settings, tmp_path / "run")
     other.wait()
     assert other.output()[-2:] == ["resumes at step 60", "ended"]
     assert len(other.trained()) == 2
@@ -75,6 +62,7 @@ def test_a_network_of_a_killed_process_is_taken_over(pair, alone, tmp_path):
     assert len(files) == 2 * 3
     for name, content in files.items():
         assert content == alone[name]
+    assert not list(tmp_path.glob("run/**/.*.*"))
 
 
 def command(run_dir, shard):

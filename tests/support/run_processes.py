@@ -44,11 +44,11 @@ class Process:
                 text=True,
             )
 
-    def start(self, settings, folder, freeze_at=None):
+    def start(self, settings, folder, freeze_at=None, shard="0/1"):
         """Starts a run; the process stops itself at the step `freeze_at`."""
         self._earlier_lines += len(self.errors())
         self._ends = self.output().count("ended") + 1
-        line = json.dumps([settings, str(folder), freeze_at])
+        line = json.dumps([settings, str(folder), freeze_at, shard])
         print(line, file=self.process.stdin, flush=True)
 
     def output(self):
@@ -96,10 +96,16 @@ def contents(folder):
         name = str(path.relative_to(folder))
         files[name] = path.read_bytes()
         if path.name == "record.json":
-            files[name] = json.loads(files[name])
-            del files[name]["row"]["seconds"]
+            files[name] = without_time(files[name])
     with (folder / "results.csv").open() as file:
         files["results.csv"] = list(csv.DictReader(file))
     for row in files["results.csv"]:
         del row["seconds"]
     return files
+
+
+def without_time(record):
+    """Returns the content of a record.json without what depends on time."""
+    content = json.loads(record)
+    del content["row"]["seconds"], content["sha256"]
+    return content

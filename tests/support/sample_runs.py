@@ -1,6 +1,5 @@
 """Small run directories for tests."""
 
-import concurrent.futures
 import dataclasses
 import math
 import time
@@ -8,7 +7,6 @@ import time
 import numpy as np
 import sample_tickets
 
-from tf_lottery.core.storage.leases import Leases
 from tf_lottery.lottery import search
 from tf_lottery.runs.run_directory import RunDirectory
 from tf_lottery.training import Diverged
@@ -88,11 +86,3 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-def acquire_in_parallel(folder, count=8):
-    """Returns, for each of several `Leases`, whether it acquired one lease."""
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return list(
-            pool.map(lambda _: Leases(folder).acquire("dense"), range(count))
-        )

@@ -6,13 +6,14 @@ import signal
 import sys
 
 from tf_lottery import experiment
-from tf_lottery.core.storage import leases, object_store
+from tf_lottery.core.errors import UserError
+from tf_lottery.runs import in_progress
 from tf_lottery.training import loop, resume
 
 
 def main():
-    loop.SECONDS_BETWEEN_CHECKPOINTS = object_store.REST_FACTOR = 0
-    leases._BucketStore.poll_interval = 0.1
+    loop.SECONDS_BETWEEN_CHECKPOINTS = 0
+    in_progress.UPLOAD_SHARE = 1e9
     real_save, real_load = resume.save, resume.load_latest
     freeze_at = None
 
@@ -30,12 +31,17 @@ def main():
     resume.save, resume.load_latest = save, load_latest
     print("ready", flush=True)
     for line in sys.stdin:
-        settings, folder, freeze_at = json.loads(line)
-        configs = experiment.expand(experiment.Config(), settings)
-        if "" in configs:
-            experiment.run_experiment(configs[""], folder, "lenet_mnist")
-        else:
-            experiment.run_sweep(configs, folder, "lenet_mnist")
+        settings, folder, freeze_at, shard = json.loads(line)
+        config = experiment.Config().replace(settings)
+        try:
+            experiment.run_experiment(
+                config,
+                folder,
+                "lenet_mnist",
+                shard=experiment.Shard.parse(shard),
+            )
+        except UserError as error:
+            print(error, flush=True)
         print("ended", flush=True)
 
 

@@ -217,9 +217,9 @@ def test_in_a_stack_a_dense_network_ends_its_replicate_alone(tmp_path, capsys):
         for replicate in (0, 2)
         for place in ((0, "ticket"), (1, "ticket"), (1, "reinit"))
     ]
-    # Interim files and leases of all are gone.
+    # Interim files and the lock are gone.
     assert not list(tmp_path.glob("**/*unfinished"))
-    assert not list((tmp_path / ".leases").iterdir())
+    assert not list((tmp_path / ".locks").iterdir())
     (line,) = (
         line
         for line in capsys.readouterr().err.splitlines()

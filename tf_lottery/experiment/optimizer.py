@@ -19,7 +19,7 @@ def optimizer(
         steps_per_epoch: Whole batches in the training data.
 
     Raises:
-        ValueError: Settings are out of range or do not fit together.
+        UserError: Settings are out of range or do not fit together.
     """
     rate = config.learning_rate
     if rate <= 0:

@@ -59,7 +59,7 @@ def _of_run(directory: RunDirectory) -> list[str]:
         stability.STABLE,
     )
     text = report.render(
-        f"Lottery tickets: {preset or directory.path.name}",
+        f"Lottery tickets: {preset or directory.name}",
         records,
         rendered,
         directory.config,
@@ -73,6 +73,7 @@ def _of_run(directory: RunDirectory) -> list[str]:
         ),
         judgment,
     )
+    directory.write_results()
     page = write_report(directory.address, text, figures.files(rendered))
     return [
         table.text(records, judgment),

@@ -12,7 +12,6 @@ import tensorflow as tf
 from tf_lottery import data
 from tf_lottery.core.duration import Duration
 from tf_lottery.core.errors import UserError
-from tf_lottery.core.storage.leases import Leases
 from tf_lottery.experiment import outcome
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.preparation import (
@@ -47,7 +46,6 @@ class RunOptions:
     deterministic: bool = False
     reusable_runs: Sequence[RunDirectory] = ()
     checkpoint_steps: Sequence[str] = ()
-    leases: Leases | None = None
     shard: Shard = Shard()  # noqa: RUF009 - it is frozen
     strategy: tf.distribute.Strategy | None = None
 
@@ -66,15 +64,13 @@ def run_experiment(
     deterministic: bool = False,
     reusable_runs: Sequence[RunDirectory] = (),
     checkpoint_steps: Sequence[str] = (),
-    leases: Leases | None = None,
     shard: Shard = Shard(),  # noqa: B008 - it is frozen
     strategy: tf.distribute.Strategy | None = None,
 ) -> RunDirectory | None:
     """Runs an experiment, and skips networks that are trained already.
 
-    Any number of processes, on any machines that share the directory, may run
-    the same experiment in it. Each network is trained by one of them, and each
-    process returns when all networks are trained.
+    One process owns the run directory until it returns. If it dies, the next
+    one goes on from there. Each shard has an owner of its own.
 
     Args:
         config: The settings.
@@ -95,7 +91,6 @@ def run_experiment(
             networks are copied if this run needs the same ones.
         checkpoint_steps: Lengths such as `"500it"`, or `"auto"`, at which θ is
             stored for later runs that rewind there.
-        leases: Leases that this run shares with others. None: its own.
         shard: The replicates that this process trains. It does not wait for
             the others.
         strategy: A `tf.distribute.Strategy` to train with. It does not
@@ -106,8 +101,9 @@ def run_experiment(
         the chief writes.
 
     Raises:
-        ValueError: Settings are wrong or do not fit together, or the directory
+        UserError: Settings are wrong or do not fit together, or the directory
             holds another run.
+        LockedError: Another live process works on the run.
         AllDivergedError: The loss of every replicate's dense network became
             nan. Other networks that diverge end only themselves and what
             depends on them; `RunDirectory.diverged` lists them.
@@ -120,7 +116,6 @@ def run_experiment(
         deterministic=deterministic,
         reusable_runs=reusable_runs,
         checkpoint_steps=checkpoint_steps,
-        leases=leases,
         shard=shard,
         strategy=strategy,
     )
@@ -166,6 +161,9 @@ def run_prepared(
         directory = open_run(config, run_dir, prepared.fingerprint, options)
         progress = Progress(steps, options.verbose, looks.last)
         stack.callback(progress.close)
+        stack.enter_context(
+            directory.owned((shard.index, shard.count), progress.write)
+        )
         if shard.count > 1:
             progress.write(shard.text(looks.last))
         scheduler = Scheduler(
@@ -224,7 +222,6 @@ def open_run(
         fingerprint,
         metadata,
         options.reusable_runs,
-        options.leases,
         config.replicates,
     )
 
@@ -306,7 +303,7 @@ def _run_replicates(
 
     searches = [search(replicate) for replicate in replicates]
     if searches:
-        # `rewind="auto"` may need dense networks of other processes.
+        # `rewind="auto"` may need dense networks of other shards.
         everyone = map(search, range(prepared.config.looks.last))
         scheduler.find_rewind_step(searches, executor, everyone)
         scheduler.run(searches, executor)

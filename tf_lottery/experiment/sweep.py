@@ -5,21 +5,20 @@ import dataclasses
 import itertools
 import json
 import os
-import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tf_lottery.core.errors import UserError
-from tf_lottery.core.storage.leases import Leases
+from tf_lottery.core.storage.folder import open_folder
 from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.outcome import AllDivergedError
 from tf_lottery.experiment.runner import RunOptions, open_run, run_prepared
 from tf_lottery.experiment.shard import Shard
-from tf_lottery.runs import run_directory
+from tf_lottery.runs import locks, run_directory
 from tf_lottery.runs.executors import (
     MultiWorkerExecutor,
     run_worker,
@@ -106,9 +105,6 @@ def run_sweep(
     pruning rates, criteria, allocations and steps to rewind to, and every
     ticket with the same masks and start.
 
-    Each of several processes begins with a run that no other process works
-    on; when there is none left, it helps with the others.
-
     A run in which every dense network diverged does not end the sweep: one of
     several learning rates may be too high.
 
@@ -127,14 +123,13 @@ def run_sweep(
         The run directories; an empty list on a worker that is not the chief.
 
     Raises:
-        ValueError: Settings are wrong or do not fit together; or `run_dir` is
+        UserError: Settings are wrong or do not fit together; or `run_dir` is
             a single run, or another sweep.
     """
     options = RunOptions(
         preset=preset, verbose=verbose, strategy=strategy, **how
     )
-    # `pathlib` joins bucket addresses too; `object_store` repairs the slashes.
-    folder = pathlib.Path(run_dir)
+    folder = os.fspath(run_dir)
     preparer = options.preparer()
     fingerprints = {
         label: preparer.prepare(config).fingerprint
@@ -143,34 +138,32 @@ def run_sweep(
     *_, latest = configs.values()
     if not strategies.is_chief(strategy):
         run_worker(preparer.trainer(latest), fingerprints)
-        for label, config in configs.items():
+        for config in configs.values():
             with contextlib.suppress(AllDivergedError):
-                run_prepared(preparer.prepare(config), folder / label, options)
+                run_prepared(preparer.prepare(config), run_dir, options)
         return []
     runs = _open_runs(
         configs, run_dir, fingerprints, options, preparer.trainer(latest)
     )
     shards = shard.within({n: c.looks.last for n, c in configs.items()})
     todo = [n for n, c in configs.items() if shards[n].own(c.looks.last)]
-    with Leases(folder / ".leases") as leases:
-        while todo:
-            label, is_leased = _next_run(todo, leases, strategy)
-            todo.remove(label)
+    with locks.shard_lock(
+        open_folder(run_dir), (shard.index, shard.count), _say
+    ):
+        for label in todo:
             if verbose:
-                print(label, file=sys.stderr, flush=True)
+                _say(label)
             with _divergence_printed(verbose):
                 run = run_prepared(
                     preparer.prepare(configs[label]),
-                    folder / label,
+                    f"{folder}/{label}",
                     dataclasses.replace(
                         options,
                         shard=shards[label],
-                        **_shared(label, configs, runs, folder),
+                        **_shared(label, configs, runs),
                     ),
                 )
                 runs[label] = run or runs[label]
-            if is_leased:
-                leases.release(label)
     return list(runs.values())
 
 
@@ -190,7 +183,7 @@ def _open_runs(
         return {
             label: open_run(
                 config,
-                pathlib.Path(run_dir) / label,
+                f"{os.fspath(run_dir)}/{label}",
                 fingerprints[label],
                 options,
             )
@@ -202,7 +195,6 @@ def _shared(
     label: str,
     configs: Mapping[str, Config],
     runs: Mapping[str, RunDirectory],
-    folder: pathlib.Path,
 ) -> dict[str, Any]:
     """Returns the options by which runs share networks, for one of them."""
     way = configs[label].training_digest
@@ -210,25 +202,11 @@ def _shared(
     return {
         "reusable_runs": [runs[name] for name in alike if name != label],
         "checkpoint_steps": sorted({configs[name].rewind for name in alike}),
-        # Runs with different training settings must not share leases: from
-        # the same start they train different networks.
-        "leases": Leases(folder / ".leases" / way),
     }
 
 
-def _next_run(
-    todo: Sequence[str],
-    leases: Leases,
-    strategy: tf.distribute.Strategy | None,
-) -> tuple[str, bool]:
-    """Returns a run that no other process works on, else the first one.
-
-    The second value is whether this process now holds the run's lease.
-    """
-    # Workers on several hosts must run the same one.
-    candidates = todo[:1] if strategies.has_workers(strategy) else todo
-    free = next((label for label in candidates if leases.acquire(label)), None)
-    return free or todo[0], free is not None
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -237,7 +215,7 @@ def _divergence_printed(verbose: bool) -> Iterator[None]:
         yield
     except AllDivergedError as error:
         if verbose:
-            print(error, file=sys.stderr, flush=True)
+            _say(f"{error}")
 
 
 def _require_one_sweep(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from tf_lottery.core.errors import UserError
 from tf_lottery.core.masks import Masks
-from tf_lottery.core.storage import array_file, mask_codec
+from tf_lottery.core.storage import array_file, atomic, mask_codec
 from tf_lottery.lottery import seeded_weights
 from tf_lottery.training import State
 from tf_lottery.training.state import Arrays
@@ -39,6 +40,20 @@ def save(
     Args:
         ticket: The ticket.
         path: The file; it is replaced atomically.
+        values: Whether to store the values of kernels that their initializer
+            can draw again from a seed.
+
+    Raises:
+        UserError: `values` is False and no kernel can be drawn again.
+    """
+    atomic.write_bytes(pathlib.Path(path), encode(ticket, values))
+
+
+def encode(ticket: "Ticket", values: bool = True) -> bytes:
+    """Returns the bytes of a ticket's file.
+
+    Args:
+        ticket: The ticket.
         values: Whether to store the values of kernels that their initializer
             can draw again from a seed.
 
@@ -79,7 +94,7 @@ def save(
         "metrics": dict(ticket.metrics),
         "provenance": dict(ticket.provenance),
     }
-    array_file.write(path, "ticket", header, arrays)
+    return array_file.encode("ticket", header, arrays)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@
   results.csv                     one row per trained network
   rewind.json                     how the first stable step was found
   report.html, figures/           the report
-  .leases/                        which process trains which network
+  .locks/                         which process trains the run
   replicate_0/theta_0/            θ0, and θk, as TensorFlow checkpoints
   replicate_0/level_3/line.json   errors between a ticket and its copy
   replicate_0/level_3/.ticket.unfinished/    checkpoints during training
@@ -15,26 +15,33 @@
       trained                     its trained weights and per-example results
       record.json                 metrics, learning curve, digests
   replicate_0/level_3/reinit/     a network that diverged holds only:
-      diverged.json               when its loss became nan, digests
+      record.json                 when its loss became nan
+
+Every JSON file carries a checksum of itself, and every record.json the SHA-256
+of the other files of its folder, which count from the moment it is written.
 """
+
+import pathlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from tf_lottery.core.storage import commit
 
 CONFIG = "config.json"
 RESULTS = "results.csv"
 REWIND = "rewind.json"
 REPORT = "report.html"
 FIGURES = "figures"
-LEASES = ".leases"
 
 TICKET = "ticket"
 TRAINED = "trained"
-RECORD = "record.json"
-DIVERGED = "diverged.json"
+RECORD = commit.RECORD
 
 CHECKPOINT = "checkpoint"
-CHECKPOINT_INDEX = f"{CHECKPOINT}.index"
 
-RECORDS = f"replicate_*/level_*/*/{RECORD}"
-DIVERGED_NETWORKS = f"replicate_*/level_*/*/{DIVERGED}"
+_NETWORK = re.compile(r"replicate_(\d+)/level_(\d+)/([^/.][^/]*)")
+_UNFINISHED = re.compile(r"(replicate_\d+/level_\d+)/\.([^/]+)\.unfinished")
 
 NETWORK_COLUMNS = (
     "preset",
@@ -71,6 +78,43 @@ def network_folder(replicate: int, level: int, variant: str) -> str:
         variant: `"ticket"` or the control's name.
     """
     return f"replicate_{replicate}/level_{level}/{variant}"
+
+
+def parse(folder: str) -> dict[str, Any]:
+    """Returns replicate, level and variant of a trained network's folder.
+
+    Args:
+        folder: As `network_folder` returns it.
+    """
+    match = _NETWORK.fullmatch(folder)
+    if match is None:
+        raise ValueError(f"{folder!r} is no network's folder.")
+    return {
+        "replicate": int(match[1]),
+        "level": int(match[2]),
+        "variant": match[3],
+    }
+
+
+def networks(files: Iterable[str]) -> list[str]:
+    """Returns the folders of trained networks, those that have a record.
+
+    Args:
+        files: All files of a run directory.
+    """
+    paths = map(pathlib.PurePosixPath, files)
+    folders = [str(path.parent) for path in paths if path.name == RECORD]
+    return [folder for folder in folders if _NETWORK.fullmatch(folder)]
+
+
+def network_of_unfinished(folder: pathlib.PurePosixPath) -> str | None:
+    """Returns the network's folder for its folder of checkpoints, or None.
+
+    Args:
+        folder: Any folder of a run directory.
+    """
+    match = _UNFINISHED.fullmatch(str(folder))
+    return f"{match[1]}/{match[2]}" if match else None
 
 
 def unfinished_folder(replicate: int, level: int, variant: str) -> str:

@@ -1,6 +1,6 @@
 """Files of one trained network: ticket, trained weights, record."""
 
-import json
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -8,29 +8,31 @@ from typing import Any
 import numpy as np
 
 from tf_lottery.core.storage import array_file
+from tf_lottery.lottery import ticket_file
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.lottery.ticket_file import pack, unpack
 from tf_lottery.runs import layout
 from tf_lottery.runs.record import Record, start_fingerprint
-from tf_lottery.runs.run_files import as_json
 from tf_lottery.training import TrainingResult
 from tf_lottery.training.state import digest
 
 
-def write(
-    folder: pathlib.Path,
-    ticket: Ticket,
-    result: TrainingResult,
-    row: Mapping[str, Any],
-) -> None:
-    """Writes the files of a trained network.
+def contents(
+    ticket: Ticket, result: TrainingResult, row: Mapping[str, Any]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Returns the files of a trained network, and what its record says.
 
     Args:
-        folder: An empty folder.
         ticket: The ticket that was trained.
         result: The result of its training.
         row: Its row of results.csv.
     """
+    files = {
+        layout.TICKET: ticket_file.encode(ticket),
+        layout.TRAINED: array_file.encode(
+            "trained", *_trained_file(ticket, result)
+        ),
+    }
     record = {
         "row": row,
         "digests": {
@@ -42,11 +44,7 @@ def write(
             for key in (result.curve[-1] if result.curve else ())
         },
     }
-    ticket.save(folder / layout.TICKET)
-    array_file.write(
-        folder / layout.TRAINED, "trained", *_trained_file(ticket, result)
-    )
-    array_file.write_bytes(folder / layout.RECORD, as_json(record))
+    return files, record
 
 
 def _trained_file(
@@ -70,16 +68,13 @@ def _trained_file(
     return {"examples": examples}, arrays
 
 
-def read_record(folder: pathlib.Path) -> Record:
+def read_record(folder: pathlib.Path, content: Mapping[str, Any]) -> Record:
     """Returns the record of a trained network.
 
     Args:
         folder: Its folder.
-
-    Raises:
-        ValueError: The file of trained weights is damaged.
+        content: The content of its record.json.
     """
-    content = json.loads((folder / layout.RECORD).read_text())
     header, arrays = array_file.read(folder / layout.TRAINED, "trained")
     per_example = {
         split: np.unpackbits(arrays[f"correct/{split}"], count=count).astype(
@@ -92,31 +87,26 @@ def read_record(folder: pathlib.Path) -> Record:
         for key, array in arrays.items()
         if key.startswith("per_example/")
     }
-    row = content["row"]
     return Record(
-        row["replicate"],
-        row["level"],
-        row["variant"],
-        row,
-        content["curve"],
-        content["digests"],
-        per_example,
+        **content["network"],
+        row=content["row"],
+        curve=content["curve"],
+        digests=content["digests"],
+        per_example=per_example,
     )
 
 
 def read_result(
-    folder: pathlib.Path, ticket: Ticket, record: Record
+    folder: pathlib.Path, ticket: Ticket, content: Mapping[str, Any]
 ) -> TrainingResult:
     """Returns the result of a network's training.
 
     Args:
         folder: The network's folder.
         ticket: The ticket that was trained.
-        record: The network's record.
-
-    Raises:
-        ValueError: The file of trained weights is damaged.
+        content: The content of its record.json.
     """
+    record = read_record(folder, content)
     _, arrays = array_file.read(folder / layout.TRAINED, "trained")
     return TrainingResult(
         trained=unpack("weights", arrays, ticket.masks),
@@ -131,5 +121,20 @@ def read_result(
             for point in zip(*record.curve.values(), strict=True)
         ),
         per_example=record.per_example,
+        best=unpack("best", arrays, ticket.masks) or None,
+    )
+
+
+def read_ticket(folder: pathlib.Path) -> Ticket:
+    """Returns the ticket of a network, with its trained weights.
+
+    Args:
+        folder: The network's folder.
+    """
+    ticket = Ticket.load(folder / layout.TICKET)
+    _, arrays = array_file.read(folder / layout.TRAINED, "trained")
+    return dataclasses.replace(
+        ticket,
+        trained=unpack("weights", arrays, ticket.masks),
         best=unpack("best", arrays, ticket.masks) or None,
     )

@@ -57,17 +57,16 @@ class DivergedNetwork:
         return self.outcome.last
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "DivergedNetwork":
-        """Returns the network of a diverged.json.
+    def from_record(cls, record: Mapping[str, Any]) -> "DivergedNetwork":
+        """Returns the network of a record.json.
 
         Args:
-            content: The file's content, as `diverged_json` returns it.
+            record: The file's content, with `"diverged"`.
         """
+        content = record["diverged"]
         return cls(
-            content["replicate"],
-            content["level"],
-            content["variant"],
-            Diverged(
+            **record["network"],
+            outcome=Diverged(
                 content["first_step"],
                 content["last_step"],
                 float(content["loss"]),
@@ -75,25 +74,35 @@ class DivergedNetwork:
         )
 
 
-def diverged_json(
-    replicate: int, ticket: Ticket, outcome: Diverged
-) -> dict[str, Any]:
-    """Returns the content of a diverged.json.
+def diverged_json(ticket: Ticket, outcome: Diverged) -> dict[str, Any]:
+    """Returns what a record.json says of a network that diverged.
+
+    Args:
+        ticket: The ticket that was trained.
+        outcome: How its training diverged.
+    """
+    return {
+        "diverged": {
+            "first_step": outcome.first,
+            "last_step": outcome.last,
+            # JSON has neither nan nor infinity.
+            "loss": str(outcome.loss),
+        },
+        "digests": start_fingerprint(ticket),
+    }
+
+
+def network_json(replicate: int, ticket: Ticket) -> dict[str, Any]:
+    """Returns which network of a run a ticket is, as record.json says it.
 
     Args:
         replicate: The replicate, >= 0.
-        ticket: The ticket that was trained.
-        outcome: How its training diverged.
+        ticket: The ticket.
     """
     return {
         "replicate": replicate,
         "level": ticket.level,
         "variant": ticket.variant,
-        "first_step": outcome.first,
-        "last_step": outcome.last,
-        # JSON has neither nan nor infinity.
-        "loss": str(outcome.loss),
-        "digests": start_fingerprint(ticket),
     }
 
 

@@ -2,65 +2,92 @@
 
 import csv
 import io
-import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from tf_lottery.core.storage import commit
+from tf_lottery.core.storage.folder import Folder, map_parallel
+from tf_lottery.core.storage.sealed_json import DamagedFileError
 from tf_lottery.runs import layout
 from tf_lottery.runs.record import sort_key
-from tf_lottery.runs.run_files import RunFiles
 
 Row = Mapping[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 class Results:
     """The table results.csv, built from the records of all networks.
 
     Args:
-        files: The files of the run directory.
+        folder: The run directory.
     """
 
-    def __init__(self, files: RunFiles) -> None:
-        self._files = files
-        # Record file and its version to the row it holds.
-        self._rows: dict[tuple[str, object], Row] = {}
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._rows: dict[str, Row] = {}  # by the network's folder
+        self._versions: dict[str, str] = {}  # of the records they are from
 
     def rows(self) -> list[Row]:
-        """Returns the rows of all networks trained so far, in order."""
-        self._rows = self._read()
+        """Returns the rows, in order."""
         return sorted(self._rows.values(), key=sort_key)
+
+    def scan(self, skip_damaged: bool = False) -> None:
+        """Reads the records that are new since the last call.
+
+        Args:
+            skip_damaged: Whether to leave damaged records out, with a warning,
+                because they are trained again.
+
+        Raises:
+            DamagedFileError: A record is damaged.
+        """
+        versions = {
+            name: version
+            for name, version in self._folder.files().items()
+            if layout.networks([name])
+        }
+        new = [n for n, v in versions.items() if self._versions.get(n) != v]
+        folders = layout.networks(new)
+        self._rows = {
+            name: row
+            for name, row in self._rows.items()
+            if f"{name}/{layout.RECORD}" in versions
+        }
+        self._versions = versions
+
+        def read(name: str) -> dict[str, Any] | None:
+            try:
+                return commit.read_record(self._folder, name)
+            except DamagedFileError as error:
+                if not skip_damaged:
+                    raise
+                _log.warning("Trained again: %s", error)
+                return None
+
+        for name, record in zip(
+            folders, map_parallel(read, folders), strict=True
+        ):
+            self.update(name, record or {})
+
+    def update(self, name: str, record: Mapping[str, Any]) -> None:
+        """Sets the row of a network, if its record has one.
+
+        Args:
+            name: The network's folder.
+            record: The content of its record.json.
+        """
+        self._rows.pop(name, None)
+        if "row" in record:
+            self._rows[name] = record["row"]
 
     def write(self) -> None:
         """Writes results.csv."""
-        written = None
-        # Another process may save a network meanwhile. Repeating until the
-        # rows stay the same makes the last writer write all of them.
-        while written != (rows := self._read()):
-            self._rows = written = rows
-            text = io.StringIO()
-            writer = csv.DictWriter(
-                text,
-                layout.COLUMNS,
-                extrasaction="ignore",
-                lineterminator="\n",
-            )
-            writer.writeheader()
-            writer.writerows(sorted(rows.values(), key=sort_key))
-            self._files.write(layout.RESULTS, text.getvalue().encode())
-
-    def _read(self) -> dict[tuple[str, object], Row]:
-        """Returns all rows, reading only records that changed."""
-        versions = self._files.versions(layout.RECORDS).items()
-        changed = [key for key in versions if key not in self._rows]
-        contents = self._files.read_all(name for name, _ in changed)
-        new = {
-            key: json.loads(content)["row"]
-            # A record is missing while another process replaces it.
-            for key, content in zip(changed, contents, strict=True)
-            if content is not None
-        }
-        return {
-            key: row
-            for key in versions
-            if (row := new.get(key) or self._rows.get(key)) is not None
-        }
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, layout.COLUMNS, extrasaction="ignore", lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(self.rows())
+        self._folder.write(layout.RESULTS, text.getvalue().encode())

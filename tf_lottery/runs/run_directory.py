@@ -1,91 +1,94 @@
 """Run directories: the trained networks of a run, on a disk or in a bucket."""
 
-import dataclasses
-import hashlib
+import contextlib
 import json
+import logging
 import os
 import pathlib
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from tf_lottery.core.errors import MissingFileError, UserError
+import tensorflow as tf
+
+from tf_lottery.core.errors import MissingFileError, UserError, one_line
 from tf_lottery.core.masks import Masks
-from tf_lottery.core.storage import array_file, object_store
-from tf_lottery.core.storage.leases import Leases
-from tf_lottery.core.storage.object_store import BucketError
+from tf_lottery.core.storage import atomic, commit, sealed_json
+from tf_lottery.core.storage.folder import Folder, StorageError, open_folder
+from tf_lottery.core.storage.lock import Lock
+from tf_lottery.core.storage.sealed_json import DamagedFileError
 from tf_lottery.lottery.ticket import Ticket
-from tf_lottery.lottery.ticket_file import unpack
-from tf_lottery.runs import layout, network_files
+from tf_lottery.runs import layout, locks, network_files
+from tf_lottery.runs.in_progress import InProgressFolder
 from tf_lottery.runs.record import (
     DivergedNetwork,
     Record,
     diverged_json,
+    network_json,
     sort_key,
     start_fingerprint,
 )
 from tf_lottery.runs.results import Results, Row
-from tf_lottery.runs.run_files import RunFiles, as_json
 from tf_lottery.training import Diverged, TrainingResult
 
 _Loaded = TypeVar("_Loaded")
+_log = logging.getLogger(__name__)
 
 
 class RunDirectory:
     """A directory that holds the trained networks of a run.
 
     `RunDirectory.open` opens a run to read it, `RunDirectory.open_or_create`
-    to train it. Any number of processes can work on one directory.
+    to train it, and `owned` makes this process the only one that does. Any
+    number of processes can read.
 
     Args:
-        files: The files of the directory.
+        folder: The directory.
         config: The content of config.json.
         reusable_runs: Runs whose networks are trained in the same way. A
             network that this run needs and one of these has is copied.
-        leases: The leases on the training of networks. None: those of this
-            run alone.
 
     Attributes:
-        path: The directory; of one in a bucket, this process's local copy.
-        address: The directory, or its address in a bucket.
+        address: The directory, or its address in an object store.
         config: The content of config.json.
-        leases: The leases on the training of networks.
 
     Raises:
-        BucketError: The bucket does not exist, is not permitted, or does not
+        StorageError: The storage is missing, forbidden, full, or does not
             answer. Every method may raise it.
     """
 
     def __init__(
         self,
-        files: RunFiles,
+        folder: Folder,
         config: Mapping[str, Any],
         reusable_runs: "Sequence[RunDirectory]" = (),
-        leases: Leases | None = None,
     ) -> None:
-        self.path, self.address = files.path, files.address
+        self.address = folder.address
         self.config = config
-        self.leases = leases or Leases(f"{self.address}/{layout.LEASES}")
-        self._files, self._results = files, Results(files)
+        self._folder, self._results = folder, Results(folder)
         self._reusable_runs = tuple(reusable_runs)
+        self._in_progress = InProgressFolder(folder)
+        self._lock: Lock | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "RunDirectory":
         """Returns an existing run directory.
 
         Args:
-            path: The directory, or its address in a bucket,
+            path: The directory, or its address in an object store, such as
                 `gs://bucket/folder`.
 
         Raises:
-            ValueError: It holds no run.
+            UserError: It holds no run, or its config.json is damaged.
         """
-        files = RunFiles(path)
-        config = _read_config(files)
+        folder = open_folder(path)
+        config = _read_config(folder)
         if config is None:
-            files.is_empty()  # Raises if there is no such bucket.
-            raise _no_run(files)
-        return cls(files, config)
+            folder.folders()  # Raises if there is no such bucket.
+            raise UserError(
+                f"{folder.address!r} holds no run: it has no config.json."
+            )
+        return cls(folder, config)
 
     @classmethod
     def open_or_create(
@@ -94,13 +97,12 @@ class RunDirectory:
         fingerprint: Mapping[str, Any],
         metadata: Mapping[str, Any],
         reusable_runs: "Sequence[RunDirectory]" = (),
-        leases: Leases | None = None,
         replicates: int | str = 1,
     ) -> "RunDirectory":
         """Returns a run directory, after creating it if it does not exist.
 
         Args:
-            path: The directory, or its address in a bucket,
+            path: The directory, or its address in an object store, such as
                 `gs://bucket/folder`.
             fingerprint: Everything that determines the results, as JSON
                 holds it.
@@ -108,16 +110,14 @@ class RunDirectory:
                 preset's name, versions.
             reusable_runs: Runs whose networks are trained in the same way. A
                 network that this run needs and one of these has is copied.
-            leases: The leases on the training of networks. None: those of
-                this run alone.
             replicates: The number of replicates that the run is planned for:
                 a number >= 1, or two such as `"5:8"`.
 
         Raises:
-            ValueError: The directory holds a run with another fingerprint,
+            UserError: The directory holds a run with another fingerprint,
                 or other files, or cannot be written. It is left as it was.
         """
-        files = RunFiles(path)
+        folder = open_folder(path)
         new = {
             "fingerprint": dict(fingerprint),
             "metadata": dict(metadata),
@@ -125,19 +125,52 @@ class RunDirectory:
         }
         # As it is read back, so that old and new can be compared.
         new = json.loads(json.dumps(new))
-        try:
-            config = _write_config(files, new)
-            directory = cls(files, config, reusable_runs, leases)
+        _create_config(folder, new)
+        return cls(folder, new, reusable_runs)
+
+    @contextlib.contextmanager
+    def owned(
+        self,
+        shard: tuple[int, int] = (0, 1),
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[None]:
+        """Makes this process the only one that trains the run, or a shard.
+
+        What killed processes left is removed, and results.csv is written.
+
+        Args:
+            shard: Number of the shard of replicates, and of all shards.
+            on_wait: Called with a sentence before a wait for an owner on
+                another machine, who may be dead.
+
+        Raises:
+            LockedError: Another live process trains it.
+        """
+        with locks.shard_lock(self._folder, shard, on_wait) as self._lock:
+            if _read_config(self._folder) != self.config:
+                self._folder.write(layout.CONFIG, sealed_json.seal(self.config))
+            if shard == (0, 1):
+                self._remove_leftovers()
             # A killed process may have saved a network and not its row.
-            directory._results.write()
-        except BucketError:
-            raise
-        except OSError as error:
-            raise UserError(
-                f"Cannot write to {files.address!r}: {error.strerror}. "
-                "Choose another run directory."
-            ) from None
-        return directory
+            self._results.scan(skip_damaged=True)
+            self._results.write()
+            yield
+        self._lock = None
+
+    def _remove_leftovers(self) -> None:
+        files = self._folder.files()
+        for name in files:
+            path = pathlib.PurePosixPath(name)
+            trained = layout.network_of_unfinished(path.parent)
+            if atomic.is_temporary(path) or (
+                trained and f"{trained}/{layout.RECORD}" in files
+            ):
+                self._folder.remove(name)
+
+    @property
+    def name(self) -> str:
+        """The last part of its address."""
+        return self.address.rstrip("/").rpartition("/")[2]
 
     @property
     def replicates(self) -> int | str:
@@ -157,22 +190,14 @@ class RunDirectory:
             step: The step, >= 0.
         """
         name = layout.checkpoint_folder(replicate, step)
-        marker = layout.CHECKPOINT_INDEX
-        folder = self._files.folder(name, marker)
-        for run in self._reusable_runs:
-            if folder.exists():
-                break
-            source = run._files.folder(name, marker)
-            if source.exists():
-                self._files.create_folder(name, _copy_of(source), marker)
-        return folder.exists()
+        if self._undamaged(lambda: commit.read(self._folder, name)):
+            return True
+        return any(run._copy(name, self._folder) for run in self._reusable_runs)
 
     def save_checkpoint(
         self, replicate: int, step: int, write: Callable[[pathlib.Path], None]
     ) -> None:
         """Saves θ of a step.
-
-        A θ0 that exists is kept: other processes may have started from it.
 
         Args:
             replicate: The replicate, >= 0.
@@ -180,12 +205,13 @@ class RunDirectory:
             write: Writes a TensorFlow checkpoint under the path prefix that
                 it is called with.
         """
-        save = self._files.replace_folder if step else self._files.create_folder
-        save(
-            layout.checkpoint_folder(replicate, step),
-            lambda folder: write(folder / layout.CHECKPOINT),
-            layout.CHECKPOINT_INDEX,
-        )
+        name = layout.checkpoint_folder(replicate, step)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(temporary)
+            with _tensorflow_errors(folder):
+                write(folder / layout.CHECKPOINT)
+            files = {p.name: p.read_bytes() for p in folder.iterdir()}
+        self._commit(name, files, {"replicate": replicate, "step": step})
 
     def load_checkpoint(
         self, replicate: int, step: int, read: Callable[[pathlib.Path], _Loaded]
@@ -197,14 +223,25 @@ class RunDirectory:
             step: A step, >= 0, for which `has_checkpoint` was true or
                 `save_checkpoint` was called.
             read: Reads a TensorFlow checkpoint from a path prefix.
+
+        Raises:
+            DamagedFileError: It is not as it was written.
+            MissingFileError: It was removed.
         """
-        folder = self.path / layout.checkpoint_folder(replicate, step)
-        with self._files.errors_name_address():
+        name = layout.checkpoint_folder(replicate, step)
+        with commit.checkout(self._folder, name) as found:
+            if found is None:
+                raise MissingFileError(
+                    f"{self.address}/{name} has gone. The same command trains "
+                    "again what is lost."
+                )
+            record, folder = found
+            self._require(name, record, {"replicate": replicate, "step": step})
             return read(folder / layout.CHECKPOINT)
 
     def load_rewind(self) -> dict[str, Any] | None:
         """Returns how the step to rewind to was found, if it was."""
-        return self._files.read_json(layout.REWIND)
+        return self._undamaged(lambda: _read(self._folder, layout.REWIND))
 
     def save_rewind(self, content: Mapping[str, Any]) -> None:
         """Saves how the step to rewind to was found.
@@ -212,7 +249,7 @@ class RunDirectory:
         Args:
             content: The content of rewind.json: `"step"` and how it was found.
         """
-        self._files.write(layout.REWIND, as_json(content))
+        self._folder.write(layout.REWIND, sealed_json.seal(content))
 
     def save(
         self, replicate: int, ticket: Ticket, result: TrainingResult
@@ -226,19 +263,13 @@ class RunDirectory:
         """
         row = {
             "preset": self.config["metadata"].get("preset", ""),
-            "replicate": replicate,
-            "level": ticket.level,
-            "variant": ticket.variant,
+            **network_json(replicate, ticket),
             "density": ticket.density,
             "weights_kept": ticket.masks.kept,
             **result.metrics,
         }
-        self._replace_network(
-            replicate,
-            ticket,
-            lambda folder: network_files.write(folder, ticket, result, row),
-            layout.RECORD,
-            old_marker=layout.DIVERGED,
+        self._save_network(
+            replicate, ticket, *network_files.contents(ticket, result, row)
         )
 
     def save_diverged(
@@ -251,34 +282,31 @@ class RunDirectory:
             ticket: The ticket that was trained.
             outcome: How its training diverged.
         """
-        content = as_json(diverged_json(replicate, ticket, outcome))
-        self._replace_network(
-            replicate,
-            ticket,
-            lambda folder: array_file.write_bytes(
-                folder / layout.DIVERGED, content
-            ),
-            layout.DIVERGED,
-            old_marker=layout.RECORD,
+        self._save_network(
+            replicate, ticket, {}, diverged_json(ticket, outcome)
         )
 
-    def _replace_network(
+    def _save_network(
         self,
         replicate: int,
         ticket: Ticket,
-        write: Callable[[pathlib.Path], None],
-        marker: str,
-        old_marker: str,
+        files: Mapping[str, bytes],
+        content: Mapping[str, Any],
     ) -> None:
         """Replaces a network's folder; removes what is left of its training."""
-        network = replicate, ticket.level, ticket.variant
-        name = layout.network_folder(*network)
-        unfinished = layout.unfinished_folder(*network)
-        self._files.replace_folder(
-            name, write, marker, scratch=unfinished, old_marker=old_marker
-        )
-        self._files.remove_folder(unfinished)
+        name = _folder_of(replicate, ticket)
+        content = {"network": network_json(replicate, ticket), **content}
+        self._commit(name, files, content)
+        self._in_progress.remove(_unfinished(replicate, ticket))
+        self._results.update(name, content)
         self._results.write()
+
+    def _commit(
+        self, name: str, files: Mapping[str, bytes], content: Mapping[str, Any]
+    ) -> None:
+        if self._lock is not None:
+            self._lock.check()
+        commit.commit(self._folder, name, files, content)
 
     def load_diverged(self, replicate: int, ticket: Ticket) -> Diverged | None:
         """Returns how the training of a ticket diverged, if it did.
@@ -287,123 +315,108 @@ class RunDirectory:
             replicate: The replicate, >= 0.
             ticket: The ticket, with the very masks and starting state.
         """
-        outcome = self._load_diverged(replicate, ticket)
-        if outcome is not None:
-            return outcome
-        for run in self._reusable_runs:
-            outcome = run._load_diverged(replicate, ticket)
-            if outcome is not None:
-                self.save_diverged(replicate, ticket, outcome)
-                return outcome
-        return None
-
-    def _load_diverged(self, replicate: int, ticket: Ticket) -> Diverged | None:
-        name = layout.network_folder(replicate, ticket.level, ticket.variant)
-        content = self._files.read_json(f"{name}/{layout.DIVERGED}")
-        if content is None or content["digests"] != start_fingerprint(ticket):
+        record = self._matching_record(replicate, ticket)
+        if record is None or "diverged" not in record:
             return None
-        return DivergedNetwork.from_json(content).outcome
+        return DivergedNetwork.from_record(record).outcome
 
     def diverged(self) -> list[DivergedNetwork]:
         """Returns the networks whose training diverged, in order.
 
-        They have no record and no row in results.csv.
+        They have no row in results.csv.
         """
-        contents = self._files.read_all(
-            self._files.versions(layout.DIVERGED_NETWORKS)
-        )
-        networks = [json.loads(content) for content in contents if content]
         return [
-            DivergedNetwork.from_json(content)
-            for content in sorted(networks, key=sort_key)
+            DivergedNetwork.from_record(record)
+            for record in self._records()
+            if "diverged" in record
         ]
 
     def unfinished(self, replicate: int, ticket: Ticket) -> pathlib.Path:
         """Returns the folder of a ticket's checkpoints during training.
 
-        Args:
-            replicate: The replicate, >= 0.
-            ticket: The ticket.
-        """
-        return self.path / _unfinished(replicate, ticket)
-
-    def download_unfinished(self, replicate: int, ticket: Ticket) -> None:
-        """Downloads the checkpoints that another process left of a training.
+        It lies on a disk. For a run in an object store, it holds what an
+        earlier process uploaded there.
 
         Args:
             replicate: The replicate, >= 0.
             ticket: The ticket.
         """
-        self._files.download_new(_unfinished(replicate, ticket))
+        return self._in_progress.local(_unfinished(replicate, ticket))
 
     def upload_unfinished(self, replicate: int, ticket: Ticket) -> None:
-        """Uploads the checkpoints of a training for other processes.
+        """Uploads a ticket's checkpoints, if the run is in an object store.
 
         Args:
             replicate: The replicate, >= 0.
             ticket: The ticket.
         """
-        self._files.upload_new(_unfinished(replicate, ticket))
-
-    def lease_name(self, replicate: int, ticket: Ticket) -> str:
-        """Returns the name of the lease on a ticket's training.
-
-        Args:
-            replicate: The replicate, >= 0.
-            ticket: The ticket.
-        """
-        fingerprint = json.dumps(start_fingerprint(ticket)).encode()
-        network = f"{replicate}-{ticket.level}-{ticket.variant}"
-        return f"{network}-{hashlib.sha256(fingerprint).hexdigest()[:12]}"
+        self._in_progress.upload(_unfinished(replicate, ticket))
 
     def load(self, replicate: int, ticket: Ticket) -> TrainingResult | None:
         """Returns the result of a ticket's training, if there is one.
 
         A result counts only if its training started from the same masks and
-        the same state. One of a reusable run is copied into this run.
+        the same state. One of a reusable run is copied into this run. One that
+        is damaged does not count; a warning names it.
 
         Args:
             replicate: The replicate, >= 0.
             ticket: The ticket.
         """
         record = self._matching_record(replicate, ticket)
-        if record is None:
-            record = self._copy_from_reusable(replicate, ticket)
-        if record is None:
+        if record is None or "diverged" in record:
             return None
-        name = layout.network_folder(replicate, ticket.level, ticket.variant)
-        with self._files.errors_name_address():
-            return network_files.read_result(self.path / name, ticket, record)
+        name = _folder_of(replicate, ticket)
+        return self._undamaged(lambda: self._result(name, ticket))
 
-    def _matching_record(self, replicate: int, ticket: Ticket) -> Record | None:
-        """Returns the record of this very training, if there is one."""
-        name = layout.network_folder(replicate, ticket.level, ticket.variant)
-        folder = self._files.folder(name, layout.RECORD)
-        if not (folder / layout.RECORD).exists():
-            return None
-        record = self._record(folder)
-        fingerprint = start_fingerprint(ticket)
-        if any(record.digests.get(k) != v for k, v in fingerprint.items()):
-            return None
-        return record
+    def _result(self, name: str, ticket: Ticket) -> TrainingResult | None:
+        with commit.checkout(self._folder, name) as found:
+            if found is None:
+                return None
+            record, folder = found
+            return network_files.read_result(folder, ticket, record)
 
-    def _copy_from_reusable(
+    def _matching_record(
         self, replicate: int, ticket: Ticket
-    ) -> Record | None:
-        """Copies the network from a reusable run; returns its record."""
-        name = layout.network_folder(replicate, ticket.level, ticket.variant)
-        for run in self._reusable_runs:
-            record = run._matching_record(replicate, ticket)
-            if record is not None:
-                self._files.replace_folder(
-                    name,
-                    _copy_of(run.path / name),
-                    layout.RECORD,
-                    lambda: self._matching_record(replicate, ticket) is None,
-                )
+    ) -> dict[str, Any] | None:
+        """Returns the record of this very training, copied here if need be."""
+        name = _folder_of(replicate, ticket)
+        fingerprint = start_fingerprint(ticket)
+
+        def matching(run: RunDirectory) -> dict[str, Any] | None:
+            record = run._undamaged(lambda: run._network_record(name))
+            if record is None:
+                return None
+            known = record["digests"]
+            same = all(known.get(k) == v for k, v in fingerprint.items())
+            return record if same else None
+
+        record = matching(self)
+        for run in self._reusable_runs if record is None else ():
+            record = matching(run)
+            if record is not None and run._copy(name, self._folder):
+                self._results.update(name, record)
                 self._results.write()
                 return record
-        return None
+        return record
+
+    def _copy(self, name: str, target: Folder) -> bool:
+        """Copies a folder to another run; returns whether there was one."""
+        found = self._undamaged(lambda: commit.read(self._folder, name))
+        if found is None:
+            return False
+        record, files = found
+        del record["files"]
+        commit.commit(target, name, files, record)
+        return True
+
+    def _undamaged(self, read: Callable[[], _Loaded]) -> _Loaded | None:
+        """Returns what was read; None, after a warning, if it is damaged."""
+        try:
+            return read()
+        except DamagedFileError as error:
+            _log.warning("Trained again: %s", error)
+            return None
 
     def ticket(
         self, replicate: int, level: int, variant: str = "ticket"
@@ -416,23 +429,12 @@ class RunDirectory:
             variant: `"ticket"` or the control's name.
 
         Raises:
-            FileNotFoundError: The run has no such network.
+            MissingFileError: The run has no such network.
+            DamagedFileError: A file is not as it was written.
         """
         name = layout.network_folder(replicate, level, variant)
-        folder = self._files.folder(name, layout.RECORD)
-        if not (folder / layout.RECORD).exists():
-            raise MissingFileError(
-                f"{self.address!r} has no {variant} of replicate "
-                f"{replicate}, level {level}: results.csv lists what it has."
-            )
-        with self._files.errors_name_address():
-            ticket = Ticket.load(folder / layout.TICKET)
-            _, arrays = array_file.read(folder / layout.TRAINED, "trained")
-        return dataclasses.replace(
-            ticket,
-            trained=unpack("weights", arrays, ticket.masks),
-            best=unpack("best", arrays, ticket.masks) or None,
-        )
+        with self._checkout(name) as folder:
+            return network_files.read_ticket(folder)
 
     def masks(self, replicate: int, level: int) -> Masks:
         """Returns the masks of a ticket of the run.
@@ -442,12 +444,28 @@ class RunDirectory:
             level: The level, >= 0.
 
         Raises:
-            FileNotFoundError: The run has no such ticket.
+            MissingFileError: The run has no such ticket.
+            DamagedFileError: A file is not as it was written.
         """
         name = layout.network_folder(replicate, level, "ticket")
-        folder = self._files.folder(name, layout.RECORD)
-        with self._files.errors_name_address():
+        with self._checkout(name, [layout.TICKET]) as folder:
             return Ticket.load(folder / layout.TICKET).masks
+
+    @contextlib.contextmanager
+    def _checkout(
+        self, name: str, files: Sequence[str] | None = None
+    ) -> Iterator[pathlib.Path]:
+        """Yields a folder with the files of a network that was trained."""
+        record = self._network_record(name)
+        with commit.checkout(self._folder, name, files) as found:
+            if found is None or record is None or "diverged" in record:
+                network = layout.parse(name)
+                raise MissingFileError(
+                    f"{self.address!r} has no {network['variant']} of "
+                    f"replicate {network['replicate']}, level "
+                    f"{network['level']}: results.csv lists what it has."
+                )
+            yield found[1]
 
     def line(self, replicate: int, level: int) -> dict[str, Any] | None:
         """Returns the linear path between a ticket and its copy, if saved.
@@ -455,8 +473,11 @@ class RunDirectory:
         Args:
             replicate: The replicate, >= 0.
             level: The level, >= 0.
+
+        Raises:
+            DamagedFileError: It is not as it was written.
         """
-        return self._files.read_json(layout.linear_path(replicate, level))
+        return _read(self._folder, layout.linear_path(replicate, level))
 
     def save_line(
         self, replicate: int, level: int, content: Mapping[str, Any]
@@ -469,21 +490,59 @@ class RunDirectory:
             content: The content of line.json.
         """
         name = layout.linear_path(replicate, level)
-        self._files.write(name, as_json(content))
+        self._folder.write(name, sealed_json.seal(content))
 
     def records(self) -> list[Record]:
-        """Returns the records of all networks trained so far, in order."""
-        folders = self._files.folders(layout.RECORDS)
-        records = [self._record(folder) for folder in folders]
-        return sorted(records, key=lambda record: sort_key(record.row))
+        """Returns the records of all networks trained so far, in order.
+
+        Raises:
+            DamagedFileError: A file is not as it was written.
+        """
+        return [
+            self._trained_record(record)
+            for record in self._records()
+            if "diverged" not in record
+        ]
+
+    def _trained_record(self, record: Mapping[str, Any]) -> Record:
+        name = layout.network_folder(**record["network"])
+        with self._checkout(name, [layout.TRAINED]) as folder:
+            return network_files.read_record(folder, record)
+
+    def _records(self) -> list[dict[str, Any]]:
+        """Returns the contents of all networks' records, in order."""
+        names = layout.networks(self._folder.files())
+        records = [self._network_record(name) for name in names]
+        return sorted(
+            (record for record in records if record),
+            key=lambda record: sort_key(record["network"]),
+        )
+
+    def _network_record(self, name: str) -> dict[str, Any] | None:
+        record = commit.read_record(self._folder, name)
+        if record is not None:
+            self._require(name, record["network"], layout.parse(name))
+        return record
+
+    def _require(
+        self, name: str, record: Mapping[str, Any], of: Mapping[str, Any]
+    ) -> None:
+        """Raises if the record in a folder is that of another folder."""
+        if any(record.get(key) != value for key, value in of.items()):
+            raise sealed_json.damaged(
+                f"{self.address}/{name}/{layout.RECORD}",
+                "it was copied from another folder",
+            )
 
     def rows(self) -> list[Row]:
         """Returns the rows of results.csv, of all networks trained so far."""
+        self._results.scan()
         return self._results.rows()
 
-    def _record(self, folder: pathlib.Path) -> Record:
-        with self._files.errors_name_address():
-            return network_files.read_record(folder)
+    def write_results(self) -> None:
+        """Writes results.csv, with the networks of all shards."""
+        self._results.scan()
+        self._results.write()
 
 
 def write_report(
@@ -492,97 +551,102 @@ def write_report(
     """Writes report.html and the figures that it shows into a folder.
 
     Args:
-        path: The folder, or its address in a bucket.
+        path: The folder, or its address in an object store.
         html: The page.
         figures: Name of a file to its content.
 
     Returns:
         The path of the page, or its address.
     """
-    files = RunFiles(path)
-    if object_store.of(path) is None:
-        (files.path / layout.FIGURES).mkdir(exist_ok=True)
+    folder = open_folder(path)
     for name, content in figures.items():
-        files.write(f"{layout.FIGURES}/{name}", content)
-    files.write(layout.REPORT, html.encode())
-    return f"{files.address}/{layout.REPORT}"
+        folder.write(f"{layout.FIGURES}/{name}", content)
+    folder.write(layout.REPORT, html.encode())
+    return f"{folder.address}/{layout.REPORT}"
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Returns whether a folder holds a run.
 
     Args:
-        path: The folder, or its address in a bucket.
+        path: The folder, or its address in an object store.
     """
-    return RunFiles(path).read(layout.CONFIG) is not None
+    return open_folder(path).read(layout.CONFIG) is not None
 
 
 def find_runs(path: str | os.PathLike[str]) -> dict[str, RunDirectory]:
     """Returns the runs of a sweep by label, such as `"rate=0.1"`.
 
     Args:
-        path: The folder of the sweep, or its address in a bucket.
+        path: The folder of the sweep, or its address in an object store.
     """
-    bucket = object_store.of(path)
-    if bucket:
-        address = bucket.address
-        labels = [label for label in bucket.folders() if "=" in label]
-    else:
-        address = str(path)
-        labels = sorted(p.name for p in pathlib.Path(path).glob("*=*"))
-    return {
-        label: RunDirectory.open(f"{address}/{label}")
-        for label in labels
-        if is_run(f"{address}/{label}")
+    folder = open_folder(path)
+    addresses = {
+        label: f"{folder.address}/{label}"
+        for label in folder.folders()
+        if "=" in label
     }
+    return {
+        label: RunDirectory.open(address)
+        for label, address in addresses.items()
+        if is_run(address)
+    }
+
+
+def _folder_of(replicate: int, ticket: Ticket) -> str:
+    return layout.network_folder(replicate, ticket.level, ticket.variant)
 
 
 def _unfinished(replicate: int, ticket: Ticket) -> str:
     return layout.unfinished_folder(replicate, ticket.level, ticket.variant)
 
 
-def _copy_of(source: pathlib.Path) -> Callable[[pathlib.Path], None]:
-    """Returns a function that copies a folder's files into another folder."""
-
-    def write(folder: pathlib.Path) -> None:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-
-    return write
-
-
-def _write_config(files: RunFiles, new: dict[str, Any]) -> dict[str, Any]:
-    """Writes config.json, unless that of another run exists; returns it."""
-    # Before config.json is read: a run that just begins has nothing else.
-    is_empty = files.is_empty()
-    config = _read_config(files)
-    if config is not None:
-        _require_same(files.address, config["fingerprint"], new["fingerprint"])
-    elif not is_empty:
-        raise UserError(
-            f"{files.address!r} is not empty and holds no run. Choose "
-            "another run directory."
-        )
-    else:
-        files.path.mkdir(parents=True, exist_ok=True)
-        config = new
-    config |= {key: new[key] for key in ("metadata", "replicates")}
-    files.write(layout.CONFIG, as_json(config))
-    return config
+def _create_config(folder: Folder, new: Mapping[str, Any]) -> None:
+    """Writes config.json, unless that of another run exists."""
+    old = _read_config(folder)
+    if old is None:
+        if _holds_other_files(folder):
+            raise UserError(
+                f"{folder.address!r} is not empty and holds no run. Choose "
+                "another run directory."
+            )
+        # Two processes may begin at the same moment.
+        if folder.create(layout.CONFIG, sealed_json.seal(new)):
+            return
+        old = _read_config(folder) or {}
+    _require_same(folder.address, old.get("fingerprint"), new["fingerprint"])
 
 
-def _read_config(files: RunFiles) -> dict[str, Any] | None:
-    try:
-        return files.read_json(layout.CONFIG)
-    except BucketError:
-        raise
-    except (OSError, ValueError):
-        raise _no_run(files) from None
-
-
-def _no_run(files: RunFiles) -> UserError:
-    return UserError(
-        f"{files.address!r} holds no run: it has no readable config.json."
+def _holds_other_files(folder: Folder) -> bool:
+    names = map(pathlib.PurePosixPath, folder.files())
+    return any(
+        name.parts[0] != locks.FOLDER and not atomic.is_temporary(name)
+        for name in names
     )
+
+
+def _read_config(folder: Folder) -> dict[str, Any] | None:
+    return _read(folder, layout.CONFIG)
+
+
+def _read(folder: Folder, name: str) -> dict[str, Any] | None:
+    data = folder.read(name)
+    if data is None:
+        return None
+    return sealed_json.unseal(data, f"{folder.address}/{name}")
+
+
+@contextlib.contextmanager
+def _tensorflow_errors(folder: pathlib.Path) -> Iterator[None]:
+    """Replaces TensorFlow's error of a full disk by one line."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise StorageError(
+            f"TensorFlow cannot write a checkpoint to {str(folder)!r}: "
+            f"{one_line(error, 150)}. Make room there, or set TMPDIR to "
+            "another folder; the same command goes on from here."
+        ) from None
 
 
 def _require_same(address: str, old: Any, new: Any, name: str = "") -> None:

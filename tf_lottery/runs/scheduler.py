@@ -2,15 +2,12 @@
 
 Each network is trained once and stored in the run directory, as soon as its
 starting state is available: a ticket after the ticket of the level before, a
-control after its ticket. Several processes can work on one run directory. A
-process acquires the lease of each network that it trains, and waits for those
-that other processes train.
+control after its ticket.
 """
 
 import dataclasses
 import functools
 import pathlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -118,12 +115,12 @@ class Scheduler:
         Args:
             searches: The searches, whose dense networks are trained together.
             executor: Trains the networks.
-            order: All searches of the run, those of other processes too, in
+            order: All searches of the run, those of other shards too, in
                 the order in which their dense networks are tried. None:
                 `searches`.
 
         Raises:
-            ValueError: No step is stable.
+            UserError: No step is stable.
         """
         if self._rewind is not None:
             return
@@ -132,7 +129,7 @@ class Scheduler:
             content = self._first_stable(searches, executor, order or searches)
             if content is None:
                 return
-            # Another process may have saved a step first, and rewound to it.
+            # Another shard may have saved a step first, and rewound to it.
             content = self._directory.load_rewind() or content
             self._directory.save_rewind(content)
         self._rewind = content["step"]
@@ -172,7 +169,7 @@ class Scheduler:
     def _train_dense_of_other(
         self, search: ReplicateSearch, executor: Executor
     ) -> Outcome:
-        """Trains the dense network of another process's search."""
+        """Trains the dense network of another shard's search."""
         steps = self._trainer.steps
         self._progress.add_steps(steps)
         (outcome,) = self._train([search.dense], executor)
@@ -212,21 +209,17 @@ class Scheduler:
         def on_progress(
             job: Job, step: int, metrics: Mapping[str, Any]
         ) -> None:
-            task, ticket, _ = queue.running[job]
+            task, ticket = queue.running[job]
             self._directory.upload_unfinished(task.replicate, ticket)
             self._progress.advance(task.replicate, ticket, step, metrics)
 
-        with self._directory.leases as leases:
-            while not queue.is_empty:
-                self._check_stored(queue)
-                self._submit_ready(queue, executor)
-                ended = executor.wait(on_progress) if queue.running else ()
-                for job, outcome in ended:
-                    task, ticket, lease = queue.running.pop(job)
-                    outcome = self._save(task, ticket, outcome)
-                    leases.release(lease)
-                    queue.end(task, outcome)
-                self._check_remote(queue)
+        while not queue.is_empty:
+            self._check_stored(queue)
+            self._submit_ready(queue, executor)
+            ended = executor.wait(on_progress) if queue.running else ()
+            for job, outcome in ended:
+                task, ticket = queue.running.pop(job)
+                queue.end(task, self._save(task, ticket, outcome))
 
     def _check_stored(self, queue: TaskQueue) -> None:
         """Ends the tasks whose outcome is stored; the others are ready."""
@@ -241,35 +234,12 @@ class Scheduler:
         queue.ready.sort(key=lambda task: task.control is not None)
 
     def _submit_ready(self, queue: TaskQueue, executor: Executor) -> None:
-        """Submits the tasks that no other process trains."""
-        leases = self._directory.leases
         while queue.ready and (slots := executor.free_slots(len(queue.ready))):
             for task in queue.ready[:slots]:
                 job, ticket = self._job(task)
-                lease = self._directory.lease_name(task.replicate, ticket)
-                if not leases.acquire(lease):
-                    queue.remote[lease] = task
-                elif (outcome := self._load(task)) is not None:
-                    # Another process has stored it since the check.
-                    leases.release(lease)
-                    queue.end(task, outcome)
-                else:
-                    self._directory.download_unfinished(task.replicate, ticket)
-                    queue.running[job] = RunningTask(task, ticket, lease)
-                    executor.submit(job)
+                queue.running[job] = RunningTask(task, ticket)
+                executor.submit(job)
             del queue.ready[:slots]
-
-    def _check_remote(self, queue: TaskQueue) -> None:
-        """Takes back the tasks whose process has ended them, or has died."""
-        leases = self._directory.leases
-        for lease in [name for name in queue.remote if leases.is_free(name)]:
-            queue.unchecked.append(queue.remote.pop(lease))
-        if queue.waits_for_others:
-            if not queue.has_announced_wait:
-                holder = leases.holder(next(iter(queue.remote)))
-                self._progress.write(f"Waiting for what {holder} trains.")
-                queue.has_announced_wait = True
-            time.sleep(leases.poll_interval)
 
     def _job(self, task: TrainingTask) -> tuple[Job, Ticket]:
         ticket = task.ticket()

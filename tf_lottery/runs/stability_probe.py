@@ -56,7 +56,7 @@ class StabilityProbe:
             `"steps_trained"`, the training steps of all copies.
 
         Raises:
-            ValueError: No candidate is stable.
+            UserError: No candidate is stable.
         """
         step, barriers = stability.first_stable(candidates, self.barrier)
         return {

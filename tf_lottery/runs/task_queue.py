@@ -12,11 +12,10 @@ OnTaskEnd = Callable[[TrainingTask, Outcome], list[TrainingTask]]
 
 
 class RunningTask(NamedTuple):
-    """A task that this process trains, its ticket, and its lease's name."""
+    """A task in training, and its ticket."""
 
     task: TrainingTask
     ticket: Ticket
-    lease: str
 
 
 @dataclasses.dataclass
@@ -27,18 +26,13 @@ class TaskQueue:
         on_task_end: Returns the tasks that can start after a task has ended.
         unchecked: Tasks not yet looked up in the run directory.
         ready: Tasks ready to start, tickets before controls.
-        running: Tasks that this process trains, by job.
-        remote: Tasks that other processes train, by lease.
-        has_announced_wait: Whether the user knows that this process waits for
-            others.
+        running: Tasks in training, by job.
     """
 
     on_task_end: OnTaskEnd
     unchecked: list[TrainingTask]
     ready: list[TrainingTask] = dataclasses.field(default_factory=list)
     running: dict[Job, RunningTask] = dataclasses.field(default_factory=dict)
-    remote: dict[str, TrainingTask] = dataclasses.field(default_factory=dict)
-    has_announced_wait: bool = False
 
     def end(self, task: TrainingTask, outcome: Outcome) -> None:
         """Adds the tasks that can start now that a task has ended.
@@ -52,13 +46,4 @@ class TaskQueue:
     @property
     def is_empty(self) -> bool:
         """Whether no task is left."""
-        return not (self._has_local_tasks or self.remote)
-
-    @property
-    def waits_for_others(self) -> bool:
-        """Whether all tasks that are left are trained by other processes."""
-        return bool(self.remote) and not self._has_local_tasks
-
-    @property
-    def _has_local_tasks(self) -> bool:
-        return bool(self.unchecked or self.ready or self.running)
+        return not (self.unchecked or self.ready or self.running)

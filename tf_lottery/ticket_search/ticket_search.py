@@ -100,7 +100,7 @@ class TicketSearch:
 
     Raises:
         TypeError: `model` is not a Keras 3 model.
-        ValueError: A setting is out of range, or a name is unknown.
+        UserError: A setting is out of range, or a name is unknown.
 
     Attributes:
         setup: The model and the settings, checked and resolved.
@@ -194,7 +194,7 @@ class TicketSearch:
                 float16.
 
         Raises:
-            ValueError: A setting is not supported.
+            UserError: A setting is not supported.
         """
         del steps_per_execution
         if run_eagerly:
@@ -297,7 +297,7 @@ class TicketSearch:
             step.
 
         Raises:
-            ValueError: Settings, model and data do not fit together, the loss
+            UserError: Settings, model and data do not fit together, the loss
                 of the dense network became nan, or the directory holds
                 another run. If a later ticket diverges, a line is printed and
                 `tickets` ends before it; if a control diverges, a line is
@@ -374,7 +374,7 @@ class TicketSearch:
             The ticket of replicate 0 at that level.
 
         Raises:
-            ValueError: No ticket is shown to win; the message gives the
+            UserError: No ticket is shown to win; the message gives the
                 reason and a remedy.
         """
         self._require_tickets()
@@ -417,7 +417,7 @@ class TicketSearch:
                 `max_drop`, in [0.5, 1); 0.5 uses the estimates alone.
 
         Raises:
-            ValueError: No ticket is shown to lose so little (the message ranks
+            UserError: No ticket is shown to lose so little (the message ranks
                 all levels), the metric cannot decide, or there is no
                 validation data.
         """

@@ -95,6 +95,7 @@ def train(
             on_evaluation=levels.on_evaluation,
         )
         stack.callback(progress.close)
+        stack.enter_context(directory.owned(on_wait=progress.write))
         stack.enter_context(weights_restored(setup.model))
         if trainer.strategy is None and not bridge.sees_training:
             executor = stack.enter_context(

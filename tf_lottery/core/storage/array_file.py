@@ -2,27 +2,23 @@
 
 A file is an ordinary `.npz`: arrays that `numpy.load` reads without pickle,
 and JSON in UTF-8 under the name `header`, which also holds the SHA-256 of each
-array. Equal contents give equal bytes. Files and folders are written under a
-temporary name and then renamed, so that no reader sees half of one.
+array. Equal contents give equal bytes.
 """
 
-import contextlib
-import errno
 import hashlib
 import io
 import json
 import math
 import os
 import pathlib
-import shutil
-import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tf_lottery.core.errors import MissingFileError, UserError, one_line
+from tf_lottery.core.storage import atomic
 
 _HEADER = "header"
 _HEADER_LIMIT = 16 * 2**20
@@ -44,6 +40,27 @@ def write(
 
     Args:
         path: The file; an existing one is replaced.
+        kind: The kind of content, such as `"ticket"`; `read` checks it.
+        header: Values that JSON can hold.
+        arrays: Name to array, of any shape.
+        compress: True makes the file small, False writes it fast.
+
+    Raises:
+        UserError: As for `encode`.
+    """
+    data = encode(kind, header, arrays, compress)
+    atomic.write_bytes(pathlib.Path(path), data)
+
+
+def encode(
+    kind: str,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    compress: bool = True,
+) -> bytes:
+    """Returns the bytes of a file of arrays and a header.
+
+    Args:
         kind: The kind of content, such as `"ticket"`; `read` checks it.
         header: Values that JSON can hold.
         arrays: Name to array, of any shape.
@@ -83,64 +100,7 @@ def write(
             info.compress_type = method
             preamble = _preamble(array.dtype, array.shape)
             file.writestr(info, preamble + array.tobytes())
-    write_bytes(pathlib.Path(path), buffer.getvalue())
-
-
-def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file atomically.
-
-    Args:
-        path: The file; an existing one is replaced.
-        data: Its content.
-    """
-    temporary = temporary_sibling(path)
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_folder(
-    folder: pathlib.Path,
-    write: Callable[[pathlib.Path], None],
-    within: pathlib.Path | None = None,
-    replaces: Callable[[], bool] = lambda: True,
-) -> None:
-    """Writes a folder atomically.
-
-    Args:
-        folder: The folder to create.
-        write: Writes the files into the temporary folder that it is passed.
-        within: The parent of the temporary folder, on the same file system,
-            for a caller that cleans up after killed processes. None: the
-            parent of `folder`.
-        replaces: Called if `folder` exists by then; returns whether to
-            replace it.
-    """
-    temporary = temporary_sibling((within or folder.parent) / folder.name)
-    temporary.mkdir(parents=True)
-    try:
-        write(temporary)
-        while not _renamed(temporary, folder) and replaces():
-            # Renamed before it is deleted: others may be reading it.
-            old = temporary_sibling(temporary)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(folder, old)
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def temporary_sibling(path: pathlib.Path) -> pathlib.Path:
-    """Returns an unused path in the same folder.
-
-    It is random, not the process id: containers share process ids.
-
-    Args:
-        path: A file or folder, which need not exist.
-    """
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    return buffer.getvalue()
 
 
 def read(
@@ -262,14 +222,3 @@ def _preamble(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
         buffer, {"descr": dtype.str, "fortran_order": False, "shape": shape}
     )
     return buffer.getvalue()
-
-
-def _renamed(source: pathlib.Path, folder: pathlib.Path) -> bool:
-    """Renames a folder; returns False if the target exists."""
-    try:
-        os.rename(source, folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    return True
