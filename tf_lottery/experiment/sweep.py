@@ -19,7 +19,7 @@ from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.outcome import AllDivergedError
 from tf_lottery.experiment.runner import RunOptions, open_run, run_prepared
 from tf_lottery.experiment.shard import Shard
-from tf_lottery.runs import run_directory
+from tf_lottery.runs import executors, run_directory
 from tf_lottery.runs.executors import (
     MultiWorkerExecutor,
     run_worker,
@@ -121,7 +121,8 @@ def run_sweep(
         shard: The replicates, counted through all runs, that this process
             trains.
         strategy: A `tf.distribute.Strategy` to train with.
-        **how: `workers`, `data_dir` and `deterministic` of `run_experiment`.
+        **how: `workers`, `cluster`, `data_dir` and `deterministic` of
+            `run_experiment`.
 
     Returns:
         The run directories; an empty list on a worker that is not the chief.
@@ -152,7 +153,10 @@ def run_sweep(
     )
     shards = shard.within({n: c.looks.last for n, c in configs.items()})
     todo = [n for n, c in configs.items() if shards[n].own(c.looks.last)]
-    with Leases(folder / ".leases") as leases:
+    with (
+        executors.connected(options.cluster),
+        Leases(folder / ".leases") as leases,
+    ):
         while todo:
             label, is_leased = _next_run(todo, leases, strategy)
             todo.remove(label)
