@@ -62,6 +62,7 @@ setuptools.setup(
         "docs": DOCS,
         "gcs": ["gcsfs>=2024.12"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "ray": ["ray>=2.40"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
         "s3": ["s3fs>=2024.12"],
         "test": [
@@ -79,6 +80,7 @@ setuptools.setup(
             "playwright>=1.49",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "ray>=2.40",
             "ruff==0.17.*",
             "s3fs>=2024.12",
             "tensorboard>=2.19",

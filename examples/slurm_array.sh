@@ -7,9 +7,8 @@
 # file system that all nodes see. A task that is killed goes on from where it
 # was when it is submitted again, as here after a node fails.
 #
-# Without --shard any number of tasks share single networks instead of
-# replicates: evenly, also if they start at different times, but each of them
-# holds its node until all networks are trained.
+# examples/slurm_ray.sh shares single networks instead of replicates, on one
+# Ray cluster.
 
 #SBATCH --job-name=lottery
 #SBATCH --array=0-4

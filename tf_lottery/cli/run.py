@@ -71,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="devices: auto, one_device, mirrored, multi_worker or tpu",
     )
     parser.add_argument(
+        "--cluster",
+        metavar="local|auto|ADDRESS",
+        help="a Ray cluster to train on: one of this machine's cores, the one "
+        "that this machine is a node of, or that of a head node",
+    )
+    parser.add_argument(
         "--shard",
         default="0/1",
         metavar="I/N",
@@ -97,6 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> None:
     """Runs the experiment or the sweep and reports, or explains it."""
+    if arguments.cluster:
+        _leave_gpus_to_workers()
     strategy = _strategy(arguments.strategy)
     by_label = configs(arguments)
     if arguments.workers is not None and arguments.workers < 1:
@@ -109,6 +117,7 @@ def execute(arguments: argparse.Namespace) -> None:
         "workers": arguments.workers,
         "data_dir": arguments.data_dir,
         "strategy": strategy,
+        "cluster": arguments.cluster,
     }
     shard = experiment.Shard.parse(arguments.shard)
     if arguments.explain:
@@ -136,6 +145,16 @@ def execute(arguments: argparse.Namespace) -> None:
         )
         return
     report.execute(arguments)
+
+
+def _leave_gpus_to_workers() -> None:
+    def hide() -> None:
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+
+    with silence_tensorflow(first=hide):
+        pass
 
 
 def _strategy(name: str | None) -> Any:

@@ -48,6 +48,7 @@ class RunOptions:
     checkpoint_steps: Sequence[str] = ()
     shard: Shard = Shard()  # noqa: RUF009 - it is frozen
     strategy: tf.distribute.Strategy | None = None
+    cluster: str | None = None
 
     def preparer(self) -> Preparer:
         """Returns the preparer of experiments with these options."""
@@ -66,6 +67,7 @@ def run_experiment(
     checkpoint_steps: Sequence[str] = (),
     shard: Shard = Shard(),  # noqa: B008 - it is frozen
     strategy: tf.distribute.Strategy | None = None,
+    cluster: str | None = None,
 ) -> RunDirectory | None:
     """Runs an experiment, and skips networks that are trained already.
 
@@ -95,6 +97,10 @@ def run_experiment(
             the others.
         strategy: A `tf.distribute.Strategy` to train with. It does not
             determine the run.
+        cluster: A Ray cluster whose nodes train: `"local"` is one of this
+            machine's cores; `"auto"` the one that this machine is a node of;
+            or the address of its head, such as `"10.0.0.1:6379"`. It does not
+            determine the run. It needs `pip install 'tf-lottery[ray]'`.
 
     Returns:
         The run directory; None on a worker that is not the chief, because only
@@ -118,6 +124,7 @@ def run_experiment(
         checkpoint_steps=checkpoint_steps,
         shard=shard,
         strategy=strategy,
+        cluster=cluster,
     )
     return run_prepared(options.preparer().prepare(config), run_dir, options)
 
@@ -232,6 +239,7 @@ def explain(
     data_dir: data.DataDir = None,
     shard: Shard = Shard(),  # noqa: B008 - it is frozen
     strategy: tf.distribute.Strategy | None = None,
+    cluster: str | None = None,
 ) -> list[str]:
     """Returns how this machine would train the networks of an experiment.
 
@@ -241,6 +249,7 @@ def explain(
         data_dir: The folder of TensorFlow Datasets; None: its default.
         shard: The replicates that this process would train.
         strategy: The strategy to train with; None: no strategy.
+        cluster: The Ray cluster to train on; None: this machine.
 
     Returns:
         Lines of text, one decision in each.
@@ -249,7 +258,7 @@ def explain(
     replicates = len(shard.own(config.looks.first))
     networks = replicates * search_setup(config, 0).networks
     independent = independent_networks(config, replicates)
-    return plan.plan(trainer, networks, independent, workers).lines()
+    return plan.plan(trainer, networks, independent, workers, cluster).lines()
 
 
 def _require_combinable(config: Config, options: RunOptions) -> None:
@@ -259,6 +268,11 @@ def _require_combinable(config: Config, options: RunOptions) -> None:
         raise UserError(
             f"{workers} processes cannot share one strategy: leave out "
             "`workers`, or `strategy`."
+        )
+    if options.cluster is not None and (workers or strategy):
+        raise UserError(
+            "A cluster has a worker in each of its slots, each without a "
+            "strategy: leave out `cluster`, or `workers` and `strategy`."
         )
     if options.shard.count == 1:
         return
@@ -283,10 +297,16 @@ def _create_executor(
         replicates * prepared.steps_per_replicate,
         independent_networks(config, replicates),
         options.workers,
+        options.cluster,
     )
     build = functools.partial(build_trainer, config, prepared.data_dir)
     return executors.create(
-        trainer, executor, workers, build, prepared.fingerprint
+        trainer,
+        executor,
+        workers,
+        build,
+        prepared.fingerprint,
+        options.cluster,
     )
 
 

@@ -18,7 +18,7 @@ from tf_lottery.experiment.config import Config
 from tf_lottery.experiment.outcome import AllDivergedError
 from tf_lottery.experiment.runner import RunOptions, open_run, run_prepared
 from tf_lottery.experiment.shard import Shard
-from tf_lottery.runs import locks, run_directory
+from tf_lottery.runs import executors, locks, run_directory
 from tf_lottery.runs.executors import (
     MultiWorkerExecutor,
     run_worker,
@@ -117,7 +117,8 @@ def run_sweep(
         shard: The replicates, counted through all runs, that this process
             trains.
         strategy: A `tf.distribute.Strategy` to train with.
-        **how: `workers`, `data_dir` and `deterministic` of `run_experiment`.
+        **how: `workers`, `cluster`, `data_dir` and `deterministic` of
+            `run_experiment`.
 
     Returns:
         The run directories; an empty list on a worker that is not the chief.
@@ -147,8 +148,11 @@ def run_sweep(
     )
     shards = shard.within({n: c.looks.last for n, c in configs.items()})
     todo = [n for n, c in configs.items() if shards[n].own(c.looks.last)]
-    with locks.shard_lock(
-        open_folder(run_dir), (shard.index, shard.count), _say
+    with (
+        executors.connected(options.cluster),
+        locks.shard_lock(
+            open_folder(run_dir), (shard.index, shard.count), _say
+        ),
     ):
         for label in todo:
             if verbose:

@@ -216,7 +216,9 @@ class Scheduler:
         while not queue.is_empty:
             self._check_stored(queue)
             self._submit_ready(queue, executor)
-            ended = executor.wait(on_progress) if queue.running else ()
+            # What is ready still has no slot: executors wait for one.
+            has_work = queue.running or queue.ready
+            ended = executor.wait(on_progress) if has_work else ()
             for job, outcome in ended:
                 task, ticket = queue.running.pop(job)
                 queue.end(task, self._save(task, ticket, outcome))

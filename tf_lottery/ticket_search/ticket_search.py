@@ -237,6 +237,7 @@ class TicketSearch:
         evaluate_every: int | None = None,
         test_data: Any = None,
         run_dir: str | pathlib.Path | None = None,
+        cluster: str | None = None,
     ) -> keras.callbacks.History:
         """Trains all networks of the search, and stores them in `run_dir`.
 
@@ -288,6 +289,10 @@ class TicketSearch:
             run_dir: Where to store the run: a folder, or a bucket address,
                 `gs://bucket/folder`. The same call continues a run that was
                 interrupted. None: a temporary folder.
+            cluster: A Ray cluster whose nodes train: `"local"` is one of this
+                machine's cores; `"auto"` the one that this machine is a node
+                of; or the address of its head. None: this machine. It needs
+                `pip install 'tf-lottery[ray]'`.
 
         Returns:
             A Keras history of replicate 0, with one epoch per level:
@@ -353,6 +358,7 @@ class TicketSearch:
                 run_dir,
                 is_shown,
                 self.tickets,
+                cluster,
             )
         else:
             result = run_worker(trainer, fingerprint)

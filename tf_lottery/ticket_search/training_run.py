@@ -18,6 +18,7 @@ from tf_lottery.runs.executors import (
     InProcessExecutor,
     MultiWorkerExecutor,
     all_cores_executor,
+    cluster_executor,
 )
 from tf_lottery.runs.progress import Progress
 from tf_lottery.runs.run_directory import (
@@ -58,6 +59,7 @@ def train(
     run_dir: str | pathlib.Path | None,
     verbose: bool,
     tickets: list[Ticket],
+    cluster: str | None = None,
 ) -> SearchResult:
     """Trains every network that the run directory does not hold yet.
 
@@ -71,10 +73,12 @@ def train(
         verbose: Whether to show progress.
         tickets: Receives the ticket of each level as soon as it is trained, so
             that an interrupted search leaves what it has.
+        cluster: The Ray cluster that trains the networks; None: this machine.
 
     Raises:
         UserError: The directory holds another run, a callback changed a
-            network, or the dense network diverged.
+            network, the dense network diverged, or the cluster does not go
+            with a strategy or a callback.
     """
     replicates = setup.settings.replicates
     with contextlib.ExitStack() as stack:
@@ -97,7 +101,18 @@ def train(
         stack.callback(progress.close)
         stack.enter_context(directory.owned(on_wait=progress.write))
         stack.enter_context(weights_restored(setup.model))
-        if trainer.strategy is None and not bridge.sees_training:
+        _require_trains_elsewhere(cluster, trainer, bridge)
+        if cluster is not None:
+            executor = stack.enter_context(
+                cluster_executor(
+                    trainer,
+                    cluster,
+                    starts.initial(trainer, 0),
+                    progress.write,
+                    setup.rebuilt_architecture,
+                )
+            )
+        elif trainer.strategy is None and not bridge.sees_training:
             executor = stack.enter_context(
                 all_cores_executor(
                     trainer,
@@ -136,6 +151,25 @@ def train(
         if isinstance(executor, MultiWorkerExecutor):
             executor.set_result(result)
         return result
+
+
+def _require_trains_elsewhere(
+    cluster: str | None, trainer: Trainer, bridge: CallbackBridge
+) -> None:
+    """Raises a UserError for what needs the networks in this process."""
+    if cluster is None:
+        return
+    if trainer.strategy is not None:
+        raise UserError(
+            "The workers of a cluster train without a strategy: leave out "
+            "`cluster`, or `strategy`."
+        )
+    if bridge.sees_training:
+        raise UserError(
+            "A callback that observes training (`on_train_batch_end`) needs "
+            "all networks in this process: leave out `cluster`, or the "
+            "callback."
+        )
 
 
 class _Levels:

@@ -26,6 +26,7 @@ PER_DEVICE = "per_device"
 IN_PROCESS = "in_process"
 PROCESS_POOL = "process_pool"
 MULTI_WORKER = "multi_worker"
+RAY_CLUSTER = "ray_cluster"
 
 _WORTH_PROCESSES = 20_000  # steps; fewer end before the processes have started
 
@@ -123,7 +124,8 @@ class Plan:
         device: `"GPU"` or `"CPU"`.
         strategy: The strategy of `tf.distribute` in words.
         executor: Name of a module of `runs.executors`.
-        workers: How many processes train.
+        workers: How many processes train; on a cluster, how many would here.
+        cluster: The Ray cluster that trains, or None.
         parallel: How many networks each process trains at once.
         dense: The backend of a dense network.
         ticket: The backend of a ticket that is sparse enough.
@@ -137,6 +139,7 @@ class Plan:
     strategy: str
     executor: str
     workers: int
+    cluster: str | None
     parallel: int
     dense: BackendChoice
     ticket: BackendChoice
@@ -150,7 +153,7 @@ class Plan:
             f"device     {self.device}",
             f"strategy   {self.strategy}",
             f"executor   {self.executor}",
-            f"processes  {self.workers}",
+            f"processes  {self._processes}",
             f"at once    {self.parallel} in each process",
             f"dense      {self.dense}",
             f"ticket     {self.ticket}",
@@ -158,12 +161,23 @@ class Plan:
             f"compiled   {'by XLA' if self.compiled else 'without XLA'}",
         ]
 
+    @property
+    def _processes(self) -> str:
+        if self.cluster is None:
+            return f"{self.workers}"
+        cores = threads(self.workers)
+        return (
+            f"one for each {f'{cores} cores' if cores > 1 else 'core'}, or "
+            f"each GPU, of cluster {self.cluster!r}"
+        )
+
 
 def plan(
     trainer: "Trainer",
     networks: int,
     independent: int,
     workers: int | None = None,
+    cluster: str | None = None,
 ) -> Plan:
     """Returns how the networks of a run are trained on this machine.
 
@@ -172,9 +186,10 @@ def plan(
         networks: How many are trained, >= 0.
         independent: How many of them never wait for each other, >= 1.
         workers: How many processes train them; None: the fastest number.
+        cluster: The Ray cluster that trains them; None: this machine.
     """
     executor, count = choose_executor(
-        trainer, networks * trainer.steps, independent, workers
+        trainer, networks * trainer.steps, independent, workers, cluster
     )
     at_once = max_parallel_jobs(trainer)
     stacking, reason = trainer.stacking(max(2, independent))
@@ -191,6 +206,7 @@ def plan(
         strategy=strategies.described(trainer.strategy),
         executor=executor,
         workers=count,
+        cluster=cluster,
         parallel=independent if at_once is None else at_once,
         dense=choose_backend(trainer, [ones]),
         ticket=choose_backend(trainer, [none]),
@@ -204,18 +220,24 @@ def choose_executor(
     steps: int,
     independent: int,
     workers: int | None = None,
+    cluster: str | None = None,
 ) -> tuple[str, int]:
     """Returns the name of the fastest executor, and its number of processes.
 
     On two cores, two processes of one thread take more steps per second than
-    one process of two: small networks keep few cores busy.
+    one process of two: small networks keep few cores busy. A cluster has as
+    many processes as it has room for; the number is that of a pool here, whose
+    share of the cores (`threads`) each of them gets.
 
     Args:
         trainer: What trains the networks.
         steps: Training steps of all networks together.
         independent: How many networks never wait for each other, >= 1.
         workers: How many processes; None: the fastest number.
+        cluster: The Ray cluster that trains them; None: this machine.
     """
+    if cluster is not None:
+        return RAY_CLUSTER, min(independent, devices.cores())
     if strategies.has_workers(trainer.strategy):
         return MULTI_WORKER, 1
     if trainer.strategy is not None:
@@ -224,3 +246,12 @@ def choose_executor(
         few = devices.has_gpu() or steps < _WORTH_PROCESSES
         workers = 1 if few else min(independent, devices.cores())
     return (PROCESS_POOL if workers > 1 else IN_PROCESS), max(1, workers)
+
+
+def threads(workers: int) -> int:
+    """Returns how many threads each of several processes has, at least 1.
+
+    Args:
+        workers: How many processes share this machine's cores, >= 1.
+    """
+    return max(1, devices.cores() // workers)

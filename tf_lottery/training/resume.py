@@ -114,7 +114,19 @@ def is_begun(folder: pathlib.Path | None, job: str) -> bool:
         folder: Folder of the job, or None.
         job: Digest of the job.
     """
-    return folder is not None and bool(_steps(folder, job))
+    return latest_step(folder, job) is not None
+
+
+def latest_step(folder: pathlib.Path | None, job: str) -> int | None:
+    """Returns the step of a job's newest checkpoint; None without one.
+
+    Args:
+        folder: Folder of the job, or None.
+        job: Digest of the job.
+    """
+    if folder is None:
+        return None
+    return max(_steps(folder, job), default=None)
 
 
 def _load(path: pathlib.Path) -> InProgressCheckpoint | None:

@@ -25,6 +25,8 @@ __all__ = [
     "OnProgress",
     "ProcessPool",
     "all_cores_executor",
+    "cluster_executor",
+    "connected",
     "create",
     "run_worker",
 ]
@@ -37,22 +39,63 @@ def create(
     workers: int,
     build: Callable[[], Trainer],
     fingerprint: Any,
+    cluster: str | None = None,
 ) -> Iterator[Executor]:
     """Yields the executor that a plan names; ends its processes afterwards.
 
     Args:
         trainer: The trainer of this process.
         executor: Name of a module of this package.
-        workers: Processes of a process pool, >= 2.
-        build: Builds the trainer in a process of the pool; it is pickled.
+        workers: Processes of a process pool, >= 1.
+        build: Builds the trainer in another process; it is pickled.
         fingerprint: Everything that determines the results, the same on all
             workers of several hosts.
+        cluster: The Ray cluster of the executor on a cluster.
     """
     if executor == plan.MULTI_WORKER:
         with MultiWorkerExecutor(trainer, fingerprint) as chief:
             yield chief
+    elif executor == plan.RAY_CLUSTER:
+        # It needs an optional package.
+        from tf_lottery.runs.executors import ray_cluster
+
+        threads = plan.threads(workers)
+        with ray_cluster.RayExecutor(
+            build, f"{cluster}", threads, threads
+        ) as ray_executor:
+            yield ray_executor
     elif executor == plan.PROCESS_POOL:
         with ProcessPool(build, workers) as pool:
             yield pool
     else:
         yield InProcessExecutor(trainer)
+
+
+def connected(
+    cluster: str | None,
+) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which several executors share a cluster.
+
+    Args:
+        cluster: The Ray cluster, or None.
+    """
+    if cluster is None:
+        return contextlib.nullcontext()
+    from tf_lottery.runs.executors import ray_cluster
+
+    return ray_cluster.connected(cluster)
+
+
+def cluster_executor(
+    trainer: Trainer, cluster: str, *arguments: Any
+) -> contextlib.AbstractContextManager[Executor]:
+    """Returns `ray_cluster.cluster_executor`, which needs an extra package.
+
+    Args:
+        trainer: The trainer.
+        cluster: The Ray cluster.
+        *arguments: Its other arguments.
+    """
+    from tf_lottery.runs.executors import ray_cluster
+
+    return ray_cluster.cluster_executor(trainer, cluster, *arguments)

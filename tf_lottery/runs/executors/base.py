@@ -35,9 +35,12 @@ class Executor(Protocol):
     def wait(self, on_progress: OnProgress) -> list[tuple[Job, Outcome]]:
         """Waits for the first job to end, as `FIRST_COMPLETED` does.
 
+        It may be called without a job, if there is no free slot.
+
         Args:
             on_progress: Called whenever a job has been evaluated or saved.
 
         Returns:
-            The jobs that ended, at least one, with their outcomes.
+            The jobs that ended, with their outcomes; none if a slot has become
+            free otherwise.
         """

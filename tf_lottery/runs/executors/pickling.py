@@ -16,7 +16,7 @@ import mmap
 import pathlib
 import pickle
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
@@ -29,6 +29,7 @@ from tf_lottery.core.duration import Duration
 from tf_lottery.data import Dataset, Split
 from tf_lottery.training import Diverged, Job, State, Trainer
 
+_FILES = ("objects", "arrays", "spans")
 _ALIGNMENT = 64  # bytes, as NumPy aligns its arrays
 _FUNCTION = type(tf.function(lambda: None))
 
@@ -104,10 +105,29 @@ def _write_copy(pickled: _PickledTrainer, folder: pathlib.Path) -> bool:
     return False
 
 
+def in_memory(folder: pathlib.Path) -> Callable[[], Trainer]:
+    """Returns the function of `pickle_trainer`, which needs no folder then.
+
+    The function leaves the choice of devices to its process.
+
+    Args:
+        folder: The folder that `pickle_trainer` has filled.
+    """
+    files = [np.fromfile(folder / name, np.uint8) for name in _FILES]
+    return functools.partial(_build_from, *files)
+
+
 def _build(folder: pathlib.Path) -> Trainer:
     # The process that pickled the trainer computes on the CPU too.
     tf.config.set_visible_devices([], "GPU")
-    pickled = _read(folder)
+    return _build_from(*(_mapped(folder / name) for name in _FILES))
+
+
+def _build_from(objects: Any, arrays: Any, spans: Any) -> Trainer:
+    """Builds a trainer from the contents of three files, as buffers."""
+    view = memoryview(arrays)
+    buffers = [view[o : o + size] for o, size in pickle.loads(spans)]
+    pickled = pickle.loads(objects, buffers=buffers)
     floatx, epsilon, image_data_format = pickled.keras_settings
     keras.config.set_floatx(floatx)
     keras.config.set_epsilon(epsilon)
@@ -118,6 +138,14 @@ def _build(folder: pathlib.Path) -> Trainer:
     if isinstance(model, str):
         model = masking.rebuilt(model)
     return Trainer(model, *pickled.settings)
+
+
+def _mapped(path: pathlib.Path) -> Any:
+    """Returns the content of a file, which processes share."""
+    if not path.stat().st_size:
+        return b""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _register(name: str, custom_object: Any) -> None:
@@ -142,18 +170,6 @@ def _write(pickled: _PickledTrainer, folder: pathlib.Path) -> None:
             pickler = _Pickler(objects, protocol=5, buffer_callback=write_array)
             pickler.dump(pickled)
     (folder / "spans").write_bytes(pickle.dumps(spans))
-
-
-def _read(folder: pathlib.Path) -> _PickledTrainer:
-    spans = pickle.loads((folder / "spans").read_bytes())
-    buffers: Iterable[Any] = ()
-    if spans:
-        with (folder / "arrays").open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        view = memoryview(mapped)
-        buffers = [view[offset : offset + size] for offset, size in spans]
-    with (folder / "objects").open("rb") as objects:
-        return pickle.load(objects, buffers=buffers)
 
 
 class _Pickler(cloudpickle.Pickler):

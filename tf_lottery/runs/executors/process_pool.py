@@ -17,7 +17,7 @@ from typing import Any
 
 from tf_lottery.core.errors import UserError
 from tf_lottery.runs.executors.base import OnProgress
-from tf_lottery.training import Job, Outcome, Trainer, devices
+from tf_lottery.training import Job, Outcome, Trainer, plan
 
 
 class ProcessPool:
@@ -40,7 +40,7 @@ class ProcessPool:
         workers: int,
         threads: int | None = None,
     ) -> None:
-        threads = threads or max(1, devices.cores() // workers)
+        threads = threads or plan.threads(workers)
         self._workers = [_WorkerProcess(build, threads) for _ in range(workers)]
 
     def __enter__(self) -> "ProcessPool":
