@@ -16,9 +16,11 @@ from tf_lottery.analysis import (
 from tf_lottery.analysis.figures import InterpolatedErrors
 from tf_lottery.analysis.ticket_structure import TicketStructure
 from tf_lottery.core.errors import UserError
+from tf_lottery.core.storage import object_store
 from tf_lottery.experiment import command, outcome, presets, sweep
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.ticket import Ticket
+from tf_lottery.runs import foreign_files
 from tf_lottery.runs.record import Record
 from tf_lottery.runs.run_directory import RunDirectory, write_report
 
@@ -35,8 +37,11 @@ def write(run_dir: str | os.PathLike[str]) -> list[str]:
         and the path of the report.
 
     Raises:
-        UserError: The directory holds no run, or no trained network.
+        UserError: The directory holds no run, or no trained network, or
+            files that are not as runs write them.
     """
+    if object_store.of(run_dir) is None:
+        foreign_files.require_sound(run_dir)
     runs = sweep.members(run_dir)
     if runs:
         return _of_sweep(run_dir, runs)

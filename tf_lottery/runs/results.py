@@ -45,7 +45,10 @@ class Results:
                 lineterminator="\n",
             )
             writer.writeheader()
-            writer.writerows(sorted(rows.values(), key=sort_key))
+            writer.writerows(
+                {name: _cell(value) for name, value in row.items()}
+                for row in sorted(rows.values(), key=sort_key)
+            )
             self._files.write(layout.RESULTS, text.getvalue().encode())
 
     def _read(self) -> dict[tuple[str, object], Row]:
@@ -64,3 +67,9 @@ class Results:
             for key in versions
             if (row := new.get(key) or self._rows.get(key)) is not None
         }
+
+
+def _cell(value: Any) -> Any:
+    """Returns a value of which a spreadsheet makes no formula."""
+    is_formula = isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
+    return f"'{value}" if is_formula else value
