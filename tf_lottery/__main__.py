@@ -69,7 +69,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _print_error(message: str, program: str = "tf-lottery") -> None:
     prefix = colors.paint(f"{program}:", colors.RED, sys.stderr)
-    print(f"{prefix} {message}", file=sys.stderr)
+    print(f"{prefix} {errors.printable(message)}", file=sys.stderr)
 
 
 class _Parser(argparse_flags.ArgumentParser):

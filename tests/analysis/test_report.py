@@ -96,6 +96,29 @@ def test_every_figure_has_its_words_in_reports_of_runs_and_sweeps():
         assert not any(set(text) & set("<>") for text in said)
 
 
+FOLDERS = {
+    "rate=0.1,seed=2": "./rate=0.1,seed=2/report.html",
+    "javascript:alert(1)//=": "./javascript%3Aalert%281%29%2F%2F=/report.html",
+    "//evil.org/=": "./%2F%2Fevil.org%2F=/report.html",
+    'a="onclick': "./a=%22onclick/report.html",
+    "a=?#ü": "./a=%3F%23%C3%BC/report.html",
+}
+
+
+@pytest.mark.parametrize(("folder", "link"), FOLDERS.items())
+def test_links_of_a_sweep_lead_to_folders_beside_it(folder, link):
+    shown = report.render_sweep("sweep", {}, {folder: ["Nothing."]})
+    assert re.findall('<a href="([^"]*)"', shown) == [link]
+
+
+def test_a_dollar_in_a_name_is_no_formula():
+    networks = [
+        dataclasses.replace(n, variant="a=$\\frac{$")
+        for n in studies.study(np.random.default_rng(0), 1)
+    ]
+    assert figures.compare(networks)
+
+
 def test_names_of_curves_are_escaped():
     networks = [
         dataclasses.replace(n, variant="<b>") if n.level else n

@@ -108,7 +108,7 @@ def test_a_sweep_is_reported_as_one(tmp_path):
     assert lines[-1] == str(tmp_path / "s" / "report.html")
     page = (tmp_path / "s" / "report.html").read_text()
     for label in configs:
-        assert f'href="{label}/report.html"' in page
+        assert f'href="./{label}/report.html"' in page
         assert (tmp_path / "s" / label / "report.html").exists()
     assert {"accuracy.png", "early_stop_step.svg"} <= pictures(tmp_path / "s")
 

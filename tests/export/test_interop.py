@@ -1,8 +1,10 @@
 """Masks as other codebases write them."""
 
 import io
+import os
 import zipfile
 
+import memory
 import numpy as np
 import pytest
 import sample_tickets
@@ -115,7 +117,7 @@ BAD = {
     ),
     "unknown compression": (
         altered(8, 99, a=npy(np.zeros((16, 36))), b=RIGHT[0], c=RIGHT[1]),
-        "compression .* not supported",
+        "it is compressed otherwise than by deflate",
     ),
     "damaged": (
         altered(35, 255, a=npy(np.zeros((16, 36))), b=RIGHT[0], c=RIGHT[1]),
@@ -140,6 +142,28 @@ def test_a_file_that_is_no_mask_of_the_model_is_refused(
     with pytest.raises(ValueError, match=message) as error:
         export.read_masks(tmp_path / "m", toy.mlp(), "open_lth")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_masks_of_a_few_kilobytes_do_not_fill_the_memory(tmp_path, method):
+    arrays = npy(np.zeros((16, 36))), *RIGHT
+    with zipfile.ZipFile(tmp_path / "m", "w", method) as file:
+        for name, array in zip("abc", arrays, strict=True):
+            with file.open(f"{name}.npy", "w") as entry:
+                entry.write(array)
+                for _ in range(64):
+                    entry.write(bytes(2**20))
+    read = export.read_masks
+    held, error = memory.peak(read, tmp_path / "m", toy.mlp(), "open_lth")
+    assert "compressed otherwise than by deflate" in str(error)
+    assert held < 16 * 2**20
+
+
+def test_masks_in_a_pipe_are_not_waited_for(tmp_path):
+    for index in range(3):
+        os.mkfifo(tmp_path / f"layer{index}.npy")
+    with pytest.raises(ValueError, match="it is not a regular file"):
+        export.read_masks(tmp_path, toy.mlp(), "google")
 
 
 def test_bad_names_and_missing_files_are_refused(tmp_path):

@@ -253,7 +253,7 @@ def test_a_damaged_theta_counts_as_missing(tmp_path, how):
 @pytest.mark.parametrize("name", ["config.json", "rewind.json"])
 def test_damaged_json_is_named(tmp_path, name, how, caplog):
     directory = open_run(tmp_path / "run")
-    directory.save_rewind({"step": 5})
+    directory.save_rewind({"step": 5, "steps_trained": 9, "barriers": {}})
     damage(tmp_path / "run" / name, how)
     if name == "rewind.json":
         assert directory.load_rewind() is None

@@ -5,6 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from tf_lottery.cli.silence import silence_tensorflow
+from tf_lottery.cli.terminal import show
 from tf_lottery.core import registries, registry
 from tf_lottery.core.errors import UserError
 
@@ -117,7 +118,7 @@ def execute(arguments: argparse.Namespace) -> None:
     for name in sorted(paths.keys() - formats.keys()):
         with atomic_output.replacing(paths[name]) as file:
             ticket.save(file, values=TICKETS[name])
-        print(paths[name])
+        show(paths[name])
     if formats:
         _serve(arguments, directory, export.plain(ticket), formats, paths)
 
@@ -142,7 +143,7 @@ def _smallest(
         raise UserError(
             smallest.refusal(drops, metric, max_drop, smallest.CONFIDENCE)
         )
-    print(
+    show(
         f"Level {chosen.level}, {100 * chosen.density:.1f} % of the weights: "
         f"{metric.difference(-chosen.drop)} of validation {metric.title} "
         f"({metric.bound(-chosen.most)}, 97.5 % confidence over "
@@ -166,9 +167,9 @@ def _serve(
     if arguments.shrink:
         shrunk = export.shrink(model)
         model, prefix = shrunk.model, "units that are dead are gone; "
-        print(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
+        show(f"{shrunk.before:,} weights shrunk to {shrunk.after:,}.")
         for line in shrunk.stayed:
-            print(f"Stayed: {line}")
+            show(f"Stayed: {line}")
     dataset = directory.config["metadata"].get("settings", {}).get("dataset")
     test = validation = None
     if dataset:
@@ -183,12 +184,12 @@ def _serve(
                 arguments.dtype,
                 x=None if validation is None else validation.x[:32],
             )
-        print(paths[name])
+        show(paths[name])
     if not dataset:
-        print("Not measured: the run has no data set known by name.")
+        show("Not measured: the run has no data set known by name.")
         return
     if test is None:
-        print(f"Not measured: {dataset} has no test data.")
+        show(f"Not measured: {dataset} has no test data.")
         return
     reference = model.predict(test.x, batch_size=256, verbose=0)
     exports = [
@@ -206,8 +207,8 @@ def _serve(
         measured = export.comparison.with_original(
             original, exports, test.x, test.y, arguments.threads
         )
-    print()
-    print(export.comparison.table(measured))
-    print()
+    show()
+    show(export.comparison.table(measured))
+    show()
     for line in export.comparison.sentences(measured, arguments.threads):
-        print(line)
+        show(line)

@@ -5,6 +5,7 @@ import sys
 
 from tf_lottery.cli import colors
 from tf_lottery.cli.silence import silence_tensorflow
+from tf_lottery.cli.terminal import show
 
 TEXT = "write the report of a run again"
 
@@ -29,7 +30,9 @@ def execute(arguments: argparse.Namespace) -> None:
     with silence_tensorflow():
         from tf_lottery.experiment import report
     for line in report.write(arguments.run_dir):
-        outcome, colon, rest = line.partition(":")
+        outcome = line.partition(":")[0]
+        painted = ""
         if outcome in _OUTCOMES:
-            outcome = colors.paint(outcome, _OUTCOMES[outcome], sys.stdout)
-        print(outcome + colon + rest)
+            painted = colors.paint(outcome, _OUTCOMES[outcome], sys.stdout)
+            line = line.removeprefix(outcome)
+        show(line, painted)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_lottery.cli import report
 from tf_lottery.cli.silence import silence_tensorflow
+from tf_lottery.cli.terminal import show
 from tf_lottery.core import registries
 from tf_lottery.core.errors import UserError
 
@@ -124,7 +125,7 @@ def execute(arguments: argparse.Namespace) -> None:
         shards = shard.within({n: c.looks.last for n, c in by_label.items()})
         for label, config in by_label.items():
             lines = experiment.explain(config, shard=shards[label], **options)
-            print("\n".join([label, *lines] if label else lines))
+            show("\n".join([label, *lines] if label else lines))
         return
     options |= {"deterministic": arguments.deterministic, "shard": shard}
     target = arguments.run_dir, arguments.preset
@@ -139,7 +140,7 @@ def execute(arguments: argparse.Namespace) -> None:
         experiment.unfinished(config, run)
         for config, run in zip(by_label.values(), runs, strict=True)
     ):
-        print(
+        show(
             f"Shard {arguments.shard} is done, others are not. Once they are: "
             f"tf-lottery report {shlex.quote(arguments.run_dir)}"
         )

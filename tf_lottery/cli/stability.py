@@ -3,6 +3,7 @@
 import argparse
 
 from tf_lottery.cli.silence import silence_tensorflow
+from tf_lottery.cli.terminal import show
 
 TEXT = "measure the barrier between copies of a run"
 
@@ -26,13 +27,12 @@ def execute(arguments: argparse.Namespace) -> None:
     )
     for replicate, level, line in lines:
         if not line.errors:
-            print(f"replicate {replicate}  level {level:>2}  the copy diverged")
+            show(f"replicate {replicate}  level {level:>2}  the copy diverged")
             continue
         barriers = "  ".join(
             f"{split} {100 * line.barrier(split):6.2f}" for split in line.errors
         )
-        print(
+        show(
             f"replicate {replicate}  level {level:>2}  barrier in points: "
-            f"{barriers}  distance {line.distance:.2f}",
-            flush=True,
+            f"{barriers}  distance {line.distance:.2f}"
         )

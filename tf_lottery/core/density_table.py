@@ -4,6 +4,8 @@ import dataclasses
 import html
 import io
 
+from tf_lottery.core.errors import printable
+
 _BAR_WIDTH = 10  # characters
 # As rich styles its tables in notebooks. Text keeps the color of the page.
 _PRE = "white-space:pre;overflow-x:auto;line-height:normal"
@@ -60,7 +62,9 @@ class Table:
         for row in self.rows:
             cells = [
                 # Numbers end at the same character of their column.
-                rich.text.Text(cell, justify="right" if number else "left")
+                rich.text.Text(
+                    printable(cell), justify="right" if number else "left"
+                )
                 for cell in _cells(row)
                 for number in [cell.replace(",", "").isdigit()]
             ]
@@ -70,9 +74,9 @@ class Table:
             file=file, width=10_000, color_system=None, force_jupyter=False
         )
         console.print(table)
-        return "\n".join(
-            [self.title, file.getvalue().rstrip("\n"), *self.notes]
-        )
+        text = file.getvalue().rstrip("\n")
+        # Names of layers may come from a stranger's file.
+        return printable("\n".join([self.title, text, *self.notes]))
 
     def _repr_html_(self) -> str:
         """Returns the text as HTML that needs no other files."""

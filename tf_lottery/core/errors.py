@@ -6,7 +6,13 @@ class UserError(ValueError):
 
     The command line prints it as one line and exits with status 2. Every
     other exception is a fault in tf_lottery and keeps its traceback.
+
+    Its message may quote a stranger's file: it prints nothing that a terminal
+    would obey.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UserTypeError(UserError, TypeError):
@@ -34,4 +40,25 @@ def one_line(error: BaseException, most: int = 300) -> str:
         >>> one_line(KeyError())
         'KeyError'
     """
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    message = printable(" ".join(str(error).split())[:most])
+    return message or type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""Returns text in which characters that a terminal obeys are escaped.
+
+    These are the control characters, those that turn the direction of writing,
+    and all others that Python does not print; line breaks and tabs stay.
+
+    Args:
+        text: Text that may come from a stranger's file.
+
+    Example:
+        >>> printable("\x1b[2Jgone, naïve")
+        '\\x1b[2Jgone, naïve'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text
+    )

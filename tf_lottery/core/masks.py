@@ -63,6 +63,10 @@ class Masks(Mapping[str, np.ndarray]):
             f"Masked: {', '.join(self._arrays)}."
         )
 
+    def __contains__(self, path: object) -> bool:
+        # By default, a miss would look for the nearest path.
+        return path in self._arrays
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
 

@@ -15,6 +15,10 @@ from tf_lottery.core.errors import UserError
 
 T = TypeVar("T")
 
+_COMPARABLE, _COMPARABLE_NAME = 200_000, 1000
+"""Characters of all names, and of one, that are still compared: it takes the
+square of a name's length, and names may come from a file."""
+
 
 class Registry(MutableMapping[str, Any]):
     """A table of objects by name; an object is imported when it is used.
@@ -114,6 +118,8 @@ Did you mean 'magnitude'? Known: magnitude, random.
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the nearest known name, or "".
 
+    Of very many or very long names none is suggested.
+
     Args:
         name: The requested name.
         known: The known names.
@@ -122,5 +128,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
         >>> nearest("dens/kernel", ["dense/kernel", "conv/kernel"])
         " Did you mean 'dense/kernel'?"
     """
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+    names = list(known)
+    length = len(str(name)) + max(map(len, names), default=0)
+    if length * len(names) > _COMPARABLE or length > _COMPARABLE_NAME:
+        return ""
+    close = difflib.get_close_matches(str(name), names, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -19,6 +19,7 @@ from tf_lottery.core.errors import UserError
 from tf_lottery.experiment import command, outcome, presets, sweep
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.ticket import Ticket
+from tf_lottery.runs import foreign_files
 from tf_lottery.runs.record import Record
 from tf_lottery.runs.run_directory import RunDirectory, write_report
 
@@ -35,8 +36,10 @@ def write(run_dir: str | os.PathLike[str]) -> list[str]:
         and the path of the report.
 
     Raises:
-        UserError: The directory holds no run, or no trained network.
+        UserError: The directory holds no run, or no trained network, or
+            files that are not as runs write them.
     """
+    foreign_files.require_no_links(run_dir)
     runs = sweep.members(run_dir)
     if runs:
         return _of_sweep(run_dir, runs)

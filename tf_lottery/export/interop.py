@@ -25,6 +25,7 @@ from tf_lottery import masking
 from tf_lottery.core import registry
 from tf_lottery.core.errors import UserError, one_line
 from tf_lottery.core.masks import Masks
+from tf_lottery.core.storage import zip_archive
 from tf_lottery.export import atomic_output
 from tf_lottery.export.exported_model import TicketOrModel
 from tf_lottery.lottery.ticket import Ticket
@@ -108,7 +109,7 @@ def write_masks(
 
 
 def _read_open_lth(path: pathlib.Path, shapes: Shapes) -> Arrays:
-    with zipfile.ZipFile(path) as file:
+    with zip_archive.opened(path) as file:
         names = file.namelist()
         _require_count(names, shapes)
         masks = {}
@@ -137,6 +138,7 @@ def _read_google(path: pathlib.Path, shapes: Shapes) -> Arrays:
     _require_count(sorted(p.name for p in path.glob("*.npy")), shapes)
     masks = {}
     for name, (kernel, shape) in zip(names, shapes.items(), strict=True):
+        zip_archive.require_regular(path / name)
         with (path / name).open("rb") as stream:
             masks[kernel] = _array(stream, shape, f"{name}, of {kernel}")
     return masks
@@ -168,8 +170,8 @@ FORMATS: dict[
 def _require_count(names: list[str], shapes: Shapes) -> None:
     if len(names) != len(shapes):
         raise UserError(
-            f"it holds {len(names)} masks ({', '.join(names[:9])}), and the "
-            f"model has {len(shapes)} kernels ({', '.join(shapes)})."
+            f"it holds {len(names)} masks ({', '.join(names[:9])[:99]}), and "
+            f"the model has {len(shapes)} kernels ({', '.join(shapes)})."
         )
 
 
@@ -181,9 +183,7 @@ def _array(stream: IO[bytes], shape: tuple[int, ...], name: str) -> np.ndarray:
     actual, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if actual != shape or dtype.kind not in "biuf":
         raise UserError(f"{name} is {dtype} of shape {actual}, not {shape}.")
-    size = int(np.prod(shape)) * dtype.itemsize
-    data = stream.read(size)
-    if len(data) != size:
-        raise UserError(f"{name} is truncated.")
-    array = np.frombuffer(data, dtype)
-    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    stored = zip_archive.read_array(
+        stream, dtype, shape[::-1] if fortran else shape
+    )
+    return stored.T if fortran else stored

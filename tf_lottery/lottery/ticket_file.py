@@ -110,13 +110,14 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     header, arrays = array_file.read(path, "ticket")
     version = header.get("format")
-    if version != _FORMAT:
+    if type(version) is int and version != _FORMAT:
         raise UserError(
             f"{str(path)!r} is a ticket of format {str(version)[:9]!r}; "
             f"this version of tf_lottery reads format {_FORMAT}. Update "
             "tf_lottery, or save the ticket again with this version."
         )
     try:
+        _count(header, "format")
         return _fields(header, arrays, array_file.allowance(path))
     except Exception as error:  # noqa: BLE001 - a stranger's bytes
         raise array_file.damaged(path, "ticket", error) from None
@@ -127,21 +128,24 @@ def _fields(
 ) -> dict[str, Any]:
     masks = _masks(header, arrays, allowance)
     drawn = _typed(header, "drawn", dict)
+    if not drawn.keys() <= masks.keys():
+        raise UserError("it draws weights of kernels that it does not mask")
     _require_affordable(arrays, masks, drawn, allowance)
+    _require_finite(arrays)
     weights = unpack("weights", arrays, masks)
     slots = unpack("slots", arrays, masks)
     for path, spec in drawn.items():
         weights[path] = seeded_weights.draw(spec, masks[path])
     masks.require({p: w.shape for p, w in weights.items() if p in masks})
-    _require_finite({**weights, **slots})
+    _require_finite({path: weights[path] for path in drawn})
     architecture = _typed(header, "architecture", str | None)
     if "architecture" in arrays:
         architecture = arrays["architecture"].tobytes().decode()
     return {
         "masks": masks,
-        "origin": State(_typed(header, "step", int), weights, slots),
+        "origin": State(_count(header, "step"), weights, slots),
         "architecture": architecture,
-        "level": _typed(header, "level", int),
+        "level": _count(header, "level"),
         "variant": _typed(header, "variant", str),
         "metrics": _typed(header, "metrics", dict),
         "provenance": _typed(header, "provenance", dict),
@@ -197,18 +201,20 @@ def unpack(kind: str, arrays: Arrays, masks: Masks) -> dict[str, np.ndarray]:
 
 def _mask_of(path: str, masks: Masks) -> np.ndarray | None:
     """Returns the mask of a kernel, or of the kernel that a slot belongs to."""
-    for kernel, mask in masks.items():
-        if f"{path}/".startswith(f"{kernel}/"):
-            return mask
+    while path:
+        if path in masks:
+            return masks[path]
+        path = path.rpartition("/")[0]
     return None
 
 
 def _masks(header: Mapping[str, Any], arrays: Arrays, allowance: int) -> Masks:
     sizes = {}
     for path, shape in _typed(header, "shapes", dict).items():
-        if not all(type(n) is int and n > 0 for n in shape):
-            raise UserError(f"the mask of {path!r} has a shape of {shape}")
+        array_file.require_shape(shape, f"the mask of {path!r}")
         sizes[path] = math.prod(shape)
+        if not sizes[path]:
+            raise UserError(f"the mask of {path!r} has a shape of {shape}")
     # A few codes can stand for any number of pruned weights.
     if sum(sizes.values()) > allowance:
         raise UserError(f"masks of {sum(sizes.values())} weights")
@@ -238,6 +244,13 @@ def _require_finite(arrays: Arrays) -> None:
     for path, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError(f"{path!r} holds values that are not finite")
+
+
+def _count(header: Mapping[str, Any], name: str) -> int:
+    value = header[name]
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise UserError(f"its {name} is no number from 0 on")
+    return value
 
 
 def _typed(header: Mapping[str, Any], name: str, kind: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import tqdm
 
+from tf_lottery.core.errors import printable
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import Diverged
 
@@ -75,7 +76,8 @@ class Progress:
         if network not in self._steps:
             # Steps of an earlier process must not count as fast ones.
             self._bar.total -= step
-            self._bar.set_description(self._label(replicate, ticket))
+            label = printable(self._label(replicate, ticket))
+            self._bar.set_description(label)
             self._bar.refresh()
         else:
             self._done += step - self._steps[network]
@@ -180,7 +182,7 @@ class Progress:
         """
         self._last_line = time.monotonic()
         if self._verbose:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(printable(line), file=sys.stderr)
 
     def close(self) -> None:
         """Ends the bar."""

@@ -3,10 +3,9 @@
 import csv
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tf_lottery.core.storage import commit
 from tf_lottery.core.storage.folder import Folder, map_parallel
 from tf_lottery.core.storage.sealed_json import DamagedFileError
 from tf_lottery.runs import layout
@@ -22,10 +21,16 @@ class Results:
 
     Args:
         folder: The run directory.
+        read_record: Returns the content of a network's record, checked, from
+            the name of its folder; None without one.
     """
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Folder,
+        read_record: Callable[[str], dict[str, Any] | None],
+    ) -> None:
+        self._folder, self._read_record = folder, read_record
         self._rows: dict[str, Row] = {}  # by the network's folder
         self._versions: dict[str, str] = {}  # of the records they are from
 
@@ -59,7 +64,7 @@ class Results:
 
         def read(name: str) -> dict[str, Any] | None:
             try:
-                return commit.read_record(self._folder, name)
+                return self._read_record(name)
             except DamagedFileError as error:
                 if not skip_damaged:
                     raise
@@ -89,5 +94,14 @@ class Results:
             text, layout.COLUMNS, extrasaction="ignore", lineterminator="\n"
         )
         writer.writeheader()
-        writer.writerows(self.rows())
+        writer.writerows(
+            {name: _cell(value) for name, value in row.items()}
+            for row in self.rows()
+        )
         self._folder.write(layout.RESULTS, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    """Returns a value of which a spreadsheet makes no formula."""
+    is_formula = isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
+    return f"'{value}" if is_formula else value

@@ -18,7 +18,7 @@ from tf_lottery.core.storage.folder import Folder, StorageError, open_folder
 from tf_lottery.core.storage.lock import Lock
 from tf_lottery.core.storage.sealed_json import DamagedFileError
 from tf_lottery.lottery.ticket import Ticket
-from tf_lottery.runs import layout, locks, network_files
+from tf_lottery.runs import foreign_files, layout, locks, network_files
 from tf_lottery.runs.in_progress import InProgressFolder
 from tf_lottery.runs.record import (
     DivergedNetwork,
@@ -65,7 +65,8 @@ class RunDirectory:
     ) -> None:
         self.address = folder.address
         self.config = config
-        self._folder, self._results = folder, Results(folder)
+        self._folder = folder
+        self._results = Results(folder, self._network_record)
         self._reusable_runs = tuple(reusable_runs)
         self._in_progress = InProgressFolder(folder)
         self._lock: Lock | None = None
@@ -241,7 +242,9 @@ class RunDirectory:
 
     def load_rewind(self) -> dict[str, Any] | None:
         """Returns how the step to rewind to was found, if it was."""
-        return self._undamaged(lambda: _read(self._folder, layout.REWIND))
+        return self._undamaged(
+            lambda: _read(self._folder, layout.REWIND, foreign_files.rewind)
+        )
 
     def save_rewind(self, content: Mapping[str, Any]) -> None:
         """Saves how the step to rewind to was found.
@@ -477,7 +480,8 @@ class RunDirectory:
         Raises:
             DamagedFileError: It is not as it was written.
         """
-        return _read(self._folder, layout.linear_path(replicate, level))
+        name = layout.linear_path(replicate, level)
+        return _read(self._folder, name, foreign_files.line)
 
     def save_line(
         self, replicate: int, level: int, content: Mapping[str, Any]
@@ -520,8 +524,11 @@ class RunDirectory:
 
     def _network_record(self, name: str) -> dict[str, Any] | None:
         record = commit.read_record(self._folder, name)
-        if record is not None:
-            self._require(name, record["network"], layout.parse(name))
+        if record is None:
+            return None
+        address = f"{self.address}/{name}/{layout.RECORD}"
+        foreign_files.checked(record, foreign_files.record, address)
+        self._require(name, record["network"], layout.parse(name))
         return record
 
     def _require(
@@ -626,14 +633,19 @@ def _holds_other_files(folder: Folder) -> bool:
 
 
 def _read_config(folder: Folder) -> dict[str, Any] | None:
-    return _read(folder, layout.CONFIG)
+    return _read(folder, layout.CONFIG, foreign_files.config)
 
 
-def _read(folder: Folder, name: str) -> dict[str, Any] | None:
+def _read(
+    folder: Folder, name: str, check: Callable[[dict[str, Any]], None]
+) -> dict[str, Any] | None:
+    """Returns the content of a JSON file; None if it does not exist."""
     data = folder.read(name)
     if data is None:
         return None
-    return sealed_json.unseal(data, f"{folder.address}/{name}")
+    address = f"{folder.address}/{name}"
+    content = sealed_json.unseal(data, address)
+    return foreign_files.checked(content, check, address)
 
 
 @contextlib.contextmanager

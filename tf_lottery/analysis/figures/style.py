@@ -32,6 +32,8 @@ _RC = {
     "lines.linewidth": 1.4,
     # Otherwise ids in SVG files are random.
     "svg.hashsalt": "tf_lottery",
+    # Names come from files: a dollar sign in them is no formula.
+    "text.parse_math": False,
 }
 _DPI = 160
 

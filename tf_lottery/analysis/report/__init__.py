@@ -6,6 +6,7 @@
 import base64
 import json
 import pathlib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,11 +88,18 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["data_url"] = _data_url
+    environment.filters["link"] = _link
     return environment.get_template("report.html.jinja")
 
 
 def _data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _link(folder: str) -> str:
+    """Returns a link to a folder beside the page, whatever its name."""
+    # Without ./ a folder named javascript:… would be a script.
+    return f"./{urllib.parse.quote(folder, safe='=,')}"
 
 
 __all__ = ["render", "render_sweep"]

@@ -18,11 +18,22 @@ from typing import Any
 import numpy as np
 
 from tf_lottery.core.errors import MissingFileError, UserError, one_line
-from tf_lottery.core.storage import atomic
+from tf_lottery.core.storage import atomic, zip_archive
 
 _HEADER = "header"
-_HEADER_LIMIT = 16 * 2**20
-"""In bytes of JSON; a parsed header takes some twenty times as many."""
+_HEADER_LIMIT = 4 * 2**20
+"""In bytes of JSON; a parsed header takes up to forty times as many."""
+_DTYPES = {
+    dtype.str: dtype
+    for order in "<>"
+    for letter in "?bBhHiIlLqQefd"
+    for dtype in [np.dtype(order + letter)]
+}
+"""The dtypes that a file may hold, by name: bool, integers, floats."""
+_DIMENSIONS = 32
+"""Limit on the dimensions of an array, as in NumPy 1."""
+_NAME_LIMIT = 4096
+"""Limit on the length of an array's name."""
 _REASON_LIMIT = 200
 _ALWAYS_ALLOWED = 256 * 2**20
 _EXPANSION = 64
@@ -117,10 +128,9 @@ def read(
         UserError: It is truncated, altered, or a file of another kind.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with zip_archive.opened(path) as file:
             header = _header(file)
-            if header.get("kind") != kind:
-                raise UserError(f"it holds a {header.get('kind')!r}")
+            _require_kind(header.get("kind"), kind)
             size = sum(entry.file_size for entry in file.infolist())
             if size > allowance(path):
                 raise UserError(f"it would unpack to {size} bytes")
@@ -179,16 +189,42 @@ def _header(file: zipfile.ZipFile) -> dict[str, Any]:
     return header
 
 
+def _require_kind(found: Any, kind: str) -> None:
+    if not isinstance(found, str):
+        raise UserError("its header names no kind of content")
+    if found != kind:
+        raise UserError(f"it holds a {found!r}")
+
+
 def _array(
     file: zipfile.ZipFile, name: str, entry: Mapping[str, Any]
 ) -> np.ndarray:
-    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
-    if not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise UserError(f"{name} has a shape of {shape}")
-    array = _contents(file, name, dtype, shape)
-    if hashlib.sha256(array.tobytes()).hexdigest() != entry["sha256"]:
+    if len(name) > _NAME_LIMIT:
+        raise UserError("an array has too long a name")
+    dtype, shape = _DTYPES.get(entry["dtype"]), entry["shape"]
+    if dtype is None:
+        raise UserError(f"{name} holds neither numbers nor truth values")
+    require_shape(shape, name)
+    array = _contents(file, name, dtype, tuple(shape))
+    if hashlib.sha256(array.data).hexdigest() != entry["sha256"]:
         raise UserError(f"{name} differs from its header")
     return array
+
+
+def require_shape(shape: Any, name: str) -> None:
+    """Raises unless a value of a header is a shape.
+
+    Args:
+        shape: The value.
+        name: What has the shape, for the message.
+
+    Raises:
+        UserError: It is no list of few numbers that are 0 or more.
+    """
+    if not isinstance(shape, list) or len(shape) > _DIMENSIONS:
+        raise UserError(f"{name} has no list of few numbers as its shape")
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise UserError(f"{name} has a shape of {str(shape)[:99]}")
 
 
 def _contents(
@@ -199,18 +235,17 @@ def _contents(
     The entry's preamble is compared, not parsed, and no more bytes are unpacked
     than dtype and shape imply.
     """
-    if dtype.hasobject:
-        raise UserError(f"{name} holds objects")
     preamble = _preamble(dtype, shape)
     expected = len(preamble) + math.prod(shape) * dtype.itemsize
     if file.getinfo(f"{name}.npy").file_size != expected:
         raise UserError(f"{name} has another size than its header says")
     with file.open(f"{name}.npy") as stream:
-        data = stream.read(expected + 1)
-    if len(data) != expected or not data.startswith(preamble):
-        raise UserError(f"{name} differs from its header")
-    array = np.frombuffer(data, dtype, offset=len(preamble))
-    return array.reshape(shape).copy()
+        if stream.read(len(preamble)) != preamble:
+            raise UserError(f"{name} differs from its header")
+        array = zip_archive.read_array(stream, dtype, shape)
+        if stream.read(1):
+            raise UserError(f"{name} differs from its header")
+    return array
 
 
 def _preamble(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
