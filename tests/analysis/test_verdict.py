@@ -267,6 +267,15 @@ def test_a_level_that_lacks_a_replicate_is_not_tested():
     assert judgment.winner is None
 
 
+def test_replicates_that_lack_a_level_are_listed():
+    networks = [n for n in winners() if n.level != 7 or n.replicate in (0, 4)]
+    first = verdict.sequence(verdict.judge(networks).verdicts)[0]
+    assert first.reason == "replicates 1, 2, 3 lack it"
+    networks = [n for n in winners() if n.level != 7 or n.replicate > 1]
+    first = verdict.sequence(verdict.judge(networks).verdicts)[0]
+    assert first.reason == "replicates 0, 1 lack it"
+
+
 @dataclasses.dataclass(frozen=True)
 class Lost:
     replicate: int
@@ -286,6 +295,56 @@ def test_a_loss_that_was_not_finite_is_missing_and_named():
         "Replicate 3 lacks ticket of level 7: its loss was not finite at step "
         "400." in text
     )
+
+
+def test_a_network_that_is_missing_does_not_hold_up_the_verdict():
+    networks = winners(levels=8)
+    lost = [Lost(3, 9, "ticket", 400)]
+    assert "training is at level 8 of 9" in sentences(networks, 5, (), 9)
+    assert verdict.judge(networks, 5, lost, 9).problem == ""
+    assert verdict.judge(networks, 5, (), 8).problem == ""
+
+
+def test_replicates_beyond_the_plan_are_not_judged():
+    judgment = verdict.judge(winners(7), 5)
+    assert judgment.replicates == 5
+    assert {tuple(c.replicates) for c in judgment.comparisons} == {
+        (0, 1, 2, 3, 4)
+    }
+
+
+def stopping_at(*shares):
+    """The judgment on dense networks that stop after shares of their steps."""
+    networks = winners(len(shares))
+    for n in networks:
+        if not n.level:
+            n.row["early_stop_step"] = shares[n.replicate] * n.row["steps"]
+            n.row["catch_up_step"] = n.row["early_stop_step"]
+    return verdict.judge(networks)
+
+
+@pytest.mark.parametrize(
+    ("shares", "late", "is_short"),
+    [
+        ((0.95, 0.95, 0.95, 0.95), 0, False),
+        ((0.5, 0.5, 0.96, 0.96), 2, False),
+        ((0.5, 0.96, 0.96, 0.96), 3, True),
+    ],
+)
+def test_half_of_the_dense_networks_may_stop_late(shares, late, is_short):
+    judgment = stopping_at(*shares)
+    outcomes = {v.outcome for v in judgment.verdicts}
+    assert (outcomes == {"trained too short"}) is is_short
+    notes = [n for n in judgment.notes if n.startswith(f"{late} of 4 dense")]
+    assert len(judgment.notes) == len(notes) == (0 < late < 3)
+
+
+def test_a_run_is_settled_when_the_first_level_is_decided():
+    assert verdict.judge(winners()).is_settled
+    assert verdict.judge(winners(share=4.0)).is_settled
+    assert stopping_at(1, 1, 1).is_settled
+    assert not verdict.judge(winners(share=1.25)).is_settled
+    assert not verdict.judge(winners(2)).is_settled
 
 
 def test_a_run_under_way_has_no_verdict():

@@ -7,6 +7,7 @@ import toy
 
 from tf_lottery.core.masks import Masks
 from tf_lottery.lottery import rewinding
+from tf_lottery.training import State
 
 
 @pytest.mark.slow
@@ -37,6 +38,21 @@ def test_masks_of_ones_change_nothing():
     state = trainer.state
     ones = toy.random_masks(trainer.model, density=1.1)
     assert rewinding.rewind(state, ones).digest == state.digest
+
+
+def test_slots_are_masked_with_their_own_kernel_only():
+    ones = np.ones((2, 2), "f")
+    names = ["a/momentum", "ab/momentum", "a/rows", "iteration"]
+    slots = dict.fromkeys(names, ones) | {"a/rows": np.ones(2, "f")}
+    origin = State(7, {"a": 3 * ones, "ab": 3 * ones}, slots)
+    mask = np.array([[1, 0], [0, 1]], bool)
+    start = rewinding.rewind(origin, Masks({"a": mask}))
+    assert start.step == 7
+    assert np.array_equal(start.weights["a"], 3 * mask)
+    assert np.array_equal(start.weights["ab"], 3 * ones)
+    assert np.array_equal(start.slots.pop("a/momentum"), mask)
+    for name, slot in start.slots.items():
+        assert np.array_equal(slot, slots[name]), name
 
 
 def test_an_infinite_weight_that_is_pruned_is_zero():

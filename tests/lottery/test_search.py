@@ -9,9 +9,10 @@ import toy
 from sample_tickets import RATES, SHAPES, TWINS, dense_ticket, fake_training
 
 from tf_lottery import masking, pruning
+from tf_lottery.core.masks import Masks
 from tf_lottery.lottery import search
 from tf_lottery.lottery.ticket import Ticket
-from tf_lottery.training import State
+from tf_lottery.training import Diverged, State
 
 
 def run_search(how, train=fake_training, shapes=TWINS):
@@ -219,3 +220,98 @@ def test_all_but_the_weights_restarts_from_step_k():
 def test_what_else_could_be_rewound_is_not_known():
     with pytest.raises(ValueError, match="Known: weights, learning_rate"):
         search.Pruning(1, RATES, rewind_mode="biases")
+
+
+def test_tickets_carry_the_trained_dense_network():
+    levels = run_search(search.Pruning(2, RATES))
+    dense = levels[0][1].trained
+    assert all(ticket.dense_trained is dense for ticket, _ in levels[1:])
+
+
+def test_random_streams_stay_at_step_k_while_weights_are_kept():
+    stream = "dropout/seed_generator_state"
+    start = dense_ticket().origin
+    theta_k = State(7, {**start.weights, stream: np.array([1, 7])}, {})
+
+    def train(ticket):
+        run = fake_training(ticket)
+        trained = {**run.trained, stream: np.array([1, 99])}
+        return dataclasses.replace(run, trained=trained, captured=(theta_k,))
+
+    how = search.Pruning(1, RATES, rewind_mode="learning_rate")
+    (_, before), (ticket, _) = run_search(how, train)
+    assert ticket.origin.weights[stream].tolist() == [1, 7]
+    bias = ticket.origin.weights["a/bias"]
+    assert np.array_equal(bias, before.trained["a/bias"])
+
+
+@pytest.mark.parametrize(
+    ("level", "schedule", "trained"),
+    [
+        (0, "geometric", 1),
+        (0, "one_shot", 1),
+        (1, "geometric", 2),
+        (1, "one_shot", 4),
+    ],
+)
+def test_a_search_ends_where_nothing_is_left_to_score(level, schedule, trained):
+    def train(ticket):
+        if ticket.level == level:
+            return Diverged(3, 4, np.nan)
+        return fake_training(ticket)
+
+    levels = run_search(search.Pruning(3, RATES, schedule=schedule), train)
+    assert len(levels) == trained
+
+
+# How many weights a level keeps, before anything is trained.
+
+MASKS = Masks.ones({"a": (4, 5), "b": (4, 5)})
+
+
+def test_budgets_name_the_kernels_that_are_pruned_only():
+    how = search.Pruning(2, {"a": 0.5, "b": 0.0})
+    assert search.budgets(MASKS, how, 2) == {("a",): 5}
+    assert search.density_at(MASKS, how, 2) == (5 + 20) / 40
+
+
+def test_budgets_of_shared_kernels_go_by_those_that_survive():
+    how = search.Pruning(1, {"a": 0.5, "b": 0.5}, allocation="evenly")
+    few = Masks({"a": np.arange(20).reshape(4, 5) < 3, "b": MASKS["b"]})
+    assert search.budgets(MASKS, how, 1) == {("a",): 10, ("b",): 10}
+    assert search.budgets(MASKS, how, 1, few) == {("a",): 3, ("b",): 17}
+
+
+def test_a_level_that_would_empty_a_group_has_no_density():
+    how = search.Pruning(0, {"a": 0.6, "b": 0.0})  # 20, 8, 3, 1, 0
+    densities = [search.density_at(MASKS, how, level) for level in range(5)]
+    assert densities == [1, 28 / 40, 23 / 40, 21 / 40, None]
+    assert search.with_max_levels(MASKS, how).levels == 3
+
+
+@pytest.mark.parametrize(
+    ("density", "levels"), [(1, 0), (0.7, 1), (0.69, 2), (21 / 40, 3)]
+)
+def test_a_density_is_reached_at_the_first_level_that_has_it(density, levels):
+    how = search.Pruning(9, {"a": 0.6, "b": 0.0})
+    assert search.until_density(MASKS, how, density).levels == levels
+
+
+def test_a_density_out_of_reach_names_the_last_level_with_weights():
+    how = search.Pruning(9, {"a": 0.6, "b": 0.0})
+    with pytest.raises(ValueError, match="level 3 keeps 0.525 of the weights"):
+        search.until_density(MASKS, how, 0.5)
+
+
+def test_levels_end_where_rounds_prune_no_more_or_at_99():
+    # Of 2 weights, a round prunes round(0.4): none.
+    how = search.Pruning(9, {"a": 0.2})
+    two = Masks({"a": [1, 1]})
+    assert search.with_max_levels(two, how).levels == 1
+    many = Masks.ones({"a": (10**6,)})
+    slow = search.Pruning(9, {"a": 0.01})
+    assert search.with_max_levels(many, slow).levels == 99
+    reached = search.density_at(many, slow, 99)
+    assert search.until_density(many, slow, reached).levels == 99
+    with pytest.raises(ValueError, match="is out of reach at these rates"):
+        search.until_density(many, slow, reached / 2)

@@ -17,6 +17,7 @@ from sample_tickets import make
 from tf_lottery import masking
 from tf_lottery.core.masks import Masks
 from tf_lottery.core.storage import array_file
+from tf_lottery.lottery import ticket_file
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.training import State
 
@@ -261,6 +262,9 @@ def forged(ticket, path, monkeypatch, **header):
         ({"shapes": {"dense/kernel": [2, 2]}}, "codes for 4 weights"),
         ({"shapes": {"dense/kernel": [10**6] * 3}}, "masks of 10{18} weights"),
         ({"shapes": {"dense/kernel": [-36, -16]}}, "has a shape of"),
+        ({"shapes": {"dense/kernel": [0, 16]}}, "has a shape of"),
+        ({"shapes": {"dense/kernel": [36.0, 16]}}, "has a shape of"),
+        ({"shapes": {"dense/kernel": [True, 576]}}, "has a shape of"),
         ({"shapes": {"dense/kernel": 576}}, "not iterable"),
         ({"shapes": {"other/kernel": [36, 16]}}, "masks/other/kernel"),
         ({"shapes": {}}, "at least one kernel"),
@@ -355,9 +359,59 @@ def test_weights_drawn_from_seeds_count_as_memory_too(
         Ticket.load(tmp_path / "t")
 
 
-def test_weights_that_are_not_finite_are_refused(ticket, tmp_path):
+def test_memory_may_be_all_that_is_allowed_and_no_byte_more(small):
+    # Of 6 weights, a kernel of 4 bytes each and a slot of 8.
+    ticket, path, _ = small
+    slots = {"kernel/momentum": np.ones((2, 3)), "iteration": np.array(7)}
+    origin = State(7, ticket.origin.weights, slots)
+    dataclasses.replace(ticket, origin=origin).save(path)
+    header, arrays = array_file.read(path, "ticket")
+    masks, size = ticket.masks, 6 * (4 + 8)
+    ticket_file._require_affordable(arrays, masks, {}, size / 16)
+    with pytest.raises(ValueError, match=f"unpack to {size} bytes"):
+        ticket_file._require_affordable(arrays, masks, {}, (size - 1) / 16)
+    fields = ticket_file._fields(header, arrays, 6)
+    assert fields["masks"] == masks
+    assert (
+        fields["origin"].digest
+        == dataclasses.replace(ticket, origin=origin).start.digest
+    )
+    with pytest.raises(ValueError, match="masks of 6 weights"):
+        ticket_file._fields(header, arrays, 5)
+
+
+def test_a_slot_of_another_shape_is_kept_whole(small):
+    ticket, path, _ = small
+    slots = {"kernel/rows": np.arange(2.0), "kernels": np.ones((2, 3))}
+    origin = State(7, ticket.origin.weights, slots)
+    dataclasses.replace(ticket, origin=origin).save(path)
+    assert toy.same(Ticket.load(path).origin.slots, slots)
+
+
+def test_survivors_that_do_not_fit_their_mask_are_refused(small):
+    masks = small[0].masks
+    for key, kept in (("kernel", np.ones(3)), ("other", np.ones(4))):
+        with pytest.raises(ValueError, match="does not fit its mask"):
+            ticket_file.unpack("slots", {f"slots.kept/{key}": kept}, masks)
+
+
+@pytest.mark.parametrize(("spare", "is_array"), [(0, False), (-1, True)])
+def test_a_long_architecture_is_no_part_of_the_header(
+    ticket, tmp_path, monkeypatch, spare, is_array
+):
+    limit = len(ticket.architecture) + spare
+    monkeypatch.setattr(ticket_file, "_HEADER_TEXT_LIMIT", limit)
+    ticket.save(tmp_path / "t")
+    header, arrays = array_file.read(tmp_path / "t", "ticket")
+    assert (header["architecture"] is None) is is_array
+    assert ("architecture" in arrays) is is_array
+    assert Ticket.load(tmp_path / "t").architecture == ticket.architecture
+
+
+@pytest.mark.parametrize("count", [1, 16])
+def test_weights_that_are_not_finite_are_refused(ticket, tmp_path, count):
     weights = {**ticket.origin.weights}
-    weights["dense/bias"] = np.full(16, np.nan, "float32")
+    weights["dense/bias"] = np.where(np.arange(16) < count, np.nan, 1.0)
     bad = dataclasses.replace(ticket, origin=State(0, weights, {}))
     bad.save(tmp_path / "t")
     with pytest.raises(ValueError, match="'dense/bias' holds values that are"):

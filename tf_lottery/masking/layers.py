@@ -7,13 +7,15 @@ How masking of a kernel works:
 2. `add_masks` also changes the class of the kernel to `MaskedVariable`, whose
    `assign` writes zeros at pruned entries. So an optimizer, a callback or a
    checkpoint cannot bring a pruned weight back.
-3. `call` runs within `masked_reads`. There `layer.kernel` is the tensor
-   `where(mask, kernel, 0)`, so the plain layer's code computes the masked
+3. TensorFlow converts a `MaskedVariable` to the tensor
+   `where(mask, kernel, 0)`, so the plain layer's `call` computes the masked
    output, and the gradient of a pruned weight is exactly zero.
-4. Everywhere else `layer.kernel` is the stored variable.
 
-`MaskedDense` and `MaskedConv2D` write this out. The layers of the `CATALOGUE`
-are generated from tables and get the same methods from their mixin.
+`MaskedDense` and `MaskedConv2D` write this out. The other layers of the
+`CATALOGUE` are generated from tables, by their mixin. Their `call`, and that of
+subclasses, runs within `masked_reads`, where `layer.kernel` is the masked
+tensor itself: Keras' `Variable.__getitem__` and operators such as `*` do not
+convert to a tensor first, and recurrent cells slice their kernels.
 """
 
 from typing import Any
@@ -27,7 +29,6 @@ from tf_lottery.masking.kernel_masks import add_masks, mask_of
 from tf_lottery.masking.masked_layer import (
     MaskedKernel,
     MaskedParts,
-    masked_reads,
     masked_subclass,
     read_weight,
 )
@@ -83,7 +84,7 @@ class MaskedDense(MaskedKernel, keras.layers.Dense):
 
     @property
     def kernel(self) -> Any:
-        """The stored variable; while `call` runs, the masked tensor."""
+        """The stored variable, which TensorFlow reads masked."""
         return read_weight(self, "kernel", super().kernel)
 
     @property
@@ -95,11 +96,6 @@ class MaskedDense(MaskedKernel, keras.layers.Dense):
         """Creates the weights and the mask."""
         super().build(input_shape)
         add_masks(self)
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the output of `Dense` with the masked kernel."""
-        with masked_reads(self):
-            return super().call(inputs, training=training)
 
 
 @_filed
@@ -141,7 +137,7 @@ class MaskedConv2D(MaskedKernel, keras.layers.Conv2D):
 
     @property
     def kernel(self) -> Any:
-        """The stored variable; while `call` runs, the masked tensor."""
+        """The stored variable, which TensorFlow reads masked."""
         return read_weight(self, "kernel", super().kernel)
 
     @property
@@ -153,11 +149,6 @@ class MaskedConv2D(MaskedKernel, keras.layers.Conv2D):
         """Creates the weights and the mask."""
         super().build(input_shape)
         add_masks(self)
-
-    def call(self, inputs: Any) -> Any:
-        """Returns the output of `Conv2D` with the masked kernel."""
-        with masked_reads(self):
-            return super().call(inputs)
 
 
 KERNELS: dict[type[keras.layers.Layer], tuple[str, ...]] = {

@@ -353,6 +353,47 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path):
     assert "would unpack to 269" in refused(tmp_path / "a")
 
 
+def test_a_file_may_unpack_to_its_allowance_and_to_no_byte_more(
+    file, monkeypatch
+):
+    with zipfile.ZipFile(file) as opened:
+        size = sum(entry.file_size for entry in opened.infolist())
+    monkeypatch.setattr(array_file, "_EXPANSION", 0)
+    monkeypatch.setattr(array_file, "_ALWAYS_ALLOWED", size)
+    assert array_file.read(file, "ticket")[0]["level"] == 3
+    monkeypatch.setattr(array_file, "_ALWAYS_ALLOWED", size - 1)
+    assert f"would unpack to {size} bytes" in refused(file)
+
+
+def test_the_allowance_is_256_mib_or_64_times_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(bytes(1000))
+    assert array_file.allowance(path) == 256 * 2**20
+    monkeypatch.setattr(array_file, "_ALWAYS_ALLOWED", 63_999)
+    assert array_file.allowance(path) == 64_000
+
+
+def test_a_header_of_exactly_the_limit_is_read(file, monkeypatch):
+    with zipfile.ZipFile(file) as opened:
+        size = opened.getinfo("header.npy").file_size
+    monkeypatch.setattr(array_file, "_HEADER_LIMIT", size)
+    assert array_file.read(file, "ticket")[0]["level"] == 3
+    monkeypatch.setattr(array_file, "_HEADER_LIMIT", size - 1)
+    assert "its header is too large" in refused(file)
+
+
+def test_a_long_reason_is_cut(tmp_path):
+    error = array_file.damaged(tmp_path, "ticket", ValueError("x" * 999))
+    assert "x" * 150 in str(error)
+    assert "x" * 201 not in str(error)
+
+
+@pytest.mark.parametrize("shape", [[-2], [2.0], ["2"], [None, 2]])
+def test_a_shape_that_cannot_be_is_named(tmp_path, shape):
+    forge(tmp_path / "a", listed(shape=shape))
+    assert "a has a shape of" in refused(tmp_path / "a")
+
+
 def test_reading_never_unpickles(tmp_path):
     class Bomb:
         def __reduce__(self):

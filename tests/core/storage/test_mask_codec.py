@@ -63,11 +63,19 @@ def test_a_code_can_be_read_by_hand():
         (1, np.zeros(1, "int8"), "in int8 codes"),
         (1, np.zeros((1, 1), "uint8"), "gaps of 1 bits"),
         (1, np.zeros(2, "uint8"), "a survivor at 15 of 10 weights"),
+        (1, np.packbits([1] * 10 + [0] + [1] * 5), "survivor at 10 of 10"),
     ],
 )
 def test_codes_that_fit_no_mask_are_refused(width, codes, message):
     with pytest.raises(ValueError, match=message):
         mask_codec.decode(width, codes, 10)
+
+
+def test_padding_is_seven_codes_at_most():
+    ones = np.full(2, 255, "uint8")  # 16 times "one weight, pruned"
+    assert not mask_codec.decode(1, ones, 9).any()
+    with pytest.raises(ValueError, match="16 codes for 8 weights"):
+        mask_codec.decode(1, ones, 8)
 
 
 def peak(call):
