@@ -16,7 +16,6 @@ from tf_lottery.analysis import (
 from tf_lottery.analysis.figures import InterpolatedErrors
 from tf_lottery.analysis.ticket_structure import TicketStructure
 from tf_lottery.core.errors import UserError
-from tf_lottery.core.storage import object_store
 from tf_lottery.experiment import command, outcome, presets, sweep
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.ticket import Ticket
@@ -40,8 +39,7 @@ def write(run_dir: str | os.PathLike[str]) -> list[str]:
         UserError: The directory holds no run, or no trained network, or
             files that are not as runs write them.
     """
-    if object_store.of(run_dir) is None:
-        foreign_files.require_sound(run_dir)
+    foreign_files.require_sound(run_dir)
     runs = sweep.members(run_dir)
     if runs:
         return _of_sweep(run_dir, runs)
