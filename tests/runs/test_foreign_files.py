@@ -111,6 +111,8 @@ CHANGES = {
     "an escape": (RECORD, "network", "variant", "\x1b[31m"),
     "a list for a number": (RECORD, "row", "steps", [1]),
     "a number beyond floats": (RECORD, "row", "steps", 10**400),
+    "seconds that are no number": (RECORD, "row", "seconds", float("nan")),
+    "steps that are words": (RECORD, "row", "early_stop_step", "ticket"),
     "a density of nothing": (RECORD, "row", "density", 0),
     "no row": (RECORD, "row", None),
     "a curve of other lengths": (RECORD, "curve", "loss", [1, 2]),

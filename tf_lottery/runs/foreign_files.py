@@ -12,6 +12,16 @@ from tf_lottery.core.storage import sealed_json
 
 _LENGTH = 200
 """Limit on the length of a name: of a variant, a metric, a column."""
+_WORDS = {"preset", "variant", "deciding_metric"}
+"""Columns of a row that hold text."""
+_AMOUNTS = {
+    "weights_kept",
+    "steps",
+    "early_stop_step",
+    "catch_up_step",
+    "seconds",
+}
+"""Columns of a row that are counted or measured, and never nan."""
 _LARGEST = 10**6
 """Limit on the indices of replicates and levels."""
 
@@ -140,10 +150,12 @@ def _trained(content: dict[str, Any]) -> None:
         raise UserError("its row is of another network")
     for name, value in row.items():
         _name(name, "a column")
-        if isinstance(value, str):
+        if name in _WORDS:
             _name(value, name)
+        elif name in _AMOUNTS:
+            _amount(value, name)
         elif value is not None:
-            _typed(value, name, int | float)
+            _typed(value, name, int | float)  # nan too: a metric may be
     if not 0 < _typed(row.get("density"), "density", int | float) <= 1:
         raise UserError("density is not above 0 and at most 1")
     curve = _typed(content.get("curve"), "curve", dict)
@@ -208,6 +220,11 @@ def _index(value: Any, name: str) -> int:
     if type(value) is not int or not 0 <= value < _LARGEST:
         raise UserError(f"{name} is no number from 0 on")
     return value
+
+
+def _amount(value: Any, name: str) -> None:
+    if not 0 <= _typed(value, name, int | float) < 2**53:
+        raise UserError(f"{name} is {value}")
 
 
 def _name(value: Any, what: str) -> str:
