@@ -5,6 +5,7 @@ chosen by `plan`, and `tf-lottery run --explain` prints that very plan.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ PROCESS_POOL = "process_pool"
 MULTI_WORKER = "multi_worker"
 
 _WORTH_PROCESSES = 20_000  # steps; fewer end before the processes have started
+_PROCESS_BYTES = 1.5e9  # TensorFlow and its compiler
+_STATES = 8
+"""States of a network in a process: variables, what a step reads and returns,
+gradients, the best weights, results. Measured by `benchmarks/scale.py`."""
 
 Masks = Mapping[str, np.ndarray]
 
@@ -124,6 +129,7 @@ class Plan:
         strategy: The strategy of `tf.distribute` in words.
         executor: Name of a module of `runs.executors`.
         workers: How many processes train.
+        limit: Why not more, if memory is why; else empty.
         parallel: How many networks each process trains at once.
         dense: The backend of a dense network.
         ticket: The backend of a ticket that is sparse enough.
@@ -137,6 +143,7 @@ class Plan:
     strategy: str
     executor: str
     workers: int
+    limit: str
     parallel: int
     dense: BackendChoice
     ticket: BackendChoice
@@ -150,7 +157,7 @@ class Plan:
             f"device     {self.device}",
             f"strategy   {self.strategy}",
             f"executor   {self.executor}",
-            f"processes  {self.workers}",
+            f"processes  {self.workers}{self.limit and f': {self.limit}'}",
             f"at once    {self.parallel} in each process",
             f"dense      {self.dense}",
             f"ticket     {self.ticket}",
@@ -173,9 +180,8 @@ def plan(
         independent: How many of them never wait for each other, >= 1.
         workers: How many processes train them; None: the fastest number.
     """
-    executor, count = choose_executor(
-        trainer, networks * trainer.steps, independent, workers
-    )
+    steps = networks * trainer.steps
+    executor, count = choose_executor(trainer, steps, independent, workers)
     at_once = max_parallel_jobs(trainer)
     stacking, reason = trainer.stacking(max(2, independent))
     shapes = {
@@ -191,6 +197,7 @@ def plan(
         strategy=strategies.described(trainer.strategy),
         executor=executor,
         workers=count,
+        limit="" if workers else _memory_limit(trainer, steps, independent),
         parallel=independent if at_once is None else at_once,
         dense=choose_backend(trainer, [ones]),
         ticket=choose_backend(trainer, [none]),
@@ -208,7 +215,8 @@ def choose_executor(
     """Returns the name of the fastest executor, and its number of processes.
 
     On two cores, two processes of one thread take more steps per second than
-    one process of two: small networks keep few cores busy.
+    one process of two: small networks keep few cores busy. No more processes
+    start than fit into the memory that is available.
 
     Args:
         trainer: What trains the networks.
@@ -221,6 +229,40 @@ def choose_executor(
     if trainer.strategy is not None:
         return IN_PROCESS, 1
     if workers is None:
-        few = devices.has_gpu() or steps < _WORTH_PROCESSES
-        workers = 1 if few else min(independent, devices.cores())
+        workers = min(_wanted(steps, independent), _fitting(trainer))
     return (PROCESS_POOL if workers > 1 else IN_PROCESS), max(1, workers)
+
+
+def _wanted(steps: int, independent: int) -> int:
+    """Returns the number of processes that is fastest, if all of them fit."""
+    few = devices.has_gpu() or steps < _WORTH_PROCESSES
+    return 1 if few else min(independent, devices.cores())
+
+
+def _fitting(trainer: "Trainer") -> int:
+    """Returns how many processes fit into memory, at least this one."""
+    available = devices.available_memory()
+    if available is None:
+        return devices.cores()
+    return max(1, int(available / _process_bytes(trainer)))
+
+
+def _process_bytes(trainer: "Trainer") -> float:
+    """Returns how much memory a process takes that trains a network."""
+    network = trainer.network
+    variables = (*network.variables.values(), *network.slots.values())
+    state = sum(math.prod(v.shape) * v.value.dtype.size for v in variables)
+    data = trainer.data.train.nbytes
+    return _PROCESS_BYTES + _STATES * state + data
+
+
+def _memory_limit(trainer: "Trainer", steps: int, independent: int) -> str:
+    """Returns why not more processes train, if memory is why; else empty."""
+    fits = _fitting(trainer) >= _wanted(steps, independent)
+    if trainer.strategy is not None or fits:
+        return ""
+    available = devices.available_memory() or 0
+    return (
+        f"{available / 1e9:.1f} GB of memory are available, and a process "
+        f"takes {_process_bytes(trainer) / 1e9:.1f} GB"
+    )
