@@ -78,8 +78,93 @@ def test_processes_are_chosen_where_they_pay(
 ):
     monkeypatch.setattr(devices, "cores", lambda: 2)
     monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    monkeypatch.setattr(devices, "available_memory", lambda: 10**11)
     chosen = plan.choose_executor(toy.trainer(), steps, independent, workers)
     assert chosen == expected
+
+
+@pytest.mark.parametrize(
+    ("available", "processes", "says"),
+    [
+        (5 * 10**9, 3, "3: 5.0 GB of memory are available, and a process"),
+        (
+            10**9,
+            1,
+            "1: 1.0 GB of memory are available, and a process takes 1.5",
+        ),
+        (10**11, 8, "8"),
+        (None, 8, "8"),
+    ],
+)
+def test_no_more_processes_start_than_fit_into_memory(
+    available, processes, says, monkeypatch
+):
+    monkeypatch.setattr(devices, "cores", lambda: 8)
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    monkeypatch.setattr(devices, "available_memory", lambda: available)
+    trainer = toy.trainer(length="100000it")
+    kind = plan.PROCESS_POOL if processes > 1 else plan.IN_PROCESS
+    chosen = plan.choose_executor(trainer, 10**6, 9)
+    assert chosen == (kind, processes)
+    lines = plan.plan(trainer, networks=10, independent=9).lines()
+    said = dict(line.split(None, 1) for line in lines)
+    assert said["processes"].startswith(says)
+    assert ("memory" in said["processes"]) == ("memory" in says)
+
+
+def test_processes_of_a_larger_network_take_more_memory(monkeypatch):
+    monkeypatch.setattr(devices, "cores", lambda: 8)
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    monkeypatch.setattr(devices, "available_memory", lambda: 5 * 10**9)
+    wide = keras.Sequential(
+        [keras.Input((6, 6, 1)), keras.layers.Flatten()]
+        + [keras.layers.Dense(n) for n in (2000, 2000, 10)]
+    )
+    chosen = plan.choose_executor(toy.trainer(wide), 10**6, 9)
+    assert chosen == (plan.PROCESS_POOL, 2)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A root folder of a machine of 8 GB, outside of any control group."""
+    for name, text in {
+        "proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n",
+        "proc/self/cgroup": "0::/\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def group(root, folder, **files):
+    folder = root / "sys/fs/cgroup" / folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"memory.{name}").write_text(text)
+
+
+def test_memory_is_what_the_machine_has_available(machine):
+    assert devices.available_memory(machine) == 8_192_000_000
+    group(machine, "", max="max\n", current="5\n")
+    assert devices.available_memory(machine) == 8_192_000_000
+
+
+def test_memory_is_less_in_a_control_group_or_one_that_holds_it(machine):
+    (machine / "proc/self/cgroup").write_text("0::/slurm/job_1\n")
+    stat = "anon 700\ninactive_file 300\n"
+    group(machine, "slurm", max="4000", current="1000", stat=stat)
+    assert devices.available_memory(machine) == 3300
+    group(machine, "slurm/job_1", max="2000", current="1000", stat="")
+    assert devices.available_memory(machine) == 1000
+
+
+def test_memory_is_less_in_a_control_group_of_version_1(machine):
+    text = "5:cpu:/\n4:memory:/docker/elsewhere\n0::/\n"
+    (machine / "proc/self/cgroup").write_text(text)
+    files = {"limit_in_bytes": "4000", "usage_in_bytes": "1000"}
+    group(machine, "memory", **files, stat="total_inactive_file 50\n")
+    assert devices.available_memory(machine) == 3050
 
 
 def test_a_gpu_trains_all_networks_at_once_in_one_process(monkeypatch):

@@ -10,6 +10,7 @@ import tensorflow as tf
 import toy
 
 from tf_lottery import data, masking
+from tf_lottery.core.errors import UserError
 from tf_lottery.lottery import rewinding
 from tf_lottery.training import (
     Job,
@@ -18,6 +19,7 @@ from tf_lottery.training import (
     checkpoint,
     input_pipeline,
 )
+from tf_lottery.training.state import digest, values
 
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.05),
@@ -297,6 +299,20 @@ def test_inputs_of_another_shape_are_refused():
         Trainer(toy.mlp(), toy.recipe(), data.from_arrays(x.reshape(-1, 36), y))
 
 
+def test_variables_that_no_file_can_hold_are_refused_before_training():
+    half = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, dtype="bfloat16", name="half"),
+        ]
+    )
+    with pytest.raises(
+        UserError, match="'half/kernel' is bfloat16, .*'mixed_bfloat16'"
+    ):
+        toy.trainer(half)
+
+
 def test_a_diverging_loss_is_named():
     trainer = toy.trainer(optimizer=keras.optimizers.SGD(1e30))
     (outcome,) = trainer.train([Job(trainer.state, ones(trainer))])
@@ -329,6 +345,36 @@ def test_checkpoints_hold_the_whole_state(tmp_path):
     assert not np.array_equal(
         plain.layers[1].kernel.numpy(), captured.weights["dense/kernel"]
     )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "ftrl"])
+def test_theta_0_holds_no_slots_and_restores_those_of_a_new_optimizer(
+    tmp_path, optimizer
+):
+    trainer = toy.trainer(optimizer=optimizer)
+    theta_0 = trainer.state
+    initial = values(trainer.network.slots)
+    checkpoint.save(trainer, theta_0, tmp_path / "theta")
+    stored = [name for name, _ in tf.train.list_variables(tmp_path / "theta")]
+    assert stored
+    assert not [name for name in stored if name.startswith("optimizer")]
+    other = toy.trainer(toy.mlp(seed=5), optimizer=optimizer)
+    for slot in other.network.slots.values():
+        slot.assign(slot + 1)
+    assert checkpoint.load(other, tmp_path / "theta").digest == theta_0.digest
+    restored = values(other.network.slots)
+    assert digest(restored) == digest(initial)
+
+
+def test_a_theta_0_with_slots_from_an_earlier_version_loads(tmp_path):
+    trainer = toy.trainer(optimizer="adagrad")
+    theta_0 = trainer.state
+    whole = tf.train.Checkpoint(
+        model=trainer.model, optimizer=trainer.network.optimizer, seeds={}
+    )
+    whole.write(str(tmp_path / "theta"))
+    other = toy.trainer(toy.mlp(seed=5), optimizer="adagrad")
+    assert checkpoint.load(other, tmp_path / "theta").digest == theta_0.digest
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

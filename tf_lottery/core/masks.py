@@ -63,9 +63,18 @@ class Masks(Mapping[str, np.ndarray]):
             f"Masked: {', '.join(self._arrays)}."
         )
 
+    # Those of `Mapping` would compose an error for every path without a mask.
     def __contains__(self, path: object) -> bool:
-        # By default, a miss would look for the nearest path.
         return path in self._arrays
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """Returns the mask of a kernel, or `default` if it has none.
+
+        Args:
+            path: The path of the kernel.
+            default: The value for a path without a mask.
+        """
+        return self._arrays.get(path, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -214,10 +223,9 @@ class Masks(Mapping[str, np.ndarray]):
             title: The line above the table.
             notes: The lines below it.
         """
+        counts = self.counts
         rows = (
-            density_table.Row(
-                (path, f"{mask.shape}"), self.counts[path], mask.size
-            )
+            density_table.Row((path, f"{mask.shape}"), counts[path], mask.size)
             for path, mask in self.items()
         )
         head = "kernel", "shape"

@@ -125,13 +125,16 @@ def find_tickets(
             result, masks = dense_result, dense.masks
         if isinstance(result, Diverged):
             return
-        # Prune the trained weights.
-        scores = criterion(
-            {path: result.trained[path] for path in masks},
-            {path: theta_k.weights[path] for path in masks},
+        # Prune the trained weights. A variable would keep the scores in memory
+        # while the ticket trains.
+        masks = pruning.keep_best(
+            criterion(
+                {path: result.trained[path] for path in masks},
+                {path: theta_k.weights[path] for path in masks},
+            ),
+            masks,
+            budgets(dense.masks, settings, level, masks),
         )
-        kept = budgets(dense.masks, settings, level, masks)
-        masks = pruning.keep_best(scores, masks, kept)
         # Rewind the surviving ones, and train the ticket f(x; m ⊙ θk).
         result = yield dataclasses.replace(
             dense,

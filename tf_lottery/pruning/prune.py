@@ -85,15 +85,23 @@ def keep_best(
         alive = sum(int(masks[path].sum()) for path in paths)
         _check_budget(paths, keep, alive, sum(masks[p].size for p in paths))
         ranked = np.concatenate([_survivors(scores, masks, p) for p in paths])
-        survives = np.zeros(alive, bool)
-        # Stable: among equal scores, the first are kept.
-        survives[np.argsort(-ranked, kind="stable")[:keep]] = True
+        survives = _best(ranked, keep)
         for path in paths:
             mask = masks[path].copy()
             count = int(mask.sum())
             mask[mask], survives = survives[:count], survives[count:]
             pruned[path] = mask
     return Masks(pruned)
+
+
+def _best(scores: np.ndarray, keep: int) -> np.ndarray:
+    """Returns where the highest scores are; among equal ones, the first."""
+    last = len(scores) - keep
+    lowest_kept = np.partition(scores, last)[last]  # no sort: linear time
+    is_best = scores > lowest_kept
+    ties = np.flatnonzero(scores == lowest_kept)
+    is_best[ties[: keep - int(is_best.sum())]] = True
+    return is_best
 
 
 def _survivors(scores: Scores, masks: Masks, path: str) -> np.ndarray:
@@ -108,7 +116,9 @@ def _survivors(scores: Scores, masks: Masks, path: str) -> np.ndarray:
             f"The scores of {path!r} have shape {values.shape}; the kernel "
             f"has shape {masks[path].shape}."
         )
-    ranked = values[masks[path]].astype(np.float64)
+    ranked = values[masks[path]]
+    if ranked.dtype not in (np.float16, np.float32):
+        ranked = ranked.astype(np.float64)
     if np.isnan(ranked).any():
         raise UserError(
             f"The scores of {path!r} hold {int(np.isnan(ranked).sum())} nan. "

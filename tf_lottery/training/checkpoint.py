@@ -17,11 +17,15 @@ from tf_lottery.core.errors import MissingFileError, UserError, one_line
 from tf_lottery.training.state import State, values
 from tf_lottery.training.trainer import Trainer
 
+_OPTIMIZER = "optimizer"
+
 
 def save(trainer: Trainer, state: State, prefix: pathlib.Path) -> None:
     """Writes a state as a `tf.train.Checkpoint` of model and optimizer.
 
     Plain TensorFlow reads it: `tf.train.Checkpoint(model=model).restore(...)`.
+    A state without slots stands for a new optimizer, which is not stored: its
+    zeros would take more space than the weights.
 
     Args:
         trainer: Trainer of the architecture; its model's and optimizer's
@@ -30,11 +34,13 @@ def save(trainer: Trainer, state: State, prefix: pathlib.Path) -> None:
         prefix: Path without suffix; TensorFlow adds `.index` and `.data-…`.
     """
     trainer.state = state
-    _checkpoint(trainer).write(str(prefix))
+    _checkpoint(trainer, bool(state.slots)).write(str(prefix))
 
 
 def load(trainer: Trainer, prefix: pathlib.Path) -> State:
     """Returns the state of a checkpoint that `save` wrote.
+
+    Of a checkpoint without an optimizer, slots are as in a new one.
 
     Args:
         trainer: Trainer of the architecture; its model's and optimizer's
@@ -46,7 +52,11 @@ def load(trainer: Trainer, prefix: pathlib.Path) -> State:
             model or optimizer.
     """
     try:
-        status = _checkpoint(trainer).read(str(prefix))
+        stored = tf.train.list_variables(str(prefix))
+        has_slots = any(name.startswith(f"{_OPTIMIZER}/") for name, _ in stored)
+        if not has_slots:
+            trainer.network.reset_optimizer()
+        status = _checkpoint(trainer, has_slots).read(str(prefix))
         status.assert_consumed()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise UserError(
@@ -97,18 +107,15 @@ def load_weights(model: keras.Model, path: str | pathlib.Path) -> None:
         ) from None
 
 
-def _checkpoint(trainer: Trainer) -> tf.train.Checkpoint:
+def _checkpoint(trainer: Trainer, has_slots: bool) -> tf.train.Checkpoint:
     # Keras leaves states of seed generators and RNNs out of checkpoints.
     states = {
         path: variable.value
         for path, variable in masking.variables_by_path(trainer.model).items()
         if variable.name in ("seed_generator_state", "rnn_state")
     }
-    return tf.train.Checkpoint(
-        model=trainer.model,
-        optimizer=trainer.network.optimizer,
-        seeds=states,
-    )
+    optimizer = {_OPTIMIZER: trainer.network.optimizer} if has_slots else {}
+    return tf.train.Checkpoint(model=trainer.model, seeds=states, **optimizer)
 
 
 def _fill(model: keras.Model, path: str) -> None:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery import masking
 from tf_lottery.core.errors import UserError
 from tf_lottery.data import Dataset, Split, nested
 from tf_lottery.training.backends.custom_step import overridden_methods
@@ -41,6 +42,7 @@ def require_compatible(
             "Augmentation needs one array of images; x is nested as "
             f"{nested.nesting(data.train.x)}."
         )
+    _check_dtypes(model)
     _check_inputs(model, data)
     _check_batch_size(model, recipe, data)
     _check_labels(model, recipe, data)
@@ -55,6 +57,18 @@ def model_batch_size(model: keras.Model) -> int | None:
     inputs = getattr(model, "inputs", None) or []
     sizes = {tensor.shape[0] for tensor in inputs} - {None}
     return sizes.pop() if sizes else None
+
+
+def _check_dtypes(model: keras.Model) -> None:
+    """Raises if NumPy, and so no file, can store a variable."""
+    for path, variable in masking.variables_by_path(model).items():
+        dtype = np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
+        if dtype.kind == "V":
+            raise UserError(
+                f"Variable {path!r} is {variable.dtype}, which NumPy cannot "
+                "store. Give the model the dtype policy 'mixed_bfloat16': it "
+                "computes in bfloat16 and keeps variables in float32."
+            )
 
 
 def _check_batch_size(

@@ -1,6 +1,7 @@
 """One network to train: where it starts, its masks, its seed."""
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ class Job:
         """Key of all random choices of the augmentation, int32, >= 0."""
         return seeds.integer(self.seed, "augmentation") % 2**31
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over the start, masks, seed and captured steps."""
         parts = (self.start.digest, digest(self.masks), self.seed, self.capture)

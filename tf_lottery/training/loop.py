@@ -230,7 +230,10 @@ class TrainingLoop:
         if self._best is not None:
             stopped = self._evaluate(self._best, held_out, per_example=True)
             best = list(self._backend.unpack_states(self._best, 0))
-        trained = self._states()
+        keeps_slots = any(job.keeps_slots for job in self._jobs)
+        # A state of step 0 comes without slots.
+        step = self.step if keeps_slots else 0
+        trained = self._backend.unpack_states(device_state, step)
         return {
             i: self._result(i, trained[i], best[i], stopped[i], last[i])
             if _stayed_finite(self._jobs[i].start, trained[i])
@@ -246,13 +249,16 @@ class TrainingLoop:
         stopped: Mapping[str, EvalResult],
         last: Mapping[str, EvalResult],
     ) -> TrainingResult:
+        summary = self.logs[i].summary(stopped, last)
+        if summary.get("early_stop_step") == self.step:
+            best = trained  # the same values: one copy in memory is enough
         return TrainingResult(
             trained=trained.weights,
             best=None if best is None else best.weights,
             metrics={
                 "steps": self.step,
                 "deciding_metric": self._deciding,
-                **self.logs[i].summary(stopped, last),
+                **summary,
                 "seconds": self._elapsed / len(self._jobs),
             },
             curve=tuple(self.logs[i].curve),

@@ -5,6 +5,7 @@ chosen by `plan`, and `tf-lottery run --explain` prints that very plan.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,10 @@ MULTI_WORKER = "multi_worker"
 RAY_CLUSTER = "ray_cluster"
 
 _WORTH_PROCESSES = 20_000  # steps; fewer end before the processes have started
+_PROCESS_BYTES = 1.5e9  # TensorFlow and its compiler
+_STATES = 8
+"""States of a network in a process: variables, what a step reads and returns,
+gradients, the best weights, results. An estimate, rounded up."""
 
 Masks = Mapping[str, np.ndarray]
 
@@ -126,6 +131,7 @@ class Plan:
         executor: Name of a module of `runs.executors`.
         workers: How many processes train; on a cluster, how many would here.
         cluster: The Ray cluster that trains, or None.
+        limit: Why not more, if memory is why; else empty.
         parallel: How many networks each process trains at once.
         dense: The backend of a dense network.
         ticket: The backend of a ticket that is sparse enough.
@@ -140,6 +146,7 @@ class Plan:
     executor: str
     workers: int
     cluster: str | None
+    limit: str
     parallel: int
     dense: BackendChoice
     ticket: BackendChoice
@@ -164,7 +171,7 @@ class Plan:
     @property
     def _processes(self) -> str:
         if self.cluster is None:
-            return f"{self.workers}"
+            return f"{self.workers}{self.limit and f': {self.limit}'}"
         cores = threads(self.workers)
         return (
             f"one for each {f'{cores} cores' if cores > 1 else 'core'}, or "
@@ -188,8 +195,9 @@ def plan(
         workers: How many processes train them; None: the fastest number.
         cluster: The Ray cluster that trains them; None: this machine.
     """
+    steps = networks * trainer.steps
     executor, count = choose_executor(
-        trainer, networks * trainer.steps, independent, workers, cluster
+        trainer, steps, independent, workers, cluster
     )
     at_once = max_parallel_jobs(trainer)
     stacking, reason = trainer.stacking(max(2, independent))
@@ -207,6 +215,7 @@ def plan(
         executor=executor,
         workers=count,
         cluster=cluster,
+        limit="" if workers else _memory_limit(trainer, steps, independent),
         parallel=independent if at_once is None else at_once,
         dense=choose_backend(trainer, [ones]),
         ticket=choose_backend(trainer, [none]),
@@ -225,9 +234,10 @@ def choose_executor(
     """Returns the name of the fastest executor, and its number of processes.
 
     On two cores, two processes of one thread take more steps per second than
-    one process of two: small networks keep few cores busy. A cluster has as
-    many processes as it has room for; the number is that of a pool here, whose
-    share of the cores (`threads`) each of them gets.
+    one process of two: small networks keep few cores busy. No more processes
+    start than fit into the memory that is available. A cluster has as many as
+    it has room for; the number is that of a pool here, whose share of the
+    cores (`threads`) each of them gets.
 
     Args:
         trainer: What trains the networks.
@@ -243,8 +253,7 @@ def choose_executor(
     if trainer.strategy is not None:
         return IN_PROCESS, 1
     if workers is None:
-        few = devices.has_gpu() or steps < _WORTH_PROCESSES
-        workers = 1 if few else min(independent, devices.cores())
+        workers = min(_wanted(steps, independent), _fitting(trainer))
     return (PROCESS_POOL if workers > 1 else IN_PROCESS), max(1, workers)
 
 
@@ -255,3 +264,38 @@ def threads(workers: int) -> int:
         workers: How many processes share this machine's cores, >= 1.
     """
     return max(1, devices.cores() // workers)
+
+
+def _wanted(steps: int, independent: int) -> int:
+    """Returns the number of processes that is fastest, if all of them fit."""
+    few = devices.has_gpu() or steps < _WORTH_PROCESSES
+    return 1 if few else min(independent, devices.cores())
+
+
+def _fitting(trainer: "Trainer") -> int:
+    """Returns how many processes fit into memory, at least this one."""
+    available = devices.available_memory()
+    if available is None:
+        return devices.cores()
+    return max(1, int(available / _process_bytes(trainer)))
+
+
+def _process_bytes(trainer: "Trainer") -> float:
+    """Returns how much memory a process takes that trains a network."""
+    network = trainer.network
+    variables = (*network.variables.values(), *network.slots.values())
+    state = sum(math.prod(v.shape) * v.value.dtype.size for v in variables)
+    data = trainer.data.train.nbytes
+    return _PROCESS_BYTES + _STATES * state + data
+
+
+def _memory_limit(trainer: "Trainer", steps: int, independent: int) -> str:
+    """Returns why not more processes train, if memory is why; else empty."""
+    fits = _fitting(trainer) >= _wanted(steps, independent)
+    if trainer.strategy is not None or fits:
+        return ""
+    available = devices.available_memory() or 0
+    return (
+        f"{available / 1e9:.1f} GB of memory are available, and a process "
+        f"takes {_process_bytes(trainer) / 1e9:.1f} GB"
+    )

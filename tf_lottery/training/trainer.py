@@ -426,7 +426,11 @@ class Trainer:
                     report(indices[i], stop, loop.logs[i].curve[-1])
             if stop < self.steps:
                 loop.save_if_due()
-        yield from loop.outcomes().items()
+        outcomes = loop.outcomes()
+        # Not kept until the next networks train: it is most of the memory.
+        self._evaluated_weights = dict
+        del loop, backend
+        yield from outcomes.items()
 
     def _backend(
         self,

@@ -46,6 +46,17 @@ def test_header_and_arrays_come_back_as_they_were(file):
     assert same(dict(sorted(arrays.items())), dict(sorted(ARRAYS.items())))
 
 
+def test_all_but_floats_is_compressed(tmp_path):
+    arrays = {"mask": np.zeros(5000, bool), "weights": np.zeros(5000)}
+    array_file.write(tmp_path / "a", "ticket", {}, arrays)
+    with zipfile.ZipFile(tmp_path / "a") as file:
+        sizes = {e.filename: e.compress_size for e in file.infolist()}
+    assert sizes["mask.npy"] < 500
+    assert sizes["weights.npy"] > 40_000
+    _, read = array_file.read(tmp_path / "a", "ticket")
+    assert same(read, arrays)
+
+
 def test_numpy_reads_the_arrays_without_pickle(file):
     with np.load(file, allow_pickle=False) as arrays:
         assert np.array_equal(arrays["fc1/kernel"], ARRAYS["fc1/kernel"])

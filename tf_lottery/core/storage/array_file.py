@@ -54,7 +54,8 @@ def write(
         kind: The kind of content, such as `"ticket"`; `read` checks it.
         header: Values that JSON can hold.
         arrays: Name to array, of any shape.
-        compress: True makes the file small, False writes it fast.
+        compress: True compresses what compresses well, all arrays but
+            floats; False writes the file fast.
 
     Raises:
         UserError: As for `encode`.
@@ -108,7 +109,9 @@ def encode(
         for name, array in entries.items():
             # A ZipInfo without a date: bytes must not depend on the time.
             info = zipfile.ZipInfo(f"{name}.npy")
-            info.compress_type = method
+            # Weights hardly compress, and that takes seconds a network.
+            is_float = array.dtype.kind == "f"
+            info.compress_type = zipfile.ZIP_STORED if is_float else method
             preamble = _preamble(array.dtype, array.shape)
             file.writestr(info, preamble + array.tobytes())
     return buffer.getvalue()

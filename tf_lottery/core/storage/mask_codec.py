@@ -11,12 +11,17 @@ Decoding takes three lines of NumPy, or of TensorFlow: unpack the codes, sum
 them cumulatively, leave out the positions of the highest code.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 WIDTHS = range(1, 17)
 
 _BLOCK = 2**16
-"""Codes unpacked at a time; a multiple of 8, so blocks end at whole bytes."""
+"""Codes packed at a time; a multiple of 8, so blocks end at whole bytes."""
+
+_WEIGHTS = 2**20
+"""Weights encoded at a time: an index takes eight times a weight's mask."""
 
 
 def encode(mask: np.ndarray) -> tuple[int, np.ndarray]:
@@ -36,16 +41,17 @@ def encode(mask: np.ndarray) -> tuple[int, np.ndarray]:
         >>> np.flatnonzero(decode(width, codes, 1000))[:3]
         array([  0, 100, 200])
     """
-    survivors = np.flatnonzero(mask)
-    gaps = np.diff(survivors, prepend=-1) - 1
-    width = min(WIDTHS, key=lambda width: _bits(gaps, width))
-    highest = 2**width - 1
-    skips, rest = gaps // highest, gaps % highest
-    codes = np.full(len(gaps) + int(skips.sum()), highest)
-    codes[np.cumsum(skips + 1) - 1] = rest
-    bits = codes[:, None] >> np.arange(width)[::-1] & 1
-    packed = np.packbits(bits.astype(bool))
-    unused = -bits.size % 8
+    skips = sum(map(_skips, _gaps(mask)), np.zeros(len(WIDTHS), int))
+    bits = WIDTHS * (np.count_nonzero(mask) + skips)
+    width = WIDTHS[int(np.argmin(bits))]
+    codes = np.concatenate([_codes(width, gaps) for gaps in _gaps(mask)])
+    packed = np.concatenate(
+        [
+            _packed(width, codes[first : first + _BLOCK])
+            for first in range(0, max(1, len(codes)), _BLOCK)
+        ]
+    )
+    unused = -width * len(codes) % 8
     if unused:
         packed[-1] |= (1 << unused) - 1
     return width, packed
@@ -91,6 +97,34 @@ def _values(width: int, codes: np.ndarray) -> np.ndarray:
     return bits @ (1 << np.arange(width)[::-1])
 
 
-def _bits(gaps: np.ndarray, width: int) -> int:
+def _gaps(mask: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the gaps before survivors, those of some weights at a time."""
+    flat, last = mask.reshape(-1), -1
+    for first in range(0, max(1, flat.size), _WEIGHTS):
+        survivors = first + np.flatnonzero(flat[first : first + _WEIGHTS])
+        yield np.diff(survivors, prepend=last) - 1
+        last = survivors[-1] if len(survivors) else last
+
+
+def _skips(gaps: np.ndarray) -> np.ndarray:
+    """Returns the number of highest codes at each width, `[len(WIDTHS)]`."""
+    skips = []
+    for width in WIDTHS:
+        highest = 2**width - 1
+        gaps = gaps[gaps >= highest]
+        skips.append(int((gaps // highest).sum()))
+    return np.array(skips)
+
+
+def _codes(width: int, gaps: np.ndarray) -> np.ndarray:
+    """Returns the codes of gaps, uint16."""
     highest = 2**width - 1
-    return width * (len(gaps) + int((gaps // highest).sum()))
+    skips, rest = np.divmod(gaps, highest)
+    codes = np.full(len(gaps) + int(skips.sum()), highest, np.uint16)
+    codes[np.cumsum(skips + 1) - 1] = rest
+    return codes
+
+
+def _packed(width: int, codes: np.ndarray) -> np.ndarray:
+    bits = codes[:, None] >> np.arange(width, dtype=np.uint16)[::-1] & 1
+    return np.packbits(bits.astype(bool))

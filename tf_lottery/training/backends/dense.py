@@ -14,6 +14,7 @@ from tf_lottery.training.backends.compiled_steps import StepInputs
 from tf_lottery.training.backends.functional_model import (
     Augment,
     FunctionalModel,
+    without_slots,
 )
 from tf_lottery.training.backends.stacking import (
     Single,
@@ -281,7 +282,7 @@ class DenseBackend:
     ) -> list[EvalResult]:
         """Returns, per network, its loss and metrics on a split."""
         totals, programs = self._zeros(), self._programs
-        current = device_state
+        current = device_state = without_slots(device_state)
         for batch in batches:
             after, totals = programs.evaluate(
                 self._stacking, current, totals, batch.examples
@@ -319,10 +320,15 @@ class DenseBackend:
         return self._stacking.pack([zeros] * self._count)
 
     def keep_best(self, improved: Sequence[bool], best: Any) -> Any:
-        """Returns current states where improved, else the best so far."""
+        """Returns current states where improved, else the best so far.
+
+        Slots are left out: they take more memory than the weights.
+        """
+        current = without_slots(self.device_state)
         if all(improved) or best is None:
-            return self.device_state
-        new, old = map(self._stacking.unpack, (self.device_state, best))
+            return current
+        unpack = self._stacking.unpack
+        new, old = unpack(current), unpack(without_slots(best))
         return self._stacking.pack(
             [
                 n if is_better else o

@@ -80,7 +80,9 @@ class FunctionalModel:
         self.optimizer = stateless_optimizer.from_keras(optimizer)
         self.optimizer.build(self._weights)
         self.slots = slots_by_name(self.optimizer, self.variables)
-        self._initial_slots = values(self.slots)
+        self._initial_slots = {
+            name: _compact(value) for name, value in values(self.slots).items()
+        }
         index = {id(weight): i for i, weight in enumerate(self._weights)}
         self.masked = {
             path: index[id(self.variables[path])] for path in kernels
@@ -105,15 +107,19 @@ class FunctionalModel:
     @property
     def state(self) -> State:
         """The current values of the model's and the optimizer's variables."""
-        slots = values(self.slots)
         step = int(self.optimizer.iterations)
-        return State(step, values(self.variables), slots if step else {})
+        slots = values(self.slots) if step else {}
+        return State(step, values(self.variables), slots)
 
     @state.setter
     def state(self, state: State) -> None:
         assign(self.variables, state.weights)
         assign(self.slots, state.slots or self._initial_slots)
         masking.derive(self.model)
+
+    def reset_optimizer(self) -> None:
+        """Sets the optimizer's variables to those of a new optimizer."""
+        assign(self.slots, self._initial_slots)
 
     def update_constants(self, state: State) -> None:
         """Updates constants that layers derive from their variables.
@@ -153,26 +159,19 @@ class FunctionalModel:
 
         Args:
             values: The tensors.
-            step: Optimizer updates so far; at 0, slots are left out.
+            step: Optimizer updates so far; at 0, slots are left out, and
+                `values` need none.
         """
-        pairs = [
-            *zip(self._weights, values.weights, strict=True),
-            *zip(self._others, values.others, strict=True),
-        ]
-        weights = {self._path[id(v)]: value.numpy() for v, value in pairs}
-        slots = {
-            id(v): value.numpy()
-            for v, value in zip(
-                self.optimizer.variables, values.slots, strict=True
-            )
-        }
-        return State(
-            step,
-            {path: weights[path] for path in self.variables},
-            {name: slots[id(v)] for name, v in self.slots.items()}
-            if step
-            else {},
-        )
+        arrays = (*values.weights, *values.others)
+        pairs = zip(self.paths, arrays, strict=True)
+        weights = {path: value.numpy() for path, value in pairs}
+        weights = {path: weights[path] for path in self.variables}
+        if not step:
+            return State(0, weights, {})
+        pairs = zip(self.optimizer.variables, values.slots, strict=True)
+        value_of = {id(v): value.numpy() for v, value in pairs}
+        slots = {name: value_of[id(v)] for name, v in self.slots.items()}
+        return State(step, weights, slots)
 
     def masks_of(self, masks: Mapping[str, np.ndarray]) -> list[tf.Tensor]:
         """Returns the masks of all masked kernels, in the order of `masked`.
@@ -319,6 +318,24 @@ class FunctionalModel:
                 j = index[id(average)]
                 slots[j] = _apply_mask(mask_of[i], slots[j])
         return slots
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """Returns an array of one value without the memory of the others."""
+    if array.size and (array == array.flat[0]).all():
+        return np.broadcast_to(array.flat[0], array.shape)
+    return array
+
+
+def without_slots(packed: Any) -> Any:
+    """Returns packed `Values` without slots, which only training needs.
+
+    Args:
+        packed: `Values`, or a tuple of them.
+    """
+    if isinstance(packed, Values):
+        return packed._replace(slots=[])
+    return tuple(without_slots(each) for each in packed)
 
 
 def _apply_masks(
