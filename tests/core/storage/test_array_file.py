@@ -393,6 +393,11 @@ def test_a_header_of_exactly_the_limit_is_read(file, monkeypatch):
     assert "its header is too large" in refused(file)
 
 
+def test_a_header_that_is_no_mapping_is_named(tmp_path):
+    forge(tmp_path / "a", {"header": raw("[1]")})
+    assert "its header is not a mapping" in refused(tmp_path / "a")
+
+
 def test_a_long_reason_is_cut(tmp_path):
     error = array_file.damaged(tmp_path, "ticket", ValueError("x" * 999))
     assert "x" * 150 in str(error)
