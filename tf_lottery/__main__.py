@@ -9,7 +9,7 @@ from typing import Any
 from absl.flags import argparse_flags
 
 from tf_lottery.cli import COMMANDS, colors, completion
-from tf_lottery.core import errors, registry
+from tf_lottery.core import errors, registry, termination
 from tf_lottery.core.version import __version__
 
 _TEXT = """find, test and export lottery tickets (Frankle & Carbin 2019)
@@ -22,7 +22,8 @@ _EPILOG = """examples:
   tf-lottery export runs/lenet --max_drop 0.01 --output served
 
 exit status: 0 done; 1 a fault in tf-lottery, with a traceback; 2 bad input,
-explained in one line; 130 interrupted by Ctrl-C
+explained in one line; 130 interrupted by Ctrl-C; 143 ended by SIGTERM, after
+the networks in training were saved
 """
 
 
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 after bad input, with one line on standard error; 130 after
-        Ctrl-C; 141 if the reader of standard output has gone, as in `| head`.
+        Ctrl-C; 143 after SIGTERM; 141 if the reader of standard output has
+        gone, as in `| head`.
     """
     try:
         try:
@@ -64,6 +66,9 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         _print_error("interrupted. The same command goes on from here.")
         return 130
+    except termination.Terminated:
+        _print_error("terminated: saved. The same command goes on from here.")
+        return 143  # 128 + SIGTERM
     return 0
 
 

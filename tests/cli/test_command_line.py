@@ -403,6 +403,40 @@ def test_ctrl_c_leaves_a_directory_that_the_same_command_continues(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "where", [("--workers=1",), ("--workers=2",), ("--cluster=local",)]
+)
+def test_sigterm_saves_the_networks_in_training(where, tmp_path):
+    path = tmp_path / "run"
+    command = ("run", "lenet_mnist", "--run_dir", str(path), "--levels=0")
+    with (tmp_path / "err").open("w") as err:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "tf_lottery", *command]
+            + ["--replicates=2", "--steps=50000", *where],
+            cwd=ROOT,
+            stderr=err,
+        )
+    # It says so after some steps.
+    while "steps a second" not in (tmp_path / "err").read_text():
+        assert running.poll() is None
+        time.sleep(0.1)
+    before = list(path.rglob(".ticket.unfinished/*"))
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) == 143
+    assert (
+        (tmp_path / "err")
+        .read_text()
+        .endswith(
+            "tf-lottery: terminated: saved. The same command goes on from here.\n"
+        )
+    )
+    networks = 1 if where == ("--workers=1",) else 2
+    saved = {*path.rglob(".ticket.unfinished/*")}
+    assert len({file.parent for file in saved - {*before}}) == networks
+    assert not list(path.rglob("trained"))
+
+
+@pytest.mark.slow
 def test_importing_the_package_changes_nothing():
     code = """
 import os, random, sys

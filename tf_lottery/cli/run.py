@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tf_lottery.cli import report
 from tf_lottery.cli.silence import silence_tensorflow
 from tf_lottery.cli.terminal import show
-from tf_lottery.core import registries
+from tf_lottery.core import registries, termination
 from tf_lottery.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,11 +129,12 @@ def execute(arguments: argparse.Namespace) -> None:
         return
     options |= {"deterministic": arguments.deterministic, "shard": shard}
     target = arguments.run_dir, arguments.preset
-    if "" in by_label:
-        run = experiment.run_experiment(by_label[""], *target, **options)
-        runs = [run] if run else []
-    else:
-        runs = experiment.run_sweep(by_label, *target, **options)
+    with termination.on_sigterm():
+        if "" in by_label:
+            run = experiment.run_experiment(by_label[""], *target, **options)
+            runs = [run] if run else []
+        else:
+            runs = experiment.run_sweep(by_label, *target, **options)
     if not runs:
         return  # Only the chief writes the report.
     if shard.count > 1 and any(

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tf_lottery.core import termination
 from tf_lottery.training import resume
 from tf_lottery.training.history import Log
 from tf_lottery.training.input_pipeline import Batch, Buffer
@@ -191,9 +192,18 @@ class TrainingLoop:
         return self._states()[i].weights
 
     def save_if_due(self) -> None:
-        """Writes checkpoints of jobs that have a folder, if time is up."""
-        if time.perf_counter() - self._saved < SECONDS_BETWEEN_CHECKPOINTS:
-            return
+        """Writes checkpoints of jobs that have a folder, if time is up.
+
+        Raises:
+            Terminated: The process is to end; checkpoints are written.
+        """
+        if termination.is_requested():
+            self._save()
+            raise termination.Terminated
+        if time.perf_counter() - self._saved >= SECONDS_BETWEEN_CHECKPOINTS:
+            self._save()
+
+    def _save(self) -> None:
         states = self._states()
         totals = self._backend.metric_totals()
         best: Sequence[State | None] = [None] * len(states)

@@ -2,9 +2,12 @@
 
 import multiprocessing.connection
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
+
+from tf_lottery.core import termination
 
 
 def main(descriptor: int) -> None:
@@ -16,6 +19,7 @@ def main(descriptor: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
+    signal.signal(signal.SIGTERM, termination.request)
     connection = multiprocessing.connection.Connection(descriptor)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(connection.recv())
@@ -38,6 +42,8 @@ def main(descriptor: int) -> None:
                     message = "result", job(trainer)
                 else:
                     message = "outcome", trainer.train([job], progress)[0]
+            except termination.Terminated:
+                message = "terminated", None
             except Exception as error:  # noqa: BLE001 - the parent raises it
                 message = "error", _picklable(error)
             connection.send(message)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from tf_lottery.core import termination
 from tf_lottery.core.errors import UserError
 from tf_lottery.runs.executors.base import OnProgress
 from tf_lottery.training import Job, Outcome, Trainer, plan
@@ -75,6 +76,8 @@ class ProcessPool:
         Args:
             waiting: How many jobs the caller has, >= 1.
         """
+        if termination.is_requested():
+            return 0
         return min(waiting, len(self._free()))
 
     def submit(self, job: Job) -> None:
@@ -98,19 +101,34 @@ class ProcessPool:
 
         Returns:
             The jobs that ended, at least one, with their outcomes.
+
+        Raises:
+            Terminated: This process is to end, and the jobs are saved.
         """
         ended: list[tuple[Job, Outcome]] = []
         while not ended:
             busy = {w.connection: w for w in self._workers if w.job}
-            for ready in multiprocessing.connection.wait(list(busy)):
+            if termination.is_requested():
+                self._terminate()
+            for ready in multiprocessing.connection.wait(list(busy), timeout=1):
                 worker = busy[ready]  # type: ignore[index]
                 kind, *content = worker.receive()
                 if kind == "progress":
                     on_progress(worker.job, *content)
+                elif kind == "terminated":
+                    worker.job = None
                 else:
                     ended.append((worker.job, content[0]))
                     worker.job = None
         return ended
+
+    def _terminate(self) -> None:
+        """Passes SIGTERM on; raises `Terminated` once all jobs are saved."""
+        busy = [worker for worker in self._workers if worker.job]
+        for worker in busy:
+            worker.terminate()
+        if not busy:
+            raise termination.Terminated
 
 
 class _WorkerProcess:
@@ -151,6 +169,8 @@ class _WorkerProcess:
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
+            if termination.is_requested():  # Before it could save anything.
+                return ("terminated",)
             raise self._death() from None
         if message[0] == "error":
             raise message[1]
@@ -167,6 +187,10 @@ class _WorkerProcess:
             f"{'Was memory short? ' if status == -9 else ''}"
             "The same command goes on from here."
         )
+
+    def terminate(self) -> None:
+        """Asks the process to save its job."""
+        self._process.terminate()
 
     def stop(self) -> None:
         """Kills the process."""

@@ -13,12 +13,16 @@ import itertools
 import logging
 import os
 import pathlib
+import signal
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
+from tf_lottery.core import termination
 from tf_lottery.core.errors import MissingPackageError, UserError, one_line
 from tf_lottery.runs.executors import pickling
 from tf_lottery.runs.executors.base import OnProgress
@@ -37,7 +41,7 @@ LOCAL = "local"
 
 _MAX_DEATHS = 3  # of workers on one network that gets no further
 _MAX_FAILED_STARTS = 10  # one after another, of workers whose process ended
-_SECONDS_BETWEEN_LOOKS = 30  # for workers that have not started
+_SECONDS_BETWEEN_WARNINGS = 60
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +68,7 @@ def connected(address: str) -> Iterator[None]:
     _require_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = {"num_cpus": devices.cores(), "include_dashboard": False}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address,
@@ -78,6 +83,8 @@ def connected(address: str) -> Iterator[None]:
         ray.exceptions.RayError,
     ) as error:
         raise _not_connected(address, error) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has its own.
     try:
         yield
     finally:
@@ -191,11 +198,13 @@ class RayExecutor:
             cores = threads = largest
         self._threads = None if self._gpus else threads
         slot = {"num_gpus": 1} if self._gpus else {"num_cpus": cores}
-        self._worker = ray.remote(RayWorker).options(**slot)
+        # `train` and `terminate` run at the same time.
+        self._worker = ray.remote(RayWorker).options(max_concurrency=2, **slot)
         self._slots: list[_Slot] = []
         self._tasks: list[_Task] = []  # submitted, and in no slot
         self._waiting = 0  # jobs of the caller that are not submitted
         self._failed_starts = 0
+        self._warned = time.monotonic()
 
     def __enter__(self) -> "RayExecutor":
         return self
@@ -229,6 +238,8 @@ class RayExecutor:
         Args:
             waiting: How many jobs the caller has, >= 1.
         """
+        if termination.is_requested():
+            return 0
         self._waiting = waiting
         self._request_workers()
         room = sum(
@@ -255,12 +266,18 @@ class RayExecutor:
 
         Returns:
             The jobs that ended, with their outcomes.
+
+        Raises:
+            Terminated: This process is to end, and the jobs are saved.
         """
         ended: list[tuple[Job, Outcome]] = []
         is_free = False
         while not (ended or is_free):
-            self._send_tasks()
-            self._request_workers()
+            if termination.is_requested():
+                self._terminate()
+            else:
+                self._send_tasks()
+                self._request_workers()
             for slot in self._ready():
                 try:
                     if slot.started is not None:
@@ -271,6 +288,14 @@ class RayExecutor:
                 except ray.exceptions.RayError as error:
                     self._on_death(slot, error)
         return ended
+
+    def _terminate(self) -> None:
+        """Asks workers to save; raises `Terminated` once all have."""
+        busy = [slot for slot in self._slots if slot.events is not None]
+        for slot in busy:
+            slot.worker.terminate.remote()
+        if not busy:
+            raise termination.Terminated
 
     def _request_workers(self) -> None:
         """Asks for as many workers as there are jobs for them."""
@@ -317,18 +342,22 @@ class RayExecutor:
         return stack
 
     def _ready(self) -> list[_Slot]:
-        """Waits until something happens to a slot; returns these slots."""
+        """Waits a second for something to happen; returns where it did."""
         slots = {
             slot.started or slot.events: slot
             for slot in self._slots
             if not slot.is_idle
         }
-        while True:
-            ready, _ = ray.wait(list(slots), timeout=_SECONDS_BETWEEN_LOOKS)
-            if ready:
-                return [slots[each] for each in ready]
-            if all(slot.started is not None for slot in self._slots):
-                _log.warning("No worker of the cluster has started yet.")
+        ready, _ = ray.wait(list(slots), timeout=1)
+        if all(slot.started is not None for slot in self._slots):
+            self._warn_of_wait()
+        return [slots[each] for each in ready]
+
+    def _warn_of_wait(self) -> None:
+        now = time.monotonic()
+        if now - self._warned > _SECONDS_BETWEEN_WARNINGS:
+            self._warned = now
+            _log.warning("No worker of the cluster has started yet.")
 
     def _on_start(self, slot: _Slot) -> None:
         with _errors_of_users():

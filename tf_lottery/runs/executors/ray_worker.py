@@ -1,6 +1,7 @@
 """The program of a worker on a Ray cluster: it trains the jobs it is sent."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import pathlib
 import queue
@@ -10,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_lottery.core import termination
 from tf_lottery.training import Job, Trainer, plan, resume
 
 _SECONDS_BETWEEN_LOOKS = 1  # for a new checkpoint
@@ -90,7 +92,12 @@ class RayWorker:
             events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
             training = self._thread.submit(self._train, here, events)
             yield from _with_checkpoints(here, events)
-            training.result()  # raises what it raised
+            with contextlib.suppress(termination.Terminated):
+                training.result()  # raises what it raised
+
+    def terminate(self) -> None:
+        """Asks `train` to save and to end; Ray calls it at the same time."""
+        termination.request()
 
     def _train(
         self, jobs: Sequence[Job], events: "queue.SimpleQueue[Event | None]"
@@ -110,14 +117,13 @@ def _with_checkpoints(
 ) -> Iterator[Event]:
     """Yields events up to None, and each checkpoint that was saved."""
     sent = [resume.latest_step(job.folder, job.digest) for job in jobs]
-    while True:
-        try:
+    has_ended = False
+    while not has_ended:
+        with contextlib.suppress(queue.Empty):
             event = events.get(timeout=_SECONDS_BETWEEN_LOOKS)
-            if event is None:
-                return
-            yield event
-        except queue.Empty:
-            pass
+            has_ended = event is None
+            if event is not None:
+                yield event
         for i, job in enumerate(jobs):
             step = resume.latest_step(job.folder, job.digest)
             if step != sent[i]:
