@@ -243,13 +243,11 @@ def test_a_ticket_of_a_later_format_asks_for_an_update(
 
 def forged(ticket, path, monkeypatch, **header):
     """Saves a ticket whose header says otherwise, digests included."""
-    write = array_file.write
+    encode = array_file.encode
     monkeypatch.setattr(
         array_file,
-        "write",
-        lambda path, kind, honest, arrays: write(
-            path, kind, {**honest, **header}, arrays
-        ),
+        "encode",
+        lambda kind, honest, arrays: encode(kind, {**honest, **header}, arrays),
     )
     ticket.save(path)
     monkeypatch.undo()
@@ -265,13 +263,13 @@ def forged(ticket, path, monkeypatch, **header):
         ({"shapes": {"dense/kernel": [0, 16]}}, "has a shape of"),
         ({"shapes": {"dense/kernel": [36.0, 16]}}, "has a shape of"),
         ({"shapes": {"dense/kernel": [True, 576]}}, "has a shape of"),
-        ({"shapes": {"dense/kernel": 576}}, "not iterable"),
+        ({"shapes": {"dense/kernel": 576}}, "no list of few numbers"),
         ({"shapes": {"other/kernel": [36, 16]}}, "masks/other/kernel"),
         ({"shapes": {}}, "at least one kernel"),
         ({"shapes": None}, "its shapes is NoneType"),
         ({"widths": {"dense/kernel": 10**9}}, "gaps of 10{9} bits"),
         ({"widths": []}, "list indices"),
-        ({"level": "3"}, "its level is str"),
+        ({"level": "3"}, "its level is no number"),
         ({"architecture": 3}, "its architecture is int"),
         ({"drawn": 3}, "its drawn is int"),
         ({"drawn": {"dense/kernel": 3}}, "not subscriptable"),
@@ -339,7 +337,7 @@ def test_small_arrays_cannot_become_many_large_ones(
     monkeypatch.setattr(array_file, "_ALWAYS_ALLOWED", 0)
     monkeypatch.setattr(array_file, "_EXPANSION", 1)
     slots = {
-        f"dense/kernel/slot_{i}": np.zeros((36, 16), "float64")
+        f"dense/kernel/slot_{i}": np.zeros((36, 16), "int64")
         for i in range(200)
     }
     origin = dataclasses.replace(ticket.origin, step=1, slots=slots)
@@ -414,7 +412,7 @@ def test_weights_that_are_not_finite_are_refused(ticket, tmp_path, count):
     weights["dense/bias"] = np.where(np.arange(16) < count, np.nan, 1.0)
     bad = dataclasses.replace(ticket, origin=State(0, weights, {}))
     bad.save(tmp_path / "t")
-    with pytest.raises(ValueError, match="'dense/bias' holds values that are"):
+    with pytest.raises(ValueError, match="dense/bias' holds values that are"):
         Ticket.load(tmp_path / "t")
 
 

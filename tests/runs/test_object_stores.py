@@ -120,6 +120,8 @@ def test_uploads_take_a_small_share_of_the_time(at):
         (local / f"job_{step}").write_text(str(step))
         training.upload("unfinished")
     assert list(open_folder(at).files()) == ["unfinished/job_0"]
+    training.upload("unfinished", at_once=True)
+    assert len(open_folder(at).files()) == 5
 
 
 @pytest.fixture(scope="module")

@@ -216,16 +216,18 @@ def until_density(masks: Masks, settings: Pruning, density: float) -> Pruning:
     Raises:
         UserError: No level has so low a density.
     """
+    last = 1.0
     for level in range(_MAX_LEVELS):
         reached = density_at(masks, settings, level)
         if reached is None:
+            level -= 1
             break
         if reached <= density:
             return dataclasses.replace(settings, levels=level)
-    last = density_at(masks, settings, level - 1)
+        last = reached
     raise UserError(
         f"`density` {density:g} is out of reach at these rates: level "
-        f"{level - 1} keeps {last:.3g} of the weights, and later levels "
+        f"{level} keeps {last:.3g} of the weights, and later levels "
         "cannot prune more. Give a larger density, or other `rates`."
     )
 

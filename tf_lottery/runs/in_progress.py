@@ -48,16 +48,17 @@ class InProgressFolder:
             self._uploaded.add(file)
         return path
 
-    def upload(self, name: str) -> None:
+    def upload(self, name: str, at_once: bool = False) -> None:
         """Uploads the new checkpoints, unless the last upload was just now.
 
         Args:
             name: The folder, relative to the run.
+            at_once: Whether to upload them in any case.
         """
         if isinstance(self._folder, LocalFolder):
             return
         start = time.monotonic()
-        if start < self._next_upload.get(name, 0.0):
+        if start < self._next_upload.get(name, 0.0) and not at_once:
             return
         self._upload(name)
         end = time.monotonic()

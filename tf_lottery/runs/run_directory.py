@@ -83,6 +83,7 @@ class RunDirectory:
             UserError: It holds no run, or its config.json is damaged.
         """
         folder = open_folder(path)
+        foreign_files.require_no_links(path)
         config = _read_config(folder)
         if config is None:
             folder.folders()  # Raises if there is no such bucket.
@@ -346,14 +347,17 @@ class RunDirectory:
         """
         return self._in_progress.local(_unfinished(replicate, ticket))
 
-    def upload_unfinished(self, replicate: int, ticket: Ticket) -> None:
+    def upload_unfinished(
+        self, replicate: int, ticket: Ticket, at_once: bool = False
+    ) -> None:
         """Uploads a ticket's checkpoints, if the run is in an object store.
 
         Args:
             replicate: The replicate, >= 0.
             ticket: The ticket.
+            at_once: Whether to upload them even if others just were.
         """
-        self._in_progress.upload(_unfinished(replicate, ticket))
+        self._in_progress.upload(_unfinished(replicate, ticket), at_once)
 
     def load(self, replicate: int, ticket: Ticket) -> TrainingResult | None:
         """Returns the result of a ticket's training, if there is one.
@@ -566,6 +570,7 @@ def write_report(
         The path of the page, or its address.
     """
     folder = open_folder(path)
+    foreign_files.require_no_links(path)
     for name, content in figures.items():
         folder.write(f"{layout.FIGURES}/{name}", content)
     folder.write(layout.REPORT, html.encode())

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tf_lottery.core import termination
 from tf_lottery.lottery import stability
 from tf_lottery.lottery.ticket import Ticket
 from tf_lottery.runs import network_graph
@@ -218,10 +219,21 @@ class Scheduler:
             self._submit_ready(queue, executor)
             # What is ready still has no slot: executors wait for one.
             has_work = queue.running or queue.ready
-            ended = executor.wait(on_progress) if has_work else ()
+            try:
+                ended = executor.wait(on_progress) if has_work else ()
+            except termination.Terminated:
+                self._upload(queue)
+                raise
             for job, outcome in ended:
                 task, ticket = queue.running.pop(job)
                 queue.end(task, self._save(task, ticket, outcome))
+
+    def _upload(self, queue: TaskQueue) -> None:
+        """Uploads what training saved before it was told to end."""
+        for task, ticket in queue.running.values():
+            self._directory.upload_unfinished(
+                task.replicate, ticket, at_once=True
+            )
 
     def _check_stored(self, queue: TaskQueue) -> None:
         """Ends the tasks whose outcome is stored; the others are ready."""

@@ -79,17 +79,23 @@ def encode(
         compress: True makes the file small, False writes it fast.
 
     Raises:
-        UserError: A name is reserved, or an array holds objects, or has a
-            dtype that NumPy cannot name, such as bfloat16.
+        UserError: A name is reserved or too long, or an array is of another
+            dtype than bool, integers and floats, such as bfloat16.
     """
     for name in _RESERVED & {*header, *arrays}:
         raise UserError(f"{name!r} is a reserved name; rename it.")
     contents = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
     for name, array in contents.items():
-        if array.dtype.kind == "V":
+        if array.dtype.str not in _DTYPES:
             raise UserError(
-                f"{name!r} is {array.dtype}, which NumPy cannot store. "
+                f"{name!r} is {array.dtype}, which this file cannot hold. "
                 "Cast it first: array.astype('float32')."
+            )
+        if array.ndim > _DIMENSIONS or len(name) > _NAME_LIMIT:
+            raise UserError(
+                f"{name[:80]!r} has {array.ndim} dimensions and a name of "
+                f"{len(name)} letters; at most are {_DIMENSIONS} and "
+                f"{_NAME_LIMIT}."
             )
     listed = {
         name: {
