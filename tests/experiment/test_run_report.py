@@ -43,7 +43,7 @@ def test_copies_of_the_dense_network_are_not_held_against_it(stable_run):
     directory, _ = stable_run
     rows = directory.records()
     assert (0, "data_order") in {(r.level, r.variant) for r in rows}
-    lines = report.write(directory.path)
+    lines = report.write(directory.address)
     head, dense, *others, _ = lines[0].splitlines()
     assert len(others) == 2
     named = [word for word in head.split() if word.endswith(":")]
@@ -56,7 +56,7 @@ def test_copies_of_the_dense_network_are_not_held_against_it(stable_run):
 def test_barriers_are_drawn_where_they_were_measured(stable_run):
     directory, measured = stable_run
     assert [level for _, level, _ in measured] == [0, 1, 2]
-    report.write(directory.path)
+    report.write(directory.address)
     assert {"connectivity.png", "connectivity.svg"} <= pictures(directory.path)
     page = (directory.path / "report.html").read_text()
     assert "Two copies trained under different orders" in page
@@ -71,7 +71,7 @@ def test_a_run_that_misses_a_draw_is_under_way(stable_run, tmp_path):
     RunDirectory.open_or_create(
         directory.path, directory.config["fingerprint"], metadata
     )
-    report.write(directory.path)
+    report.write(directory.address)
     page = (directory.path / "report.html").read_text()
     assert "The run is under way: 11 are planned" in page
 
@@ -121,4 +121,4 @@ def test_what_holds_no_run_is_named(tmp_path):
         tmp_path / "r", config.fingerprint(), {}
     )
     with pytest.raises(ValueError, match="holds no trained network"):
-        report.write(directory.path)
+        report.write(directory.address)

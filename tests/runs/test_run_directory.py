@@ -26,6 +26,7 @@ from sample_runs import (
 
 from tf_lottery.core.errors import UserError
 from tf_lottery.core.storage.folder import StorageError
+from tf_lottery.core.storage.local_folder import LocalFolder
 from tf_lottery.core.storage.lock import LockedError, LostLockError
 from tf_lottery.core.storage.sealed_json import DamagedFileError
 from tf_lottery.runs import layout, run_directory
@@ -154,6 +155,30 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     with open_run(tmp_path / "run").owned():
         pass
     assert tree(tmp_path).keys() == expected.keys() | {f"run/{kept[0]}"}
+
+
+def test_a_shard_removes_only_what_was_left_of_its_replicates(tmp_path):
+    directory = open_run(tmp_path / "run")
+    left = [f"replicate_{r}/theta_0/.a.0123456789ab" for r in range(4)]
+    for name in [*left, ".results.csv.0123456789ab"]:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("{ half")
+    with directory.owned((1, 3)):
+        pass
+    after = {name.removeprefix("run/") for name in tree(tmp_path)}
+    assert after == {
+        "config.json",
+        "results.csv",
+        ".results.csv.0123456789ab",
+        *(name for name in left if not name.startswith("replicate_1")),
+    }
+
+
+def test_other_files_are_not_counted_one_by_one(tmp_path, monkeypatch):
+    (tmp_path / "home" / "deep").mkdir(parents=True)
+    monkeypatch.setattr(LocalFolder, "files", None)
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        open_run(tmp_path / "home")
 
 
 def test_results_are_written_when_a_run_begins(tmp_path):

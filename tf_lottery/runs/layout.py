@@ -107,6 +107,16 @@ def networks(files: Iterable[str]) -> list[str]:
     return [folder for folder in folders if _NETWORK.fullmatch(folder)]
 
 
+def replicate_of(file: pathlib.PurePosixPath) -> int | None:
+    """Returns the replicate that a file belongs to; None if to none.
+
+    Args:
+        file: Any file of a run directory.
+    """
+    match = re.fullmatch(r"replicate_(\d+)", file.parts[0])
+    return int(match[1]) if match else None
+
+
 def network_of_unfinished(folder: pathlib.PurePosixPath) -> str | None:
     """Returns the network's folder for its folder of checkpoints, or None.
 

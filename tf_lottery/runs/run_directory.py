@@ -151,22 +151,25 @@ class RunDirectory:
         with locks.shard_lock(self._folder, shard, on_wait) as self._lock:
             if _read_config(self._folder) != self.config:
                 self._folder.write(layout.CONFIG, sealed_json.seal(self.config))
-            if shard == (0, 1):
-                self._remove_leftovers()
+            self._remove_leftovers(*shard)
             # A killed process may have saved a network and not its row.
             self._results.scan(skip_damaged=True)
             self._results.write()
             yield
         self._lock = None
 
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, index: int, count: int) -> None:
+        """Removes what killed processes left of a shard's replicates."""
         files = self._folder.files()
         for name in files:
             path = pathlib.PurePosixPath(name)
+            replicate = layout.replicate_of(path)
+            is_own = (
+                count == 1 if replicate is None else replicate % count == index
+            )
             trained = layout.network_of_unfinished(path.parent)
-            if atomic.is_temporary(path) or (
-                trained and f"{trained}/{layout.RECORD}" in files
-            ):
+            is_over = trained and f"{trained}/{layout.RECORD}" in files
+            if is_own and (is_over or atomic.is_temporary(path)):
                 self._folder.remove(name)
 
     @property
@@ -630,6 +633,8 @@ def _create_config(folder: Folder, new: Mapping[str, Any]) -> None:
 
 
 def _holds_other_files(folder: Folder) -> bool:
+    if set(folder.folders()) - {locks.FOLDER}:
+        return True
     names = map(pathlib.PurePosixPath, folder.files())
     return any(
         name.parts[0] != locks.FOLDER and not atomic.is_temporary(name)
