@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import pathlib
 import shutil
 
 import numpy as np
@@ -370,7 +371,7 @@ def test_networks_that_runs_of_a_sweep_share_are_trained_once(
     assert all(len(results(run)) == 3 for run in runs)
     for run, each in [*zip(runs, configs.values(), strict=True)][1:3]:
         alone = experiment.run_experiment(
-            each, tmp_path / "alone" / run.path.name, verbose=False
+            each, tmp_path / "alone" / run.name, verbose=False
         )
         for one, other in zip(run.records(), alone.records(), strict=True):
             assert one.digests == other.digests
@@ -384,7 +385,7 @@ def test_networks_that_runs_of_a_sweep_share_are_trained_once(
 
 
 def results(run):
-    with open(run.path / "results.csv") as file:
+    with open(pathlib.Path(run.address) / "results.csv") as file:
         return list(csv.DictReader(file))
 
 

@@ -1,6 +1,7 @@
 """From a run directory to its report, of runs and of sweeps."""
 
 import functools
+import pathlib
 import shutil
 
 import pytest
@@ -57,10 +58,20 @@ def test_barriers_are_drawn_where_they_were_measured(stable_run):
     directory, measured = stable_run
     assert [level for _, level, _ in measured] == [0, 1, 2]
     report.write(directory.address)
-    assert {"connectivity.png", "connectivity.svg"} <= pictures(directory.path)
-    page = (directory.path / "report.html").read_text()
+    path = pathlib.Path(directory.address)
+    assert {"connectivity.png", "connectivity.svg"} <= pictures(path)
+    page = (path / "report.html").read_text()
     assert "Two copies trained under different orders" in page
     assert "The run is under way" not in page
+
+
+def report_under(path, metadata):
+    """Returns the report of a run that was continued with other metadata."""
+    fingerprint = RunDirectory.open(path).config["fingerprint"]
+    with RunDirectory.open_or_create(path, fingerprint, metadata).owned():
+        pass
+    report.write(path)
+    return (pathlib.Path(path) / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -68,11 +79,7 @@ def test_a_run_that_misses_a_draw_is_under_way(stable_run, tmp_path):
     directory, _ = stable_run
     settings = {**TINY_SETTINGS, "controls": ["data_order", "reinit*3"]}
     metadata = {**directory.config["metadata"], "settings": settings}
-    RunDirectory.open_or_create(
-        directory.path, directory.config["fingerprint"], metadata
-    )
-    report.write(directory.address)
-    page = (directory.path / "report.html").read_text()
+    page = report_under(directory.address, metadata)
     assert "The run is under way: 11 are planned" in page
 
 
@@ -82,17 +89,14 @@ def test_the_command_asks_for_the_same_bytes_where_they_cost(
     stable_run, tmp_path, gpu, asks
 ):
     directory, _ = stable_run
-    shutil.copytree(directory.path, tmp_path / "run")
+    shutil.copytree(directory.address, tmp_path / "run")
     metadata = {
         **directory.config["metadata"],
         "preset": "lenet_mnist",
         "hardware": {"GPU": gpu},
         "deterministic": True,
     }
-    fingerprint = directory.config["fingerprint"]
-    run = RunDirectory.open_or_create(tmp_path / "run", fingerprint, metadata)
-    report.write(run.path)
-    page = (run.path / "report.html").read_text()
+    page = report_under(tmp_path / "run", metadata)
     assert ("--deterministic" in page) == asks
 
 
