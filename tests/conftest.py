@@ -2,6 +2,9 @@
 
 import shutil
 
+import xla_cache  # noqa: F401
+
+# isort: split
 import keras
 import numpy as np
 import pytest

@@ -300,7 +300,7 @@ def test_a_run_follows_its_data_to_another_folder(tmp_path):
     prepare_small_copy("fashion_mnist", old)
     experiment.run_experiment(FASHION, run, verbose=False, data_dir=old)
     before = records_of(run)
-    assert len(before) == 2
+    assert len(before) == 3  # of theta_0 and two networks
     shutil.move(old, new)
     experiment.run_experiment(FASHION, run, verbose=False, data_dir=new)
     assert records_of(run) == before  # with the seconds that it took
