@@ -23,6 +23,9 @@ set -euo pipefail
 # shellcheck disable=SC1091
 source .venv/bin/activate
 
+# Only this job may use the cluster (Ray 2.60; older ones ask for no token).
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 port=$((20000 + SLURM_JOB_ID % 10000)) # Other jobs may share the node.
 address=$(hostname):$port
 cores=${SLURM_CPUS_PER_TASK:-1}

@@ -124,12 +124,12 @@ def test_without_settings_nothing_is_done(copy, how, capsys):
     damage(copy, "config.json", how)
     before = contents(copy)
     words = ["--output", "never", "--level", "1"]
-    for status in (
-        run(copy),
-        __main__.main(["report", str(copy)]),
-        __main__.main(["export", str(copy), *words]),
+    for command in (
+        lambda: run(copy),
+        lambda: __main__.main(["report", str(copy)]),
+        lambda: __main__.main(["export", str(copy), *words]),
     ):
-        assert status == 2
+        assert command() == 2
         last = capsys.readouterr().err.splitlines()[-1]
         assert f"{copy}/config.json' is damaged" in last
     assert contents(copy) == before

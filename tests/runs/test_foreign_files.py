@@ -103,6 +103,13 @@ def changed(path, *keys, value):
     path.write_bytes(sealed_json.seal(content))
 
 
+def test_a_metric_may_have_several_values(run):
+    content = sealed_json.unseal((run / RECORD).read_bytes(), "")
+    content["row"]["f1"] = [0.5, float("nan"), None]
+    content["curve"]["f1"] = [[0.5, 1]] * len(content["curve"]["loss"])
+    foreign_files.record(content)
+
+
 CHANGES = {
     "a row of another network": (RECORD, "row", "level", 2),
     "a record of another network": (RECORD, "network", "level", 2),
@@ -117,6 +124,7 @@ CHANGES = {
     "no row": (RECORD, "row", None),
     "a curve of other lengths": (RECORD, "curve", "loss", [1, 2]),
     "a curve of words": (RECORD, "curve", "loss", ["a"]),
+    "a metric of words": (RECORD, "row", "loss", [[1.0], ["a"]]),
     "no digests": (RECORD, "digests", {}),
     "a preset that is long": ("config.json", "metadata", "preset", "a" * 999),
     "settings of a list": ("config.json", "metadata", "settings", [1]),

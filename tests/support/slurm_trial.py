@@ -18,7 +18,7 @@ from typing import Any
 
 _EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 _SETTINGS = (
-    "--scale quick --steps 3000 --set evaluate_every=100 --levels 1 "
+    "--scale quick --steps 2000 --set evaluate_every=100 --levels 1 "
     "--replicates 2"
 )
 _SHORTER = {
@@ -72,9 +72,9 @@ def _prepared(example: pathlib.Path, parent: pathlib.Path) -> pathlib.Path:
 def _submit(script: str, folder: pathlib.Path) -> None:
     """Submits a job, requeues it once in the middle; waits until it ended."""
     job = _output("sbatch", "--parsable", script, cwd=folder)
-    _wait(lambda: list(folder.rglob(".*.unfinished/*")), folder)
+    _wait(lambda: list(folder.rglob("level_0/ticket/record.json")), folder)
     _output("scontrol", "requeue", job)
-    _wait(lambda: not _output("squeue", "--noheader", f"--jobs={job}"), folder)
+    _wait(lambda: job not in _output("squeue", "--format=%F").split(), folder)
     _output(pathlib.Path(sys.prefix) / "bin/tf-lottery", "report", folder / RUN)
 
 

@@ -154,8 +154,8 @@ def _trained(content: dict[str, Any]) -> None:
             _name(value, name)
         elif name in _AMOUNTS:
             _amount(value, name)
-        elif value is not None:
-            _typed(value, name, int | float)  # nan too: a metric may be
+        else:
+            _measured(value, name)
     if not 0 < _typed(row.get("density"), "density", int | float) <= 1:
         raise UserError("density is not above 0 and at most 1")
     curve = _typed(content.get("curve"), "curve", dict)
@@ -204,8 +204,7 @@ def _curve(curve: Mapping[str, Any]) -> None:
     for name, values in curve.items():
         _name(name, "a column")
         for value in _typed(values, name, list):
-            if value is not None:
-                _typed(value, name, int | float)
+            _measured(value, name)
     if len({len(values) for values in curve.values()}) > 1:
         raise UserError("its columns differ in length")
 
@@ -225,6 +224,20 @@ def _index(value: Any, name: str) -> int:
 def _amount(value: Any, name: str) -> None:
     if not 0 <= _typed(value, name, int | float) < 2**53:
         raise UserError(f"{name} is {value}")
+
+
+def _measured(value: Any, name: str) -> None:
+    """Raises unless a value is a metric: a number, or a list of metrics.
+
+    A number may be nan, and None if it was not measured.
+    """
+    todo = [value]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list):
+            todo += value
+        elif value is not None:
+            _typed(value, name, int | float)
 
 
 def _name(value: Any, what: str) -> str:
