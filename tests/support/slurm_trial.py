@@ -6,7 +6,6 @@ those of a run without Slurm. Needs `sbatch` and a node of two cores; this
 Python has tf-lottery with the extra `ray`.
 """
 
-import hashlib
 import os
 import pathlib
 import subprocess
@@ -15,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
+
+import run_processes
 
 _EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 _SETTINGS = (
@@ -29,7 +30,7 @@ _SHORTER = {
 }
 _NETWORKS = 8
 _SECONDS = 900
-RUN = "runs/paper"
+_RUN = "runs/paper"
 
 
 def main() -> None:
@@ -52,9 +53,15 @@ def main() -> None:
                 )
             disturbed = _prepared(example, pathlib.Path(name) / "slurm")
             _submit(example.name, disturbed)
-            if _digests(disturbed) != _digests(calm):
-                raise SystemExit(f"{example.name}: other networks")
-            print(f"{example.name}: requeued, the networks are the same")
+            command = pathlib.Path(sys.prefix) / "bin" / "tf-lottery"
+            for folder in (calm, disturbed):
+                _output(command, "report", folder / _RUN)
+            files = run_processes.contents(calm / _RUN)
+            if sum(name.endswith("/trained") for name in files) != _NETWORKS:
+                raise SystemExit(f"{example.name}: not {_NETWORKS} networks")
+            if run_processes.contents(disturbed / _RUN) != files:
+                raise SystemExit(f"{example.name}: other files")
+            print(f"{example.name}: requeued, {len(files)} files are equal")
 
 
 def _prepared(example: pathlib.Path, parent: pathlib.Path) -> pathlib.Path:
@@ -75,7 +82,6 @@ def _submit(script: str, folder: pathlib.Path) -> None:
     _wait(lambda: list(folder.rglob("level_0/ticket/record.json")), folder)
     _output("scontrol", "requeue", job)
     _wait(lambda: job not in _output("squeue", "--format=%F").split(), folder)
-    _output(pathlib.Path(sys.prefix) / "bin/tf-lottery", "report", folder / RUN)
 
 
 def _wait(is_over: Callable[[], object], folder: pathlib.Path) -> None:
@@ -92,15 +98,6 @@ def _output(*command: str | pathlib.Path, **options: Any) -> str:
         command, check=True, capture_output=True, text=True, **options
     )
     return done.stdout.strip()
-
-
-def _digests(run: pathlib.Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(run)): hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
-        for path in run.glob("replicate_*/**/trained")
-    }
 
 
 if __name__ == "__main__":

@@ -159,8 +159,12 @@ def test_a_new_node_is_used(cluster, jobs, expected):
     with connect(cluster) as ray_executor:
         outcomes = train(ray_executor, jobs, watch)
         # All may have been trained before the new node's worker had started.
-        while ray_executor.free_slots(2) < 2:
-            ray_executor.wait(lambda *_: None)
+        signal.alarm(120)  # ends the process
+        try:
+            while ray_executor.free_slots(2) < 2:
+                ray_executor.wait(lambda *_: None)
+        finally:
+            signal.alarm(0)
     assert digests(jobs, outcomes) == expected
     assert not watch.restarted()
 

@@ -104,7 +104,7 @@ def _require_reachable(address: str) -> None:
 def _not_connected(address: str, error: Exception) -> UserError:
     return UserError(
         f"Ray could not connect to cluster {address!r}: {one_line(error)}. "
-        "Is `ray start --head` running there? If it asks for a token: "
+        "Is `ray start --head` running there? If it asks for a token, set "
         "RAY_AUTH_MODE=token. 'local' needs no cluster."
     )
 
